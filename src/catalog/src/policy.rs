@@ -1,0 +1,1 @@
+//! Rendering the catalog to Kubernetes admission policies.
