@@ -1,0 +1,1 @@
+//! Who may run what: the cluster's own RBAC decides. Owns principals and access reviews; never decides from names or handles.

@@ -1,0 +1,1 @@
+//! How often and how much: rates at the door, budgets over the durable runs.

@@ -1,0 +1,1 @@
+//! Configuration: composes the settings that live with the modules they configure.

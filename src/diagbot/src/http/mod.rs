@@ -1,0 +1,1 @@
+//! HTTP doors: health and metrics. No unauthenticated action.

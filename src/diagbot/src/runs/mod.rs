@@ -1,0 +1,6 @@
+//! Runs: one accepted request each, durable. The only place that changes a run.
+//!
+//! Owns acceptance, decision, fan-out into captures and the run's phases. Never touches a target cluster's pods and never
+//! talks to Slack: fronts come to [`service`] and read what became of a run there.
+
+pub mod resource;

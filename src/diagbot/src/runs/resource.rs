@@ -1,0 +1,349 @@
+//! `DiagnosticRun`: one accepted request as a custom resource. The spec is what a person asked and never changes; the
+//! status is what became of it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::captures::resource::{ArtifactRecord, Explanation, PinnedTarget, Progress};
+
+/// Label on runs and captures: the run's name.
+pub const LABEL_RUN: &str = "diagbot.dev/run";
+/// Annotation that asks for cancellation: JSON of [`CancelRequest`]. An annotation, since a spec never changes.
+pub const ANNOTATION_CANCEL: &str = "diagbot.dev/cancel";
+/// Condition type: people were told the current state.
+pub const CONDITION_REPORTED: &str = "Reported";
+
+/// What was asked, by whom, from where.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "diagbot.dev",
+    version = "v1alpha1",
+    kind = "DiagnosticRun",
+    plural = "diagnosticruns",
+    shortname = "drun",
+    namespaced,
+    status = "RunStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Diagnostic","type":"string","jsonPath":".spec.diagnostic"}"#,
+    printcolumn = r#"{"name":"Target","type":"string","jsonPath":".spec.target.name"}"#,
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RunSpec {
+    /// What made this request; equal keys are the same run.
+    pub key: KeyRecord,
+    /// Who asked.
+    pub requester: Requester,
+    /// Where to answer.
+    pub origin: Origin,
+    /// The diagnostic as typed: canonical name, alias or unique prefix.
+    pub diagnostic: String,
+    /// Parameters as typed.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// The target as typed.
+    pub target: TargetRef,
+    /// Only tell what would happen.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// The person has confirmed the impact (a click on the confirming button).
+    #[serde(default)]
+    pub confirmed: bool,
+    /// When the request reached us.
+    pub received_at: MicroTime,
+}
+
+/// The request's key, as recorded: see [`crate::runs::request::RequestKey`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyRecord {
+    /// Kind of source.
+    pub kind: KeyKind,
+    /// The source's own identity of the request, canonical.
+    pub id: String,
+}
+
+/// Sources of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum KeyKind {
+    /// A slash command: team and `trigger_id`.
+    Command,
+    /// An event: `event_id`.
+    Event,
+    /// A button: run and button.
+    Action,
+    /// A webhook: source and its id.
+    Webhook,
+    /// A schedule: UID and due instant.
+    Schedule,
+    /// A terminal: a UUID.
+    Cli,
+}
+
+/// Who asked, by immutable id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Requester {
+    /// Slack team (`T…`); empty for requesters that are no Slack people.
+    #[serde(default)]
+    pub team: String,
+    /// Slack user (`U…`/`W…`), or the name of a trigger or schedule.
+    pub user: String,
+}
+
+/// Where the request came from and where its thread is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// Slack channel (`C…`, `D…`, `G…`).
+    #[serde(default)]
+    pub channel: String,
+    /// Thread in which to answer; none: a root message of our own.
+    #[serde(default)]
+    pub thread_ts: Option<String>,
+}
+
+/// A target as typed: `[cluster:][namespace/][kind/]name`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TargetRef {
+    /// Cluster; the home cluster unless given.
+    #[serde(default)]
+    pub cluster: Option<String>,
+    /// Namespace; the channel's default, or wherever the name is unique, unless given.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Kind; a pod, or a workload of that name, unless given.
+    #[serde(default)]
+    pub kind: Option<TargetKind>,
+    /// Name or unique prefix; empty: the channel's or thread's default target.
+    pub name: String,
+    /// Container; the pod's default container unless given.
+    #[serde(default)]
+    pub container: Option<String>,
+    /// Pins the very pod, for targets chosen by a button.
+    #[serde(default)]
+    pub pod_uid: Option<String>,
+}
+
+/// Kinds that a target may name, as kubectl names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum TargetKind {
+    /// pod, pods, po
+    Pod,
+    /// deployment, deployments, deploy
+    Deployment,
+    /// statefulset, statefulsets, sts
+    StatefulSet,
+    /// daemonset, daemonsets, ds
+    DaemonSet,
+    /// replicaset, replicasets, rs
+    ReplicaSet,
+    /// job, jobs
+    Job,
+}
+
+/// What became of the request. Written by the leader alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStatus {
+    /// Where the run is.
+    #[serde(default)]
+    pub phase: Phase,
+    /// Lease epoch of the leader that wrote this.
+    #[serde(default)]
+    pub epoch: u64,
+    /// Canonical diagnostic, once known.
+    #[serde(default)]
+    pub diagnostic: Option<String>,
+    /// Complete, checked parameters.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// Things people should know though nothing is wrong: a prefix that was completed, a default that was taken.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Targets that would fit, when the request was not unique; offered as buttons. At most 10.
+    #[serde(default)]
+    pub candidates: Vec<Candidate>,
+    /// The impact must be confirmed by a click before anything starts.
+    #[serde(default)]
+    pub needs_confirmation: bool,
+    /// Why the run is refused, denied or failed, and what to do.
+    #[serde(default)]
+    pub reason: Option<Explanation>,
+    /// The access decision.
+    #[serde(default)]
+    pub decision: Option<Decision>,
+    /// What a dry run found, in lines.
+    #[serde(default)]
+    pub plan: Vec<String>,
+    /// One summary a capture, in order.
+    #[serde(default)]
+    pub captures: Vec<CaptureSummary>,
+    /// Who cancelled.
+    #[serde(default)]
+    pub cancelled_by: Option<Requester>,
+    /// When each phase began, by phase name.
+    #[serde(default)]
+    pub entered: BTreeMap<String, MicroTime>,
+    /// What people were told, and where.
+    #[serde(default)]
+    pub telling: Telling,
+    /// Conventional conditions; [`CONDITION_REPORTED`] among them.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+/// Phases of a run. The last eight are final.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// Recorded; nothing decided.
+    #[default]
+    Accepted,
+    /// Diagnostic, parameters and target are looked up.
+    Resolving,
+    /// The access review is asked.
+    Authorizing,
+    /// Another person must agree.
+    AwaitingApproval,
+    /// Captures are under way.
+    Capturing,
+    /// A person asked to stop; captures are being stopped.
+    Cancelling,
+    /// Every capture succeeded (or a dry run was told).
+    Succeeded,
+    /// Some captures succeeded.
+    PartlyFailed,
+    /// No capture succeeded.
+    Failed,
+    /// A rule says no.
+    Refused,
+    /// A person or permission says no.
+    Denied,
+    /// Time ran out before anything started.
+    Expired,
+    /// Stopped, and proven so.
+    Cancelled,
+    /// The run's own deadline passed.
+    TimedOut,
+}
+
+/// A target that would fit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Candidate {
+    /// Namespace.
+    pub namespace: String,
+    /// Pod.
+    pub pod: String,
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Container, where the choice is one of containers.
+    #[serde(default)]
+    pub container: Option<String>,
+    /// Why a person might want this one: `not ready, 4 restarts`.
+    #[serde(default)]
+    pub hint: String,
+}
+
+/// The access decision and what it was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// Allowed or not.
+    pub allowed: bool,
+    /// The Kubernetes user that was reviewed: `slack:<team>:<user>`.
+    pub user: String,
+    /// The groups that were reviewed.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// The authorizer's words.
+    #[serde(default)]
+    pub authorizer_reason: String,
+    /// When.
+    pub at: MicroTime,
+}
+
+/// A capture as the run's readers need it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CaptureSummary {
+    /// Name of the capture object.
+    pub name: String,
+    /// What it looks at.
+    pub target: PinnedTarget,
+    /// Its phase.
+    pub phase: crate::captures::resource::CapturePhase,
+    /// Why it waits: an image that is being pulled, say.
+    #[serde(default)]
+    pub waiting: Option<String>,
+    /// How far it is.
+    #[serde(default)]
+    pub progress: Option<Progress>,
+    /// What it produced.
+    #[serde(default)]
+    pub artifacts: Vec<ArtifactRecord>,
+    /// Why it failed.
+    #[serde(default)]
+    pub reason: Option<Explanation>,
+    /// Things people should know: a fallback that was taken, lines of the journal that were not ours.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// What people were told. Written by the thread's reconciler alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Telling {
+    /// Channel that was posted to; differs from the origin's where that could not be posted to.
+    #[serde(default)]
+    pub channel: Option<String>,
+    /// `ts` of the root message.
+    #[serde(default)]
+    pub root_ts: Option<String>,
+    /// Messages beside the root, by part name: their `ts`.
+    #[serde(default)]
+    pub parts: BTreeMap<String, String>,
+    /// Digest of the content last sent, by part name (`root` for the root message).
+    #[serde(default)]
+    pub sent: BTreeMap<String, String>,
+    /// A post whose answer was lost: its part name. The channel is read before it is repeated.
+    #[serde(default)]
+    pub uncertain: Option<String>,
+    /// Why people could not be told; telling is tried again.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// When the final state was told.
+    #[serde(default)]
+    pub final_at: Option<MicroTime>,
+}
+
+/// Content of [`ANNOTATION_CANCEL`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CancelRequest {
+    /// Who.
+    pub by: Requester,
+    /// When.
+    pub at: jiff::Timestamp,
+}
+
+impl Phase {
+    /// True for phases that nothing follows.
+    pub fn is_final(self) -> bool {
+        !matches!(
+            self,
+            Self::Accepted
+                | Self::Resolving
+                | Self::Authorizing
+                | Self::AwaitingApproval
+                | Self::Capturing
+                | Self::Cancelling
+        )
+    }
+}
