@@ -1,1 +1,5 @@
 //! Kubernetes: clients, targets, their resolution, the leader's lease. Knows no runs and no Slack.
+
+mod client;
+
+pub use client::{CallError, Cluster, ClusterConfig, ClusterError, ClusterName, Clusters, deadline};
