@@ -1,1 +1,126 @@
-//! HTTP doors: health and metrics. No unauthenticated action.
+//! HTTP doors: liveness, readiness, metrics. No action, no secret; bounded in time, size and number of connections.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::{Deserialize, Serialize};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::metrics::Metrics;
+
+/// Connections served at once; probes and one scraper need a handful.
+const MAX_CONNECTIONS: usize = 64;
+/// Longest life of a connection.
+const CONNECTION_DEADLINE: Duration = Duration::from_secs(30);
+/// Longest wait for a request's head.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Where the doors are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Address; default `0.0.0.0:8080`.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: default_listen(),
+        }
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 8080))
+}
+
+/// One thing that must work for the bot to be of use.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// What.
+    pub name: &'static str,
+    /// Whether it works.
+    pub ok: bool,
+    /// In words, without secrets.
+    pub detail: String,
+}
+
+/// Asked for at every readiness probe.
+pub type Readiness = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
+
+/// Serves until the stop signal.
+pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            continue;
+        };
+        let (metrics, readiness) = (metrics.clone(), readiness.clone());
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let answer = answer(&request, &metrics, &readiness);
+                async move { Ok::<_, Infallible>(answer) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_DEADLINE)
+                .max_buf_size(16 * 1024)
+                .serve_connection(TokioIo::new(stream), service);
+            // A probe that hangs up early is no fault of ours.
+            let _closed = timeout(CONNECTION_DEADLINE, connection).await;
+            drop(place);
+        });
+    }
+    connections.shutdown().await;
+}
+
+fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness) -> Response<Full<Bytes>> {
+    let reply = |status, media_type: &'static str, body: String| {
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = status;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media_type));
+        response
+    };
+    if request.method() != Method::GET {
+        return reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
+    }
+    match request.uri().path() {
+        "/healthz" => reply(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+        "/readyz" => {
+            let checks = readiness();
+            let status = if checks.iter().all(|c| c.ok) {
+                StatusCode::OK
+            } else {
+                StatusCode::SERVICE_UNAVAILABLE
+            };
+            let body = serde_json::to_string(&checks).unwrap_or_default();
+            reply(status, "application/json", body)
+        }
+        "/metrics" => reply(
+            StatusCode::OK,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            metrics.encode(),
+        ),
+        _ => reply(
+            StatusCode::NOT_FOUND,
+            "text/plain",
+            "not found: /healthz, /readyz, /metrics\n".to_owned(),
+        ),
+    }
+}

@@ -1,1 +1,54 @@
-//! Logs and metrics.
+//! Logs and metrics. Owns how they look; never what they say: no token, no presigned URL, no `response_url` and no
+//! captured output is ever given to it.
+
+mod chain;
+pub mod metrics;
+
+pub use chain::Chain;
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+/// Libraries that print payloads, tokens or URLs below this level; the filter can't be turned lower for them.
+const CAPPED: [&str; 9] = [
+    "slack_morphism=info",
+    "tungstenite=info",
+    "tokio_tungstenite=info",
+    "hyper=info",
+    "hyper_util=info",
+    "aws_config=info",
+    "aws_smithy_runtime=info",
+    "aws_sdk_s3=info",
+    "kube_client=info",
+];
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For eyes.
+    Text,
+}
+
+/// Starts logging to standard error. `level` is one of tracing's level words or a filter such as `diagbot::slack=debug`.
+pub fn start(format: LogFormat, level: &str) {
+    let mut filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    for directive in CAPPED {
+        filter = filter.add_directive(directive.parse().expect("a constant directive parses"));
+    }
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match format {
+        LogFormat::Json => registry
+            .with(
+                fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_current_span(true)
+                    .with_writer(std::io::stderr),
+            )
+            .try_init(),
+        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
+    };
+    if let Err(error) = started {
+        tracing::debug!(%error, "logging had been started before");
+    }
+}
