@@ -116,6 +116,12 @@ impl Catalog {
         self.diagnostics.values()
     }
 
+    /// SHA-256 of the catalog in force (its diagnostics as JSON, by name), hexadecimal: recorded with every capture.
+    pub fn sha256(&self) -> String {
+        let text = serde_json::to_string(&self.diagnostics).expect("a catalog is plain data");
+        diagbot_wire::digest::sha256_hex(text.as_bytes())
+    }
+
     /// Every word that names a diagnostic: canonical names and aliases.
     pub fn words(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)

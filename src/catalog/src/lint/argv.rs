@@ -1,0 +1,106 @@
+//! Programs and arguments: no shell, known built-ins, every placeholder filled and every parameter used.
+
+use std::collections::BTreeSet;
+
+use diagbot_wire::args::BuiltIn;
+
+use super::Faults;
+use crate::{
+    diagnostic::{Diagnostic, Runtime},
+    render::{Piece, pieces},
+};
+
+/// Programs that run other programs or text: with one of them an argument could become a command.
+const SHELLS: [&str; 21] = [
+    "ash",
+    "bash",
+    "busybox",
+    "chroot",
+    "csh",
+    "dash",
+    "doas",
+    "env",
+    "eval",
+    "fish",
+    "ksh",
+    "nsenter",
+    "powershell",
+    "pwsh",
+    "sh",
+    "su",
+    "sudo",
+    "tcsh",
+    "unshare",
+    "xargs",
+    "zsh",
+];
+
+/// Checks the argv of one diagnostic.
+pub(super) fn check(diagnostic: &Diagnostic, faults: &mut Faults) {
+    let mut used = BTreeSet::new();
+    for (index, argument) in diagnostic.argv.iter().enumerate() {
+        let key = format!("argv[{index}]");
+        for piece in pieces(argument) {
+            match piece {
+                Piece::Placeholder(name) if diagnostic.parameters.contains_key(name) => {
+                    used.insert(name);
+                }
+                Piece::Placeholder(name) => {
+                    faults.add(
+                        &key,
+                        format!("nothing fills the placeholder {{{name}}}: declare the parameter"),
+                    );
+                }
+                Piece::Literal(text) if text.contains(['{', '}']) => {
+                    faults.add(&key, "has an unpaired brace; braces only mark placeholders");
+                }
+                Piece::Literal(text) if text.chars().any(|c| c == '"' || c == '\\' || c.is_control()) => {
+                    faults.add(&key, "must not hold quotes, backslashes or control characters");
+                }
+                Piece::Literal(_) => {}
+            }
+        }
+        let program = argument.rsplit('/').next().unwrap_or(argument);
+        if SHELLS.contains(&program) {
+            faults.add(
+                &key,
+                format!("`{program}` runs other commands: name the diagnostic's program itself"),
+            );
+        }
+    }
+    for unused in diagnostic
+        .parameters
+        .keys()
+        .filter(|name| !used.contains(name.as_str()))
+    {
+        faults.add(format!("parameters.{unused}"), format!("no argument uses {{{unused}}}"));
+    }
+    if let Some(program) = diagnostic.argv.first() {
+        check_program(diagnostic, program, faults);
+    }
+}
+
+fn check_program(diagnostic: &Diagnostic, program: &str, faults: &mut Faults) {
+    if program.contains('{') {
+        faults.add("argv[0]", "the program itself can't be a parameter");
+    } else if program.starts_with('@') {
+        match BuiltIn::parse(program) {
+            Some(BuiltIn::Jvm | BuiltIn::JvmHeapDump) if diagnostic.runtime != Runtime::Jvm => {
+                faults.add("runtime", format!("`{program}` needs runtime `jvm`"));
+            }
+            Some(_) => {}
+            None => {
+                let known: Vec<_> = BuiltIn::ALL.iter().map(|b| b.as_str()).collect();
+                faults.add(
+                    "argv[0]",
+                    format!("`{program}` is no built-in report; these are: {}", known.join(", ")),
+                );
+            }
+        }
+    } else if diagnostic.image.is_none() {
+        faults.add(
+            "image",
+            format!("`{program}` is not built into the agent: name the image that has it"),
+        );
+    }
+}
