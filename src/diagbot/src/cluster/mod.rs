@@ -1,5 +1,7 @@
 //! Kubernetes: clients, targets, their resolution, the leader's lease. Knows no runs and no Slack.
 
 mod client;
+pub mod lease;
+pub mod target;
 
 pub use client::{CallError, Cluster, ClusterConfig, ClusterError, ClusterName, Clusters, deadline};

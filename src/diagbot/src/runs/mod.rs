@@ -3,4 +3,5 @@
 //! Owns acceptance, decision, fan-out into captures and the run's phases. Never touches a target cluster's pods and never
 //! talks to Slack: fronts come to [`service`] and read what became of a run there.
 
+pub mod request;
 pub mod resource;

@@ -8,6 +8,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::cluster::target::{TargetKind, TargetRef};
+
 use crate::captures::resource::{ArtifactRecord, Explanation, PinnedTarget, Progress};
 
 /// Label on runs and captures: the run's name.
@@ -106,46 +108,6 @@ pub struct Origin {
     /// Thread in which to answer; none: a root message of our own.
     #[serde(default)]
     pub thread_ts: Option<String>,
-}
-
-/// A target as typed: `[cluster:][namespace/][kind/]name`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TargetRef {
-    /// Cluster; the home cluster unless given.
-    #[serde(default)]
-    pub cluster: Option<String>,
-    /// Namespace; the channel's default, or wherever the name is unique, unless given.
-    #[serde(default)]
-    pub namespace: Option<String>,
-    /// Kind; a pod, or a workload of that name, unless given.
-    #[serde(default)]
-    pub kind: Option<TargetKind>,
-    /// Name or unique prefix; empty: the channel's or thread's default target.
-    pub name: String,
-    /// Container; the pod's default container unless given.
-    #[serde(default)]
-    pub container: Option<String>,
-    /// Pins the very pod, for targets chosen by a button.
-    #[serde(default)]
-    pub pod_uid: Option<String>,
-}
-
-/// Kinds that a target may name, as kubectl names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum TargetKind {
-    /// pod, pods, po
-    Pod,
-    /// deployment, deployments, deploy
-    Deployment,
-    /// statefulset, statefulsets, sts
-    StatefulSet,
-    /// daemonset, daemonsets, ds
-    DaemonSet,
-    /// replicaset, replicasets, rs
-    ReplicaSet,
-    /// job, jobs
-    Job,
 }
 
 /// What became of the request. Written by the leader alone.
