@@ -1,1 +1,271 @@
-//! Rendering the catalog to Kubernetes admission policies.
+//! The fence: the catalog rendered to ValidatingAdmissionPolicies, so that the API server itself holds the bot to it.
+//!
+//! Owns the rules' text. Never talks to a cluster: `diagbot policy render` prints what comes out of here.
+//!
+//! # Design notes
+//! Measured on a real API server: one expression that matches every argument against one alternation of whole-argument
+//! patterns stays within CEL's cost limit with 400 diagnostics. The opt-in is an expression over `namespaceObject`, since a
+//! `namespaceSelector` would *exempt* namespaces without the label. Admission never sees `pods/log` (a GET), so reading logs
+//! can't be narrowed to our containers.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::{diagnostic::Method, load::Catalog};
+
+/// What the policies are rendered for.
+#[derive(Debug, Clone)]
+pub struct Fence {
+    /// Namespace of the bot.
+    pub namespace: String,
+    /// The bot's user names, as `system:serviceaccount:<namespace>:<name>`.
+    pub users: Vec<String>,
+    /// Image of the agent, by digest.
+    pub agent_image: String,
+}
+
+/// Label that opts a namespace in.
+pub const ENABLED_LABEL: &str = "diagbot.dev/enabled";
+
+/// The policies and their bindings, as Kubernetes objects.
+pub fn render(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
+    [
+        policy(
+            "diagbot-ephemeral-containers",
+            &ephemeral_rules(),
+            &bot_only(fence),
+            &ephemeral_validations(catalog, fence),
+        ),
+        policy(
+            "diagbot-streams",
+            &stream_rules(),
+            &bot_only(fence),
+            &stream_validations(),
+        ),
+        policy(
+            "diagbot-records",
+            &record_rules(fence),
+            &json!([]),
+            &record_validations(fence),
+        ),
+    ]
+    .into_iter()
+    .flat_map(|policy| {
+        let binding = binding(&policy);
+        [policy, binding]
+    })
+    .collect()
+}
+
+fn policy(name: &str, rules: &Value, conditions: &Value, validations: &[Value]) -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": name, "labels": { "app.kubernetes.io/name": "diagbot" } },
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": rules,
+            "matchConditions": conditions,
+            "validations": validations,
+        },
+    })
+}
+
+fn binding(policy: &Value) -> Value {
+    let name = &policy["metadata"]["name"];
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": name, "labels": { "app.kubernetes.io/name": "diagbot" } },
+        "spec": { "policyName": name, "validationActions": ["Deny"] },
+    })
+}
+
+fn bot_only(fence: &Fence) -> Value {
+    json!([{ "name": "only-the-bot", "expression": format!("request.userInfo.username in {}", list(&fence.users)) }])
+}
+
+fn ephemeral_rules() -> Value {
+    json!({ "resourceRules": [{
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["pods/ephemeralcontainers"],
+    }] })
+}
+
+fn stream_rules() -> Value {
+    json!({ "resourceRules": [{
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"], "resources": ["pods/attach", "pods/exec"],
+    }] })
+}
+
+fn record_rules(fence: &Fence) -> Value {
+    json!({
+        "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": fence.namespace } },
+        "resourceRules": [{
+            "apiGroups": ["diagbot.dev"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
+            "resources": ["diagnosticruns", "diagnosticruns/status", "diagnosticcaptures", "diagnosticcaptures/status"],
+        }],
+    })
+}
+
+/// The containers that a request adds.
+const ADDED: &str = "object.spec.ephemeralContainers.filter(c, !has(oldObject.spec.ephemeralContainers) || \
+                     !oldObject.spec.ephemeralContainers.exists(o, o.name == c.name))";
+
+fn ephemeral_validations(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
+    let images: BTreeSet<_> = std::iter::once(&fence.agent_image)
+        .chain(catalog.iter().filter_map(|d| d.image.as_ref()))
+        .collect();
+    let capabilities: BTreeSet<_> = catalog.iter().flat_map(|d| &d.capabilities).collect();
+    let arguments = argument_pattern(catalog);
+    let all = |rule: &str| format!("{ADDED}.all(c, {rule})");
+    let security = |rule: &str| format!("{ADDED}.all(c, has(c.securityContext) && {rule})");
+    vec![
+        rule(
+            &format!(
+                "has(namespaceObject.metadata.labels) && '{ENABLED_LABEL}' in namespaceObject.metadata.labels && \
+                 namespaceObject.metadata.labels['{ENABLED_LABEL}'] == 'true'"
+            ),
+            &format!("the namespace does not carry the label {ENABLED_LABEL}=true"),
+        ),
+        rule(
+            &format!(
+                "!(namespaceObject.metadata.name in ['kube-system', {}])",
+                quote(&fence.namespace)
+            ),
+            "captures are never taken in kube-system or in diagbot's own namespace",
+        ),
+        rule(
+            &all("c.name.matches('^diag-[0-9a-z]{16}-[0-9]{1,3}-[1-3]$')"),
+            "a container of the bot is called diag-<run>-<n>-<attempt>",
+        ),
+        rule(
+            &all(&format!("c.image in {}", list(images))),
+            "the image is not in the catalog",
+        ),
+        rule(
+            &all(
+                "!has(c.command) && !has(c.env) && !has(c.envFrom) && !has(c.volumeMounts) && !has(c.volumeDevices) && \
+                 !has(c.workingDir)",
+            ),
+            "a container of the bot has no command, environment, mounts or working directory",
+        ),
+        rule(
+            &all(&format!(
+                "has(c.args) && size(c.args) >= 6 && c.args.all(a, a.matches({}))",
+                quote(&arguments)
+            )),
+            "an argument is not in the catalog",
+        ),
+        rule(
+            &security(
+                "(!has(c.securityContext.privileged) || !c.securityContext.privileged) && \
+                 !has(c.securityContext.procMount) && !has(c.securityContext.seLinuxOptions) && \
+                 (!has(c.securityContext.seccompProfile) || c.securityContext.seccompProfile.type == 'RuntimeDefault')",
+            ),
+            "privileged containers, other proc mounts, SELinux and seccomp settings are not allowed",
+        ),
+        rule(
+            &security(&format!(
+                "(!has(c.securityContext.capabilities) || !has(c.securityContext.capabilities.add) || \
+                 c.securityContext.capabilities.add.all(k, k in {} || {TARGET}.exists(t, has(t.securityContext) && \
+                 has(t.securityContext.capabilities) && has(t.securityContext.capabilities.add) && \
+                 k in t.securityContext.capabilities.add)))",
+                list(capabilities)
+            )),
+            "a capability is neither in the catalog nor the target's own",
+        ),
+        rule(
+            &security(&format!("({NOT_ROOT} || {TARGET_MAY_BE_ROOT})")),
+            "root is allowed only beside a target that runs as root",
+        ),
+    ]
+}
+
+/// The target's container in the pod's spec.
+const TARGET: &str = "object.spec.containers.filter(t, has(c.targetContainerName) && t.name == c.targetContainerName)";
+
+/// The container can't be root.
+const NOT_ROOT: &str = "(has(c.securityContext.runAsUser) && c.securityContext.runAsUser > 0 && \
+                        has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) && \
+                        'ALL' in c.securityContext.capabilities.drop)";
+
+/// Nothing in the pod's spec keeps the target from being root.
+const TARGET_MAY_BE_ROOT: &str = "object.spec.containers.exists(t, has(c.targetContainerName) && t.name == c.targetContainerName && \
+     !(has(t.securityContext) && has(t.securityContext.runAsNonRoot) && t.securityContext.runAsNonRoot) && \
+     !(has(t.securityContext) && has(t.securityContext.runAsUser) && t.securityContext.runAsUser > 0) && \
+     ((has(t.securityContext) && has(t.securityContext.runAsUser)) || \
+     !(has(object.spec.securityContext) && ((has(object.spec.securityContext.runAsNonRoot) && \
+     object.spec.securityContext.runAsNonRoot) || (has(object.spec.securityContext.runAsUser) && \
+     object.spec.securityContext.runAsUser > 0)))))";
+
+/// One pattern that every argument must match whole: the fixed arguments, and one alternative a diagnostic.
+fn argument_pattern(catalog: &Catalog) -> String {
+    let steps: Vec<_> = catalog
+        .iter()
+        .filter(|d| d.method == Method::Ephemeral)
+        .map(|d| format!("--step={}", d.step_pattern()))
+        .collect();
+    format!(
+        "^(?:run|--capture=d-[0-9a-z]{{16}}-[0-9]{{1,3}}|--nonce=[0-9a-f]{{64}}|--wait=[0-9]{{1,5}}|--deadline=[0-9]{{1,5}}|{})$",
+        steps.join("|")
+    )
+}
+
+fn stream_validations() -> Vec<Value> {
+    vec![
+        rule(
+            "has(object.container) && object.container.startsWith('diag-')",
+            "the bot attaches to and executes in its own containers only",
+        ),
+        rule(
+            "request.subResource != 'exec' || (size(object.command) == 4 && object.command[1] == 'cat' && \
+             object.command[0] == '/diagbot-agent' && object.command[2].matches('^--step=[0-9]{1,4}$') && \
+             object.command[3].matches('^--from=[0-9]{1,15}$'))",
+            "the bot executes nothing but its agent's cat",
+        ),
+    ]
+}
+
+fn record_validations(fence: &Fence) -> Vec<Value> {
+    vec![
+        rule(
+            &format!("request.userInfo.username in {}", list(&fence.users)),
+            "only the bot writes runs and captures; ask it in Slack",
+        ),
+        rule(
+            "request.operation != 'UPDATE' || object.spec == oldObject.spec",
+            "the spec of a run or capture never changes",
+        ),
+    ]
+}
+
+fn rule(expression: &str, message: &str) -> Value {
+    json!({ "expression": expression, "message": message })
+}
+
+/// A CEL string literal.
+fn quote(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+fn list<T: AsRef<str>>(items: impl IntoIterator<Item = T>) -> String {
+    format!(
+        "[{}]",
+        items
+            .into_iter()
+            .map(|item| quote(item.as_ref()))
+            .collect::<Vec<_>>()
+            .join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_can_not_leave_its_literal() {
+        assert_eq!(quote(r"a'b\d"), r"'a\'b\\d'");
+    }
+}
