@@ -1,1 +1,34 @@
-//! The store of artifacts: uploads, links, verification, and the `diagbot store` server. Knows no runs and no Slack.
+//! The store of artifacts: uploads, links and verification.
+//!
+//! Owns every call to S3 and every presigned URL. Knows no runs, no captures and no Slack: callers bring a key, an upload
+//! and what the agent reported, and get a proof or an error that says whether trying again can help.
+//!
+//! The caller's duty: record an [`UploadId`] before a URL of it is handed out, and [`Store::complete`] or [`Store::abort`]
+//! it in the end. What a crash leaves behind is found by [`Store::open_uploads`]; the bucket should have a lifecycle rule
+//! `AbortIncompleteMultipartUpload` besides.
+//!
+//! # Design notes
+//! The bot, the pods and people may reach the store under different addresses, and a signature covers the host. So there
+//! are three clients over one set of credentials, and each URL is signed by the client of those who will use it.
+
+mod config;
+mod credentials;
+mod error;
+mod fetch;
+mod key;
+mod link;
+mod probe;
+mod s3;
+mod upload;
+mod verify;
+
+pub use self::{
+    config::{Encryption, LinkLifetimes, StoreConfig, Transfer},
+    error::StoreError,
+    key::{ArtifactKey, InvalidKey, UploadId},
+    link::{Link, SignedParts, SignedUrl},
+    probe::{Finding, Outcome, Probe},
+    s3::Store,
+    upload::Stored,
+    verify::Proof,
+};
