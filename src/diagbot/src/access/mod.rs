@@ -1,5 +1,7 @@
 //! Who may run what: the cluster's own RBAC decides. Owns principals and access reviews; never decides from names or handles.
 
 pub mod principal;
+pub mod review;
 
-pub use principal::{ChannelFacts, Directory, DirectoryError, PersonFacts};
+pub use principal::{ChannelFacts, Directory, DirectoryError, IdentityError, PersonFacts, Principal, Requester};
+pub use review::{Access, AccessConfig, AccessError, Decision, Verb};

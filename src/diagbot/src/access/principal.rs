@@ -3,6 +3,19 @@
 use std::error::Error;
 
 use futures::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Who asked, by immutable id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Requester {
+    /// Slack team (`T…`); empty for requesters that are no Slack people.
+    #[serde(default)]
+    pub team: String,
+    /// Slack user (`U…`/`W…`), or the name of a trigger or schedule.
+    pub user: String,
+}
 
 /// What Slack knows about a person. Handles and display names are missing on purpose: people choose them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -50,4 +63,139 @@ pub trait Directory: Send + Sync {
 
     /// The channel's facts.
     fn channel<'a>(&'a self, channel: &'a str) -> BoxFuture<'a, Result<ChannelFacts, DirectoryError>>;
+}
+
+/// A person as Kubernetes' authorizers see it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Principal {
+    /// `slack:<team>:<user id>`
+    pub user: String,
+    /// `slack:email:…`, `slack:usergroup:…`, `slack:channel:…`
+    pub groups: Vec<String>,
+}
+
+/// Who is denied whatever the cluster's permissions say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// No Slack person.
+    #[error("the request names no Slack person")]
+    Nobody,
+    /// A bot.
+    #[error("bots and apps may not run diagnostics")]
+    Bot,
+    /// A deactivated account.
+    #[error("the account is deactivated")]
+    Deactivated,
+    /// Another organisation or workspace.
+    #[error("people of another organisation or workspace may not run diagnostics")]
+    Stranger,
+    /// A guest.
+    #[error("guests may not run diagnostics")]
+    Guest,
+}
+
+impl Requester {
+    /// The Kubernetes user name: `slack:<team>:<user id>`.
+    pub fn user_name(&self) -> String {
+        format!("slack:{}:{}", self.team, self.user)
+    }
+}
+
+impl Principal {
+    /// The principal of a person, asking in a channel whose own group counts (none: it does not count).
+    pub fn of(
+        requester: &Requester,
+        person: &PersonFacts,
+        counted_channel: Option<&str>,
+    ) -> Result<Self, IdentityError> {
+        if !is_id(&requester.team) || !is_id(&requester.user) {
+            return Err(IdentityError::Nobody);
+        }
+        if person.deleted {
+            return Err(IdentityError::Deactivated);
+        }
+        if person.bot {
+            return Err(IdentityError::Bot);
+        }
+        if person.stranger || person.team != requester.team {
+            return Err(IdentityError::Stranger);
+        }
+        if person.guest {
+            return Err(IdentityError::Guest);
+        }
+        let email = person
+            .email
+            .iter()
+            .map(|email| format!("slack:email:{}", email.to_lowercase()));
+        let usergroups = person.usergroups.iter().map(|id| format!("slack:usergroup:{id}"));
+        let channel = counted_channel.map(|id| format!("slack:channel:{id}"));
+        let mut groups: Vec<String> = email.chain(usergroups).chain(channel).collect();
+        groups.sort();
+        Ok(Self {
+            user: requester.user_name(),
+            groups,
+        })
+    }
+}
+
+/// Slack's ids are upper-case letters and digits; anything else could forge another part of the user name.
+fn is_id(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ada() -> (Requester, PersonFacts) {
+        let requester = Requester {
+            team: "T1".into(),
+            user: "U1".into(),
+        };
+        let person = PersonFacts {
+            team: "T1".into(),
+            email: Some("Ada@Example.com".into()),
+            usergroups: vec!["S7".into()],
+            ..PersonFacts::default()
+        };
+        (requester, person)
+    }
+
+    #[test]
+    fn a_person_is_user_email_usergroups_and_a_counted_channel() {
+        let (requester, person) = ada();
+        let principal = Principal::of(&requester, &person, Some("G9")).unwrap();
+        assert_eq!(principal.user, "slack:T1:U1");
+        assert_eq!(
+            principal.groups,
+            ["slack:channel:G9", "slack:email:ada@example.com", "slack:usergroup:S7"]
+        );
+        assert_eq!(Principal::of(&requester, &person, None).unwrap().groups.len(), 2);
+    }
+
+    #[test]
+    fn accounts_that_are_no_member_in_good_standing_are_nobody() {
+        let (requester, person) = ada();
+        let with = |change: &dyn Fn(&mut PersonFacts)| {
+            let mut person = person.clone();
+            change(&mut person);
+            Principal::of(&requester, &person, None)
+        };
+        assert_eq!(with(&|p| p.deleted = true), Err(IdentityError::Deactivated));
+        assert_eq!(with(&|p| p.bot = true), Err(IdentityError::Bot));
+        assert_eq!(with(&|p| p.stranger = true), Err(IdentityError::Stranger));
+        assert_eq!(with(&|p| p.team = "T2".into()), Err(IdentityError::Stranger));
+        assert_eq!(with(&|p| p.guest = true), Err(IdentityError::Guest));
+        for user in ["", "U1:x", "system:admin", "u1"] {
+            let requester = Requester {
+                user: user.into(),
+                ..requester.clone()
+            };
+            assert_eq!(
+                Principal::of(&requester, &person, None),
+                Err(IdentityError::Nobody),
+                "{user}"
+            );
+        }
+    }
 }

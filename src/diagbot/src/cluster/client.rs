@@ -265,6 +265,12 @@ impl CallError {
     }
 }
 
+impl crate::retry::Permanence for CallError {
+    fn is_permanent(&self) -> bool {
+        !self.is_transient()
+    }
+}
+
 /// Waits at most `limit` for a call.
 pub async fn deadline<T>(limit: Duration, call: impl Future<Output = kube::Result<T>>) -> Result<T, CallError> {
     match tokio::time::timeout(limit, call).await {

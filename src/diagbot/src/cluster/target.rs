@@ -125,7 +125,7 @@ fn bad_name(part: &'static str, longest: usize) -> TargetError {
 
 /// A foreign word, short enough to be repeated to the person.
 fn shorten(word: &str) -> String {
-    word.chars().filter(|c| c.is_ascii_graphic()).take(40).collect()
+    word.chars().filter(char::is_ascii_graphic).take(40).collect()
 }
 
 impl TargetKind {

@@ -3,5 +3,8 @@
 //! Owns acceptance, decision, fan-out into captures and the run's phases. Never touches a target cluster's pods and never
 //! talks to Slack: fronts come to [`service`] and read what became of a run there.
 
+pub mod reason;
+pub mod records;
 pub mod request;
 pub mod resource;
+pub mod service;

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use sha2::{Digest as _, Sha256};
 
-use crate::runs::resource::{KeyKind, KeyRecord, Origin, Requester, RunSpec, TargetRef};
+use crate::runs::{
+    reason::Reason,
+    resource::{KeyKind, KeyRecord, Origin, Requester, RunSpec, TargetRef},
+};
 
 /// Crockford's base 32, lower-case: no `i`, `l`, `o`, `u`, so that names survive being read out.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -113,20 +116,14 @@ impl RunName {
         let mut hash = Sha256::new();
         hash.update(format!("diagbot run 1\n{:?}\n", key.kind));
         hash.update(key.id.as_bytes());
-        let digest = hash.finalize();
-        let mut name = String::from("d-");
-        let mut bits = 0_u32;
-        let mut held = 0;
-        for byte in digest {
-            bits = (bits << 8) | u32::from(byte);
-            held += 8;
-            while held >= 5 && name.len() < 2 + NAME_CHARACTERS {
-                held -= 5;
-                name.push(char::from(ALPHABET[(bits >> held) as usize & 31]));
-            }
-            bits &= (1 << held) - 1;
-        }
-        Self(name)
+        let bits = hash.finalize()[..10]
+            .iter()
+            .fold(0_u128, |bits, byte| (bits << 8) | u128::from(*byte));
+        let id: String = (0..NAME_CHARACTERS)
+            .rev()
+            .map(|position| char::from(ALPHABET[(bits >> (5 * position)) as usize & 31]))
+            .collect();
+        Self(format!("d-{id}"))
     }
 
     /// The name as text.
@@ -222,7 +219,35 @@ pub struct RunRequest {
     pub received_at: Timestamp,
 }
 
+/// Longest text of a request's part, in bytes: no real name or value comes near.
+const LONGEST_WORD: usize = 253;
+/// Longest value of a parameter, in bytes.
+const LONGEST_VALUE: usize = 1024;
+/// Most parameters.
+const MOST_PARAMETERS: usize = 32;
+
 impl RunRequest {
+    /// Checks that the record stays small, whatever a front lets through.
+    pub fn check(&self) -> Result<(), Reason> {
+        let target = &self.target;
+        let words = [
+            ("The diagnostic's name", Some(&self.diagnostic)),
+            ("The target's name", Some(&target.name)),
+            ("The cluster's name", target.cluster.as_ref()),
+            ("The namespace's name", target.namespace.as_ref()),
+            ("The container's name", target.container.as_ref()),
+        ];
+        for (part, word) in words {
+            at_most(part, word.map_or(0, String::len), LONGEST_WORD)?;
+        }
+        at_most("The list of parameters", self.parameters.len(), MOST_PARAMETERS)?;
+        for (name, value) in &self.parameters {
+            at_most("A parameter's name", name.len(), LONGEST_WORD)?;
+            at_most("A parameter's value", value.len(), LONGEST_VALUE)?;
+        }
+        Ok(())
+    }
+
     /// The name of the run that this request is.
     pub fn name(&self) -> RunName {
         self.key.run_name()
@@ -244,6 +269,14 @@ impl RunRequest {
     }
 }
 
+fn at_most(part: &'static str, length: usize, most: usize) -> Result<(), Reason> {
+    if length <= most {
+        Ok(())
+    } else {
+        Err(Reason::RequestTooLarge { part, most })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -260,7 +293,10 @@ mod tests {
     #[test]
     fn a_name_never_changes_for_a_key() {
         // Pinned: another rule would make a second run of a request that is redelivered across an upgrade.
-        assert_eq!(command("T1", "13345224609.738474920").run_name().as_str(), "PINNED");
+        assert_eq!(
+            command("T1", "13345224609.738474920").run_name().as_str(),
+            "d-nth0dj3083yf14pw"
+        );
     }
 
     #[test]

@@ -8,7 +8,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::cluster::target::{TargetKind, TargetRef};
+pub use crate::{
+    access::{Decision, Requester},
+    cluster::target::{TargetKind, TargetRef},
+};
 
 use crate::captures::resource::{ArtifactRecord, Explanation, PinnedTarget, Progress};
 
@@ -85,17 +88,6 @@ pub enum KeyKind {
     Schedule,
     /// A terminal: a UUID.
     Cli,
-}
-
-/// Who asked, by immutable id.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Requester {
-    /// Slack team (`T…`); empty for requesters that are no Slack people.
-    #[serde(default)]
-    pub team: String,
-    /// Slack user (`U…`/`W…`), or the name of a trigger or schedule.
-    pub user: String,
 }
 
 /// Where the request came from and where its thread is.
@@ -211,24 +203,6 @@ pub struct Candidate {
     /// Why a person might want this one: `not ready, 4 restarts`.
     #[serde(default)]
     pub hint: String,
-}
-
-/// The access decision and what it was made from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Decision {
-    /// Allowed or not.
-    pub allowed: bool,
-    /// The Kubernetes user that was reviewed: `slack:<team>:<user>`.
-    pub user: String,
-    /// The groups that were reviewed.
-    #[serde(default)]
-    pub groups: Vec<String>,
-    /// The authorizer's words.
-    #[serde(default)]
-    pub authorizer_reason: String,
-    /// When.
-    pub at: MicroTime,
 }
 
 /// A capture as the run's readers need it.

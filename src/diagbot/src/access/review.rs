@@ -1,0 +1,256 @@
+//! The access review: may this person do this to that diagnostic in that namespace? Asked of the target cluster itself.
+//!
+//! Owns the question and a cache of answers that lives for seconds. Every failure is an error, and callers deny on it.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::{
+    api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
+use kube::{Api, api::PostParams};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::principal::{Directory, DirectoryError, IdentityError, Principal, Requester},
+    clock::Clock,
+    cluster::{CallError, Cluster, deadline},
+    retry::{Backoff, retry},
+};
+
+/// How long an answer counts, allowed or not.
+const CACHE_FOR: Duration = Duration::from_secs(10);
+/// Most answers that are kept.
+const CACHE_SIZE: usize = 4096;
+/// Longest wait for one review.
+const CALL: Duration = Duration::from_secs(3);
+/// Reviews that get no answer are asked again, this often in all.
+const ATTEMPTS: u32 = 3;
+
+/// The access decision and what it was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// Allowed or not.
+    pub allowed: bool,
+    /// The Kubernetes user that was reviewed: `slack:<team>:<user>`.
+    pub user: String,
+    /// The groups that were reviewed.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// The authorizer's words.
+    #[serde(default)]
+    pub authorizer_reason: String,
+    /// When.
+    pub at: MicroTime,
+}
+
+/// What a person wants to do; the verbs that RBAC rules name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Verb {
+    /// Run a diagnostic.
+    Run,
+    /// Get links to what it produced.
+    Read,
+    /// Cancel somebody else's run.
+    Cancel,
+    /// See that things exist.
+    List,
+}
+
+impl Verb {
+    /// The word in RBAC rules.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Read => "read",
+            Self::Cancel => "cancel",
+            Self::List => "list",
+        }
+    }
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What counts as a group.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AccessConfig {
+    /// Public channels count as groups too, though anybody may join them. Default: false.
+    #[serde(default)]
+    pub public_channels: bool,
+}
+
+/// Why there is no decision. Callers deny.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The person may do nothing here at all.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The directory did not answer.
+    #[error("the person's account could not be checked")]
+    Directory(#[from] DirectoryError),
+    /// The cluster did not answer.
+    #[error("the cluster `{cluster}` could not be asked for permission")]
+    Review {
+        /// The cluster.
+        cluster: String,
+        /// Why.
+        #[source]
+        source: CallError,
+    },
+}
+
+/// The reviewer. Cheap to clone.
+#[derive(Clone)]
+pub struct Access(Arc<Inner>);
+
+struct Inner {
+    directory: Arc<dyn Directory>,
+    config: AccessConfig,
+    clock: Clock,
+    cache: Mutex<HashMap<Question, (Instant, Decision)>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Question {
+    cluster: String,
+    namespace: String,
+    verb: Verb,
+    diagnostic: String,
+    principal: Principal,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").finish_non_exhaustive()
+    }
+}
+
+impl Access {
+    /// A reviewer that takes people's facts from `directory`.
+    pub fn new(directory: Arc<dyn Directory>, config: AccessConfig, clock: Clock) -> Self {
+        Self(Arc::new(Inner {
+            directory,
+            config,
+            clock,
+            cache: Mutex::default(),
+        }))
+    }
+
+    /// Asks whether the requester may `verb` the diagnostic (empty: any) in the namespace. `channel`: where the person
+    /// asks; its group counts if the channel is private (or public ones are enabled).
+    pub async fn review(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+        verb: Verb,
+        diagnostic: &str,
+        requester: &Requester,
+        channel: Option<&str>,
+    ) -> Result<Decision, AccessError> {
+        let person = self.0.directory.person(&requester.team, &requester.user).await?;
+        let channel = match channel.filter(|c| !c.is_empty()) {
+            Some(channel) if self.counts(channel).await => Some(channel),
+            _ => None,
+        };
+        let question = Question {
+            cluster: cluster.name.to_string(),
+            namespace: namespace.to_owned(),
+            verb,
+            diagnostic: diagnostic.to_owned(),
+            principal: Principal::of(requester, &person, channel)?,
+        };
+        if let Some(decision) = self.cached(&question) {
+            return Ok(decision);
+        }
+        let decision = self.ask(cluster, &question).await?;
+        self.keep(question, &decision);
+        Ok(decision)
+    }
+
+    /// Whether the channel's group counts. Where the channel's facts can't be had it does not, which only takes rights away.
+    async fn counts(&self, channel: &str) -> bool {
+        match self.0.directory.channel(channel).await {
+            Ok(facts) => !facts.shared && (facts.private || self.0.config.public_channels),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    slack.channel = channel,
+                    "the channel's facts are missing; its group does not count"
+                );
+                false
+            }
+        }
+    }
+
+    async fn ask(&self, cluster: &Cluster, question: &Question) -> Result<Decision, AccessError> {
+        let review = question.review();
+        let api: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let params = PostParams::default();
+        let answer = retry(ATTEMPTS, backoff, || deadline(CALL, api.create(&params, &review)))
+            .await
+            .map_err(|source| AccessError::Review {
+                cluster: question.cluster.clone(),
+                source,
+            })?;
+        let status = answer.status.unwrap_or_default();
+        Ok(Decision {
+            allowed: status.allowed && status.denied != Some(true),
+            user: question.principal.user.clone(),
+            groups: question.principal.groups.clone(),
+            authorizer_reason: status.reason.or(status.evaluation_error).unwrap_or_default(),
+            at: MicroTime(self.0.clock.now()),
+        })
+    }
+
+    fn cached(&self, question: &Question) -> Option<Decision> {
+        let cache = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache
+            .get(question)
+            .filter(|(asked, _)| asked.elapsed() < CACHE_FOR)
+            .map(|(_, decision)| decision.clone())
+    }
+
+    fn keep(&self, question: Question, decision: &Decision) {
+        let mut cache = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if cache.len() >= CACHE_SIZE {
+            cache.retain(|_, (asked, _)| asked.elapsed() < CACHE_FOR);
+        }
+        if cache.len() < CACHE_SIZE {
+            cache.insert(question, (Instant::now(), decision.clone()));
+        }
+    }
+}
+
+impl Question {
+    fn review(&self) -> SubjectAccessReview {
+        SubjectAccessReview {
+            spec: SubjectAccessReviewSpec {
+                user: Some(self.principal.user.clone()),
+                groups: Some(self.principal.groups.clone()),
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some("diagbot.dev".to_owned()),
+                    resource: Some("diagnostics".to_owned()),
+                    name: Some(self.diagnostic.clone()).filter(|name| !name.is_empty()),
+                    namespace: Some(self.namespace.clone()),
+                    verb: Some(self.verb.as_str().to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SubjectAccessReviewSpec::default()
+            },
+            ..SubjectAccessReview::default()
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! Why a run ends without evidence, in words for people. Owns every such text of the runs: what happened, and what to do.
+
+use std::fmt::Write as _;
+
+use crate::{access::IdentityError, captures::resource::Explanation};
+
+/// Longest piece of foreign text that a message repeats.
+const SHOWN_CHARACTERS: usize = 80;
+
+/// Why a run is refused, denied, expired or failed. Closed: the variant's name is the code that metrics and tests use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// A part of the request is longer than any real one.
+    RequestTooLarge {
+        /// Which part.
+        part: &'static str,
+        /// Longest length in bytes, or largest number.
+        most: usize,
+    },
+    /// The catalog has no such diagnostic.
+    UnknownDiagnostic {
+        /// As typed.
+        typed: String,
+        /// Words that are near.
+        near: Vec<String>,
+    },
+    /// A prefix of several diagnostics.
+    SeveralDiagnostics {
+        /// As typed.
+        typed: String,
+        /// Canonical names.
+        fitting: Vec<String>,
+    },
+    /// Parameters don't fit; each fault in words.
+    BadParameters {
+        /// The faults.
+        faults: Vec<String>,
+        /// Parameters that exist.
+        known: Vec<String>,
+    },
+    /// No target was named, and the channel has no default.
+    NoTarget,
+    /// There is no such cluster.
+    UnknownCluster {
+        /// As typed.
+        typed: String,
+        /// Clusters that exist.
+        known: Vec<String>,
+    },
+    /// Nothing of that name.
+    UnknownTarget {
+        /// As typed.
+        typed: String,
+        /// Where was looked: `in namespace shop`, `in any namespace`.
+        place: String,
+        /// Names that are near, and that the person may see.
+        near: Vec<String>,
+    },
+    /// Several targets fit; they are offered as buttons.
+    SeveralTargets {
+        /// As typed.
+        typed: String,
+        /// How many fit.
+        count: usize,
+    },
+    /// Several containers fit; they are offered as buttons.
+    SeveralContainers {
+        /// Pod.
+        pod: String,
+        /// Containers.
+        containers: Vec<String>,
+    },
+    /// No such container.
+    UnknownContainer {
+        /// As typed.
+        typed: String,
+        /// Pod.
+        pod: String,
+        /// Containers that it has.
+        containers: Vec<String>,
+    },
+    /// A pinned pod was replaced by another of the same name.
+    TargetReplaced {
+        /// Pod.
+        pod: String,
+    },
+    /// The pod or container does not run, so nothing can be started beside it.
+    TargetNotRunning {
+        /// `shop/checkout-…`
+        target: String,
+        /// How it is: `is waiting: CrashLoopBackOff`.
+        state: String,
+    },
+    /// Kubernetes allows no ephemeral container there.
+    TargetUnsupported {
+        /// `shop/checkout-…`
+        target: String,
+        /// Why: `is a static pod`.
+        state: String,
+    },
+    /// A guess would be acted on with an impact: a person must confirm it.
+    ConfirmationNeeded {
+        /// The diagnostic.
+        diagnostic: String,
+        /// What was completed: `checkout-7d9f8b6c5-x2x4z`.
+        target: String,
+        /// The impact in words.
+        impact: &'static str,
+    },
+    /// The target cluster could not be asked.
+    ClusterUnavailable {
+        /// The cluster.
+        cluster: String,
+        /// What it answered, in short.
+        answer: String,
+    },
+    /// The bot's own account may not look there.
+    BotForbidden {
+        /// The cluster.
+        cluster: String,
+        /// What it may not do: `list pods in any namespace`.
+        what: String,
+    },
+    /// The cluster's permissions say no.
+    NotAllowed {
+        /// Verb.
+        verb: &'static str,
+        /// The diagnostic.
+        diagnostic: String,
+        /// Namespace.
+        namespace: String,
+        /// Cluster.
+        cluster: String,
+        /// The Kubernetes user that was reviewed.
+        user: String,
+    },
+    /// The account may do nothing here at all.
+    IdentityRefused(IdentityError),
+    /// The permission could not be checked.
+    ReviewFailed {
+        /// What failed, in short.
+        what: String,
+    },
+    /// The API server or an admission policy refused the capture.
+    CaptureRefused {
+        /// What it answered.
+        answer: String,
+    },
+    /// A capture that had been made is gone.
+    CaptureVanished {
+        /// Its name.
+        capture: String,
+    },
+    /// Nothing had started in time.
+    NotStarted {
+        /// How long, in minutes.
+        minutes: i64,
+    },
+    /// The run took longer than it may.
+    RunTimedOut,
+}
+
+impl Reason {
+    /// The code: the variant's name.
+    pub fn code(&self) -> String {
+        let debug = format!("{self:?}");
+        let end = debug.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(debug.len());
+        debug[..end].to_owned()
+    }
+
+    /// What happened and what to do.
+    pub fn explain(&self) -> Explanation {
+        let (message, remedy) = self.words();
+        Explanation {
+            code: self.code(),
+            message,
+            remedy,
+        }
+    }
+
+    fn words(&self) -> (String, String) {
+        match self {
+            Self::RequestTooLarge { part, most } => (
+                format!("{part} is too long."),
+                format!("At most {most} are taken; shorten it."),
+            ),
+            Self::UnknownDiagnostic { typed, near } => (
+                format!("There is no diagnostic `{}`.", shown(typed)),
+                suggest(near, "`list` shows all diagnostics."),
+            ),
+            Self::SeveralDiagnostics { typed, fitting } => (
+                format!("`{}` is the beginning of several diagnostics.", shown(typed)),
+                format!("Say which: {}.", names(fitting)),
+            ),
+            Self::BadParameters { faults, known } => (
+                format!("The parameters don't fit: {}.", faults.join("; ")),
+                if known.is_empty() {
+                    "This diagnostic takes no parameters.".to_owned()
+                } else {
+                    format!("It takes {}.", names(known))
+                },
+            ),
+            Self::NoTarget => (
+                "No target was named, and this channel has no default.".to_owned(),
+                "Name a pod or workload, as `namespace/pod`.".to_owned(),
+            ),
+            Self::UnknownCluster { typed, known } => (
+                format!("There is no cluster `{}`.", shown(typed)),
+                format!("Known are {}.", names(known)),
+            ),
+            Self::UnknownTarget { typed, place, near } => (
+                format!("Nothing called `{}` was found {place} that you may see.", shown(typed)),
+                suggest(near, "Check the name and the namespace (`-n`)."),
+            ),
+            Self::SeveralTargets { typed, count } => (
+                format!("`{}` fits {count} targets.", shown(typed)),
+                "Choose one of them, or type its whole name.".to_owned(),
+            ),
+            Self::SeveralContainers { pod, containers } => (
+                format!("`{pod}` has several containers and names no default."),
+                format!("Choose one with `-c`: {}.", names(containers)),
+            ),
+            Self::UnknownContainer { typed, pod, containers } => (
+                format!("`{pod}` has no container `{}`.", shown(typed)),
+                format!("It has {}.", names(containers)),
+            ),
+            Self::TargetReplaced { pod } => (
+                format!("`{pod}` is another pod now than the one that was chosen."),
+                "Ask again; the new pod can be chosen by its name.".to_owned(),
+            ),
+            Self::TargetNotRunning { target, state } => (
+                format!("`{target}` {}, so nothing can be started beside it.", shown(state)),
+                format!("`pod-report {target}` works for it: manifest, events, states and the logs of the last run."),
+            ),
+            Self::TargetUnsupported { target, state } => (
+                format!(
+                    "`{target}` {}, and Kubernetes starts no ephemeral container there.",
+                    shown(state)
+                ),
+                format!("`pod-report {target}` works for it: manifest, events, states and logs."),
+            ),
+            Self::ConfirmationNeeded {
+                diagnostic,
+                target,
+                impact,
+            } => (
+                format!("`{diagnostic}` {impact}, and the target `{target}` was completed from what you typed."),
+                "Confirm that this is the target you mean.".to_owned(),
+            ),
+            Self::ClusterUnavailable { cluster, answer } => (
+                format!("The cluster `{cluster}` could not be asked: {}.", shown(answer)),
+                "Try again in a minute; nothing was started.".to_owned(),
+            ),
+            Self::BotForbidden { cluster, what } => (
+                format!("diagbot itself may not {what} in the cluster `{cluster}`."),
+                "Name the namespace with `-n`, or ask the cluster's owners to grant it.".to_owned(),
+            ),
+            Self::NotAllowed {
+                verb,
+                diagnostic,
+                namespace,
+                cluster,
+                user,
+            } => (
+                format!(
+                    "You may not `{verb}` the diagnostic `{diagnostic}` in namespace `{namespace}` of `{cluster}`."
+                ),
+                format!(
+                    "Ask the owners of the namespace for the verb `{verb}` on `diagnostics.diagbot.dev` for the user `{user}` or one of your groups."
+                ),
+            ),
+            Self::IdentityRefused(error) => (
+                format!("You may not use diagbot: {error}."),
+                "Ask a full member of this workspace.".to_owned(),
+            ),
+            Self::ReviewFailed { what } => (
+                format!("Your permission could not be checked: {}.", shown(what)),
+                "Without an answer the request is denied; ask again in a minute.".to_owned(),
+            ),
+            Self::CaptureRefused { answer } => (
+                format!("The API server refused the capture: {}.", shown(answer)),
+                "Show this to the cluster's owners.".to_owned(),
+            ),
+            Self::CaptureVanished { capture } => (
+                format!("The capture `{capture}` was deleted by somebody else before it ended."),
+                "Ask again; it is never started a second time by itself.".to_owned(),
+            ),
+            Self::NotStarted { minutes } => (
+                format!("Nothing had started {minutes} minutes after the request."),
+                "Ask again if the evidence is still wanted.".to_owned(),
+            ),
+            Self::RunTimedOut => (
+                "The run took longer than it may and was stopped.".to_owned(),
+                "What was captured until then is listed; ask again for the rest.".to_owned(),
+            ),
+        }
+    }
+}
+
+/// Foreign text as it may be repeated: no control or direction characters, no backticks, one line, short.
+pub fn shown(text: &str) -> String {
+    let mut shown: String = text
+        .chars()
+        .map(|c| if c.is_whitespace() { ' ' } else { c })
+        .filter(|c| !c.is_control() && !is_invisible(*c) && *c != '`')
+        .take(SHOWN_CHARACTERS)
+        .collect();
+    if text.chars().count() > SHOWN_CHARACTERS {
+        shown.push('…');
+    }
+    shown.trim().trim_end_matches('.').to_owned()
+}
+
+/// Characters that change the direction or vanish: they make a text look like another.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+fn names(names: &[String]) -> String {
+    let mut text = String::new();
+    for (index, name) in names.iter().enumerate() {
+        let _ = write!(text, "{}`{}`", if index == 0 { "" } else { ", " }, shown(name));
+    }
+    text
+}
+
+fn suggest(near: &[String], otherwise: &str) -> String {
+    if near.is_empty() {
+        otherwise.to_owned()
+    } else {
+        format!("Did you mean {}? {otherwise}", names(near))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_is_the_variant_and_hostile_text_is_tamed() {
+        let reason = Reason::UnknownDiagnostic {
+            typed: format!("`<!channel>\u{202e}\n{}", "x".repeat(40_000)),
+            near: vec!["jstack".into()],
+        };
+        let explanation = reason.explain();
+        assert_eq!(explanation.code, "UnknownDiagnostic");
+        assert!(explanation.message.len() < 200, "{}", explanation.message);
+        assert!(!explanation.message.contains(['\u{202e}', '\n']));
+        assert_eq!(explanation.message.matches('`').count(), 2);
+        assert!(explanation.remedy.starts_with("Did you mean `jstack`?"));
+        assert_eq!(Reason::NoTarget.code(), "NoTarget");
+        assert_eq!(Reason::IdentityRefused(IdentityError::Guest).code(), "IdentityRefused");
+    }
+}

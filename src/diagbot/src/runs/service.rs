@@ -1,0 +1,408 @@
+//! What fronts use: accept a request, cancel a run, find and list runs, get links. Works on every replica.
+//!
+//! Owns acceptance: one create with a short budget, whose repetition is the same run. Decides nothing about permissions to
+//! run: that is the controller's part, from the recorded request.
+
+use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
+
+use diagbot_catalog::Catalog;
+use futures::Stream;
+use jiff::Timestamp;
+use kube::{
+    Api,
+    api::{ObjectMeta, PostParams},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    access::{Access, AccessError, Requester},
+    captures::resource::Explanation,
+    clock::Clock,
+    cluster::{
+        CallError, Clusters, deadline,
+        lease::{Leadership, Term},
+    },
+    retry::Backoff,
+    runs::{
+        records::{Records, Reflection, reflection},
+        request::{RunName, RunRequest, spoken_ids},
+        resource::{DiagnosticRun, LABEL_RUN, Phase},
+    },
+};
+
+mod cancel;
+mod telling;
+
+pub use cancel::CancelOutcome;
+
+/// What acceptance may take: Slack shows an error to the person 3 s after the command unless it is acknowledged.
+const ACCEPT_BUDGET: Duration = Duration::from_millis(1500);
+/// Longest wait for a call that nobody's acknowledgement waits for.
+const CALL: Duration = Duration::from_secs(5);
+/// Creates of [`RunService::confirm`]; with its backoff about five minutes, in which the run may still start.
+const CONFIRM_ATTEMPTS: u32 = 40;
+
+/// A request that is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// Name of the run.
+    pub name: RunName,
+    /// The very request had been recorded before: a redelivery, or a button pressed twice.
+    pub repeated: bool,
+}
+
+/// Why a request is not recorded, or not known to be.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// No answer in time: go on with [`RunService::confirm`].
+    #[error("whether {name} was recorded is not known")]
+    Unconfirmed {
+        /// Name of the run.
+        name: RunName,
+        /// What happened instead of an answer.
+        #[source]
+        source: CallError,
+    },
+    /// The request breaks a rule before it is recorded.
+    #[error("{}", .0.message)]
+    Rejected(Explanation),
+    /// Another request has this name: never seen, since names are 80 bits of a hash.
+    #[error("{name} is the name of another request")]
+    NameTaken {
+        /// The name.
+        name: RunName,
+    },
+    /// The API server refused the record.
+    #[error("the API server refused to record {name}")]
+    Refused {
+        /// Name of the run.
+        name: RunName,
+        /// Its answer.
+        #[source]
+        source: CallError,
+    },
+}
+
+/// Why nothing could be found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindError {
+    /// No run has such an id.
+    #[error("no run has this id")]
+    None,
+    /// Several do.
+    #[error("several runs have ids that begin so")]
+    Several(Vec<RunName>),
+}
+
+/// Why a service call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// There is no such run (any more).
+    #[error("there is no such run")]
+    NotFound,
+    /// The person may not.
+    #[error("{}", .0.message)]
+    Denied(Explanation),
+    /// The permission could not be checked.
+    #[error("the permission could not be checked")]
+    Review(#[from] AccessError),
+    /// The home cluster did not do it.
+    #[error("{doing}")]
+    Call {
+        /// What was tried.
+        doing: &'static str,
+        /// Its answer.
+        #[source]
+        source: CallError,
+    },
+    /// Others kept writing at the same time.
+    #[error("the run was being changed by others; try again")]
+    Contended,
+    /// We don't lead any more, or a newer leader has written.
+    #[error("this replica does not lead any more")]
+    NotLeading,
+}
+
+/// Which runs to list. Empty: all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Beginning of the target's name, as typed or as resolved.
+    pub target: Option<String>,
+    /// Received then or later.
+    pub since: Option<Timestamp>,
+    /// Asked by this person.
+    pub requester: Option<Requester>,
+    /// Not yet ended.
+    pub running: bool,
+    /// At most so many.
+    pub most: Option<usize>,
+}
+
+impl RunFilter {
+    fn passes(&self, run: &DiagnosticRun) -> bool {
+        let targets = |prefix: &String| {
+            let captures = run.status.iter().flat_map(|status| &status.captures);
+            run.spec.target.name.starts_with(prefix) || captures.into_iter().any(|c| c.target.pod.starts_with(prefix))
+        };
+        self.target.as_ref().is_none_or(targets)
+            && self.since.is_none_or(|since| run.spec.received_at.0 >= since)
+            && self.requester.as_ref().is_none_or(|by| run.spec.requester == *by)
+            && !(self.running && run.phase().is_final())
+    }
+}
+
+/// What the service is made from.
+#[derive(Clone)]
+pub struct ServiceParts {
+    /// The clusters.
+    pub clusters: Clusters,
+    /// The allowlist.
+    pub catalog: Arc<Catalog>,
+    /// The reviewer.
+    pub access: Access,
+    /// Whether this process leads.
+    pub leadership: Leadership,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// The service. Cheap to clone.
+#[derive(Clone)]
+pub struct RunService(Arc<Inner>);
+
+struct Inner {
+    parts: ServiceParts,
+    api: Api<DiagnosticRun>,
+    records: Records<DiagnosticRun>,
+}
+
+/// The watch behind the service's view of the runs; run it as a task.
+pub struct RunWatch {
+    api: Api<DiagnosticRun>,
+    reflection: Reflection<DiagnosticRun>,
+}
+
+impl RunWatch {
+    /// Watches until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        self.reflection.run(self.api, stop).await;
+    }
+}
+
+impl fmt::Debug for RunService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunService").finish_non_exhaustive()
+    }
+}
+
+impl RunService {
+    /// The service and the watch that feeds it.
+    pub fn new(parts: ServiceParts) -> (Self, RunWatch) {
+        let home = parts.clusters.home();
+        let namespace = parts.clusters.namespace();
+        let (records, reflection) = reflection();
+        let watch = RunWatch {
+            api: Api::namespaced(home.stream_client.clone(), namespace),
+            reflection,
+        };
+        let api = Api::namespaced(home.client.clone(), namespace);
+        (Self(Arc::new(Inner { parts, api, records })), watch)
+    }
+
+    /// Records a request with one create. The same request again, at any time and on any replica, is the same run.
+    ///
+    /// A crash before the create loses the request unacknowledged, so that it is delivered again; a crash after it loses
+    /// nothing.
+    pub async fn accept(&self, request: RunRequest) -> Result<Accepted, AcceptError> {
+        request
+            .check()
+            .map_err(|reason| AcceptError::Rejected(reason.explain()))?;
+        self.create(&request, ACCEPT_BUDGET).await
+    }
+
+    /// After [`AcceptError::Unconfirmed`]: creates again under the same name until the answer is certain, for some minutes.
+    pub async fn confirm(&self, name: &RunName, request: RunRequest) -> Result<Accepted, AcceptError> {
+        debug_assert_eq!(*name, request.name(), "a request has one name");
+        let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(8));
+        let mut tried = 1;
+        loop {
+            match self.create(&request, CALL).await {
+                Err(AcceptError::Unconfirmed { .. }) if tried < CONFIRM_ATTEMPTS => backoff.wait(None).await,
+                outcome => return outcome,
+            }
+            tried += 1;
+        }
+    }
+
+    async fn create(&self, request: &RunRequest, budget: Duration) -> Result<Accepted, AcceptError> {
+        let name = request.name();
+        let answer = deadline(budget, self.create_or_read(request, &name)).await;
+        match answer {
+            Ok(Created::New) => Ok(Accepted { name, repeated: false }),
+            Ok(Created::Same) => Ok(Accepted { name, repeated: true }),
+            Ok(Created::Other) => Err(AcceptError::NameTaken { name }),
+            Err(source) if source.is_transient() || source.is_not_found() => {
+                Err(AcceptError::Unconfirmed { name, source })
+            }
+            Err(source) => Err(AcceptError::Refused { name, source }),
+        }
+    }
+
+    async fn create_or_read(&self, request: &RunRequest, name: &RunName) -> kube::Result<Created> {
+        let spec = request.spec();
+        let mut run = DiagnosticRun::new(name.as_str(), spec.clone());
+        run.metadata = ObjectMeta {
+            labels: Some([(LABEL_RUN.to_owned(), name.to_string())].into()),
+            namespace: Some(self.0.parts.clusters.namespace().to_owned()),
+            ..run.metadata
+        };
+        match self.0.api.create(&PostParams::default(), &run).await {
+            Ok(_) => Ok(Created::New),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                let recorded = self.0.api.get(name.as_str()).await?;
+                let same = recorded.spec.key == spec.key;
+                Ok(if same { Created::Same } else { Created::Other })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The run of that id, short id or unique beginning of one.
+    pub fn find(&self, spoken: &str) -> Result<Arc<DiagnosticRun>, FindError> {
+        let ids = spoken_ids(spoken);
+        let mut found: Vec<_> = self
+            .all()
+            .into_iter()
+            .filter(|run| run.name().is_some_and(|name| name.matches(&ids)))
+            .collect();
+        match found.len() {
+            0 => Err(FindError::None),
+            1 => found.pop().ok_or(FindError::None),
+            _ => Err(FindError::Several(found.iter().filter_map(|run| run.name()).collect())),
+        }
+    }
+
+    /// The newest run whose thread this is.
+    pub fn find_by_thread(&self, channel: &str, thread_ts: &str) -> Option<Arc<DiagnosticRun>> {
+        self.all().into_iter().find(|run| run.is_told_in(channel, thread_ts))
+    }
+
+    /// Runs that pass the filter, newest first.
+    pub fn list(&self, filter: &RunFilter) -> Vec<Arc<DiagnosticRun>> {
+        let mut runs = self.all();
+        runs.retain(|run| filter.passes(run));
+        runs.truncate(filter.most.unwrap_or(usize::MAX));
+        runs
+    }
+
+    /// Every run, newest first.
+    fn all(&self) -> Vec<Arc<DiagnosticRun>> {
+        let mut runs = self.0.records.all();
+        runs.sort_by_key(|run| Reverse(run.spec.received_at.0));
+        runs
+    }
+
+    /// The allowlist in force.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.0.parts.catalog
+    }
+
+    /// The clusters.
+    pub fn clusters(&self) -> &Clusters {
+        &self.0.parts.clusters
+    }
+
+    /// Wake-ups: a run that changed, was removed, or may have changed.
+    pub fn changes(&self) -> impl Stream<Item = Arc<DiagnosticRun>> + Send + use<> {
+        self.0.records.changes()
+    }
+
+    /// Whether this process leads.
+    pub fn leadership(&self) -> Leadership {
+        self.0.parts.leadership.clone()
+    }
+
+    /// Whether the runs were read once, so that look-ups can be trusted.
+    pub fn ready(&self) -> bool {
+        self.0.records.ready()
+    }
+
+    /// The time, as the service sees it.
+    pub fn now(&self) -> Timestamp {
+        self.0.parts.clock.now()
+    }
+
+    /// The reflected runs, for the controller.
+    pub(super) fn records(&self) -> &Records<DiagnosticRun> {
+        &self.0.records
+    }
+
+    /// The runs as the API server has them, for the controller.
+    pub(super) fn api(&self) -> &Api<DiagnosticRun> {
+        &self.0.api
+    }
+
+    async fn fresh(&self, name: &RunName) -> Result<DiagnosticRun, ServiceError> {
+        deadline(CALL, self.0.api.get_opt(name.as_str()))
+            .await
+            .map_err(|source| ServiceError::Call {
+                doing: "read the run",
+                source,
+            })?
+            .ok_or(ServiceError::NotFound)
+    }
+
+    fn check_term(run: &DiagnosticRun, term: &Term) -> Result<(), ServiceError> {
+        let written = run.status.as_ref().map_or(0, |status| status.epoch);
+        if term.remaining().is_zero() || written > term.epoch {
+            return Err(ServiceError::NotLeading);
+        }
+        Ok(())
+    }
+}
+
+enum Created {
+    New,
+    Same,
+    Other,
+}
+
+impl DiagnosticRun {
+    /// The run's name, if the object is one that we made.
+    pub fn name(&self) -> Option<RunName> {
+        self.metadata.name.as_deref()?.parse().ok()
+    }
+
+    /// Where the run is; a run without status was just accepted.
+    pub fn phase(&self) -> Phase {
+        self.status.as_ref().map(|status| status.phase).unwrap_or_default()
+    }
+
+    /// Cluster and namespace of the target: as resolved, else as typed, else the home cluster and no namespace (which
+    /// asks for a permission in all namespaces).
+    pub fn place(&self, clusters: &Clusters) -> (String, String) {
+        let resolved = self.status.as_ref().and_then(|status| status.captures.first());
+        if let Some(capture) = resolved {
+            return (capture.target.cluster.clone(), capture.target.namespace.clone());
+        }
+        let target = &self.spec.target;
+        let cluster = target.cluster.clone();
+        (
+            cluster.unwrap_or_else(|| clusters.home().name.to_string()),
+            target.namespace.clone().unwrap_or_default(),
+        )
+    }
+
+    /// The diagnostic: canonical once known, as typed before.
+    pub fn diagnostic_name(&self) -> &str {
+        let known = self.status.as_ref().and_then(|status| status.diagnostic.as_deref());
+        known.unwrap_or(&self.spec.diagnostic)
+    }
+
+    fn is_told_in(&self, channel: &str, thread_ts: &str) -> bool {
+        let told = self.status.as_ref().is_some_and(|status| {
+            status.telling.channel.as_deref() == Some(channel) && status.telling.root_ts.as_deref() == Some(thread_ts)
+        });
+        told || (self.spec.origin.channel == channel && self.spec.origin.thread_ts.as_deref() == Some(thread_ts))
+    }
+}

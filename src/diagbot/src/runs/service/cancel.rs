@@ -1,0 +1,114 @@
+//! Asking a run to stop. The request is an annotation; the first one wins and later ones hear who was first.
+
+use jiff::Timestamp;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use super::{CALL, RunService, ServiceError};
+use crate::{
+    access::{Requester, Verb},
+    cluster::deadline,
+    runs::{
+        reason::Reason,
+        request::RunName,
+        resource::{ANNOTATION_CANCEL, CancelRequest, DiagnosticRun, Phase},
+    },
+};
+
+/// Writes that may meet another's write before we give up.
+const ATTEMPTS: u32 = 5;
+
+/// What became of a request to cancel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// It is recorded; the run says `Cancelled` when everything is proven to have stopped.
+    Asked,
+    /// Somebody had asked before.
+    AlreadyAsked {
+        /// Who.
+        by: Requester,
+        /// When.
+        at: Timestamp,
+    },
+    /// The run had ended.
+    AlreadyEnded(Phase),
+}
+
+impl RunService {
+    /// Asks a run to stop. People may cancel their own runs; others need the verb `cancel` where the run's target is.
+    pub async fn cancel(&self, run: &RunName, by: &Requester) -> Result<CancelOutcome, ServiceError> {
+        for _ in 0..ATTEMPTS {
+            let found = self.fresh(run).await?;
+            if found.phase().is_final() {
+                return Ok(CancelOutcome::AlreadyEnded(found.phase()));
+            }
+            if let Some(earlier) = found.cancel_request() {
+                return Ok(CancelOutcome::AlreadyAsked {
+                    by: earlier.by,
+                    at: earlier.at,
+                });
+            }
+            self.check_may(Verb::Cancel, &found, by).await?;
+            let request = CancelRequest {
+                by: by.clone(),
+                at: self.now(),
+            };
+            let text = serde_json::to_string(&request).expect("a cancel request is valid JSON");
+            // The resourceVersion makes the first one win.
+            let patch = Patch::Merge(json!({ "metadata": {
+                "resourceVersion": found.metadata.resource_version,
+                "annotations": { ANNOTATION_CANCEL: text },
+            }}));
+            let params = PatchParams::default();
+            match deadline(CALL, self.0.api.patch(run.as_str(), &params, &patch)).await {
+                Ok(_) => return Ok(CancelOutcome::Asked),
+                Err(error) if error.is_conflict() => {}
+                Err(error) if error.is_not_found() => return Err(ServiceError::NotFound),
+                Err(source) => {
+                    return Err(ServiceError::Call {
+                        doing: "ask the run to stop",
+                        source,
+                    });
+                }
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+
+    /// Reviews a verb where the run's target is. A person's own run passes for [`Verb::Cancel`].
+    pub(super) async fn check_may(&self, verb: Verb, run: &DiagnosticRun, by: &Requester) -> Result<(), ServiceError> {
+        if verb == Verb::Cancel && run.spec.requester == *by {
+            return Ok(());
+        }
+        let (cluster, namespace) = run.place(self.clusters());
+        let diagnostic = run.diagnostic_name().to_owned();
+        let Some(known) = self.clusters().get(&cluster) else {
+            return Err(ServiceError::NotFound);
+        };
+        let decision = self
+            .0
+            .parts
+            .access
+            .review(known, &namespace, verb, &diagnostic, by, Some(&run.spec.origin.channel))
+            .await?;
+        if decision.allowed {
+            return Ok(());
+        }
+        let reason = Reason::NotAllowed {
+            verb: verb.as_str(),
+            diagnostic,
+            namespace,
+            cluster,
+            user: decision.user,
+        };
+        Err(ServiceError::Denied(reason.explain()))
+    }
+}
+
+impl DiagnosticRun {
+    /// The recorded request to cancel; one that can't be read counts for nothing.
+    pub fn cancel_request(&self) -> Option<CancelRequest> {
+        let text = self.metadata.annotations.as_ref()?.get(ANNOTATION_CANCEL)?;
+        serde_json::from_str(text).ok()
+    }
+}

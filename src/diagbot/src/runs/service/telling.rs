@@ -1,0 +1,68 @@
+//! Recording what people were told. Written beside the controller's own writes: the status is read again on every conflict.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::api::PostParams;
+
+use super::{CALL, RunService, ServiceError};
+use crate::{
+    cluster::{deadline, lease::Term},
+    runs::{
+        request::RunName,
+        resource::{CONDITION_REPORTED, RunStatus, Telling},
+    },
+};
+
+/// Writes that may meet another's write before we give up.
+const ATTEMPTS: u32 = 8;
+
+impl RunService {
+    /// Records what people were told, and whether that is the run's present state. Only a leader may.
+    pub async fn record_telling(
+        &self,
+        run: &RunName,
+        telling: Telling,
+        reported: bool,
+        term: &Term,
+    ) -> Result<(), ServiceError> {
+        for _ in 0..ATTEMPTS {
+            let mut found = self.fresh(run).await?;
+            Self::check_term(&found, term)?;
+            let now = Time(self.now());
+            let status = found.status.get_or_insert_default();
+            status.telling = telling.clone();
+            status.epoch = term.epoch;
+            set_reported(status, reported, found.metadata.generation, now);
+            let params = PostParams::default();
+            match deadline(CALL, self.0.api.replace_status(run.as_str(), &params, &found)).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_conflict() => {}
+                Err(error) if error.is_not_found() => return Err(ServiceError::NotFound),
+                Err(source) => {
+                    return Err(ServiceError::Call {
+                        doing: "record what people were told",
+                        source,
+                    });
+                }
+            }
+        }
+        Err(ServiceError::Contended)
+    }
+}
+
+fn set_reported(status: &mut RunStatus, reported: bool, generation: Option<i64>, now: Time) {
+    let word = if reported { "True" } else { "False" };
+    let former = status.conditions.iter().find(|c| c.type_ == CONDITION_REPORTED);
+    let since = former
+        .filter(|c| c.status == word)
+        .map(|c| c.last_transition_time.clone());
+    let condition = Condition {
+        type_: CONDITION_REPORTED.to_owned(),
+        status: word.to_owned(),
+        reason: if reported { "Told" } else { "Pending" }.to_owned(),
+        message: status.telling.error.clone().unwrap_or_default(),
+        observed_generation: generation,
+        last_transition_time: since.unwrap_or(now),
+    };
+    status.conditions.retain(|c| c.type_ != CONDITION_REPORTED);
+    status.conditions.push(condition);
+}
