@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The sandbox's program: see [`diagbot_sandbox::run`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    diagbot_sandbox::run(std::env::args_os().skip(1).collect())
+}

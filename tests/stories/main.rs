@@ -1,0 +1,1 @@
+//! User stories on the sandbox: Slack in, store and thread out. One binary; a module a story.
