@@ -122,6 +122,9 @@ pub struct CaptureStatus {
     /// Name of the attempt's ephemeral container.
     #[serde(default)]
     pub container: Option<String>,
+    /// As whom the attempt's container runs; recorded, since the container is recognised by it.
+    #[serde(default)]
+    pub identity: Option<AgentIdentity>,
     /// Why it waits.
     #[serde(default)]
     pub waiting: Option<String>,
@@ -183,6 +186,34 @@ pub enum CapturePhase {
     Cancelled,
     /// Its deadline passed.
     TimedOut,
+}
+
+/// As whom an agent runs, and how that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentIdentity {
+    /// uid.
+    pub uid: i64,
+    /// gid; none: the image's own.
+    #[serde(default)]
+    pub gid: Option<i64>,
+    /// Where that is known from.
+    pub source: IdentitySource,
+}
+
+/// Where an identity is known from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum IdentitySource {
+    /// `status.containerStatuses[].user.linux`.
+    Status,
+    /// `runAsUser` of container or pod.
+    Spec,
+    /// An earlier agent beside the same image.
+    Learnt,
+    /// Not known: this container only looks.
+    Look,
+    /// The `hello` of the attempt before.
+    Hello,
 }
 
 /// A multipart upload that was opened for a step.
