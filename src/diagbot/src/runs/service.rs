@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, AccessError, Requester},
+    artifacts::{Store, StoreError},
     captures::resource::Explanation,
     clock::Clock,
     cluster::{
@@ -31,9 +32,10 @@ use crate::{
 };
 
 mod cancel;
+mod links;
 mod telling;
 
-pub use cancel::CancelOutcome;
+pub use self::{cancel::CancelOutcome, links::ArtifactLink};
 
 /// What acceptance may take: Slack shows an error to the person 3 s after the command unless it is acknowledged.
 const ACCEPT_BUDGET: Duration = Duration::from_millis(1500);
@@ -106,6 +108,9 @@ pub enum ServiceError {
     /// The permission could not be checked.
     #[error("the permission could not be checked")]
     Review(#[from] AccessError),
+    /// The store signed no link.
+    #[error("the store signed no link")]
+    Store(#[from] StoreError),
     /// The home cluster did not do it.
     #[error("{doing}")]
     Call {
@@ -160,6 +165,8 @@ pub struct ServiceParts {
     pub catalog: Arc<Catalog>,
     /// The reviewer.
     pub access: Access,
+    /// The store, for links.
+    pub store: Store,
     /// Whether this process leads.
     pub leadership: Leadership,
     /// The time.

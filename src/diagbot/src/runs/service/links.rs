@@ -1,0 +1,61 @@
+//! Links to what a run produced, for one person who may read it. Signed anew at each call; never recorded, never logged.
+
+use jiff::Timestamp;
+
+use super::{RunService, ServiceError};
+use crate::{
+    access::{Requester, Verb},
+    artifacts::{ArtifactKey, SignedUrl},
+    captures::resource::Proof,
+    runs::request::RunName,
+};
+
+/// A link to one artifact.
+#[derive(Debug, Clone)]
+pub struct ArtifactLink {
+    /// File name.
+    pub name: String,
+    /// The capture that produced it.
+    pub capture: String,
+    /// The link: a bearer secret.
+    pub url: SignedUrl,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// Never shown in a channel.
+    pub sensitive: bool,
+    /// How the artifact was proven whole.
+    pub proof: Proof,
+    /// Not whole; never presented as such.
+    pub truncated: bool,
+}
+
+impl RunService {
+    /// Links to the run's verified artifacts, for a person with the verb `read` where the target is. Where the signer
+    /// asks on behalf of a thread, `by` is the run's requester.
+    pub async fn links(&self, run: &RunName, by: &Requester) -> Result<Vec<ArtifactLink>, ServiceError> {
+        let found = self.fresh(run).await?;
+        self.check_may(Verb::Read, &found, by).await?;
+        let mut links = Vec::new();
+        for capture in found.status.iter().flat_map(|status| &status.captures) {
+            for artifact in &capture.artifacts {
+                let key = ArtifactKey::try_from(artifact.key.clone()).map_err(|_| ServiceError::NotFound)?;
+                let url = self
+                    .0
+                    .parts
+                    .store
+                    .link(&key, artifact.version.as_deref(), &artifact.name, artifact.sensitive)
+                    .await?;
+                links.push(ArtifactLink {
+                    name: artifact.name.clone(),
+                    capture: capture.name.clone(),
+                    expires_at: url.expires_at,
+                    url,
+                    sensitive: artifact.sensitive,
+                    proof: artifact.proof,
+                    truncated: artifact.truncated,
+                });
+            }
+        }
+        Ok(links)
+    }
+}
