@@ -1,5 +1,7 @@
 //! The command line: parses, wires, prints the error chain once, returns the exit code. The only place that uses `anyhow`.
 
+pub mod crd;
+
 use std::{ffi::OsString, process::ExitCode};
 
 /// Runs the program with `args` (without the program's name).

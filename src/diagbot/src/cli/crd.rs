@@ -1,0 +1,59 @@
+//! `diagbot crd`: the custom resource definitions of runs and captures as YAML, made from the Rust types.
+//!
+//! Owns the text of `deploy/base/crds.yaml`; a test compares the two, so that neither drifts. Calls no cluster.
+
+use kube::CustomResourceExt;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{captures::resource::DiagnosticCapture, runs::resource::DiagnosticRun};
+
+/// First lines of the file: where it comes from.
+const HEAD: &str = "# Printed by `diagbot crd`; a test keeps this file equal to it.\n";
+
+/// Both definitions, as one YAML file of two documents.
+pub fn render() -> String {
+    let documents = [document(&DiagnosticRun::crd()), document(&DiagnosticCapture::crd())];
+    format!("{HEAD}{}", documents.join("---\n"))
+}
+
+fn document(definition: &impl Serialize) -> String {
+    // By way of a `Value`, whose maps are sorted: the same types give the same text.
+    let mut value = serde_json::to_value(definition).expect("a custom resource definition is plain data");
+    drop_unsigned_formats(&mut value);
+    let mut text = serde_saphyr::to_string(&value).expect("JSON data is YAML data");
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+/// Kubernetes knows no `uint…` formats and would warn about each at every apply; the minimum of 0 stays.
+fn drop_unsigned_formats(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            let unsigned = |format: &Value| format.as_str().is_some_and(|name| name.starts_with("uint"));
+            if map.get("format").is_some_and(unsigned) {
+                map.remove("format");
+            }
+            map.values_mut().for_each(drop_unsigned_formats);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_unsigned_formats),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deployed_definitions_are_those_of_the_types() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/base/crds.yaml");
+        let deployed = std::fs::read_to_string(path).expect("deploy/base/crds.yaml is in the repository");
+        assert!(
+            deployed == render(),
+            "run: cargo run -p diagbot -- crd > deploy/base/crds.yaml"
+        );
+    }
+}
