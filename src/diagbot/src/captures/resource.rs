@@ -7,6 +7,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Annotation on runs and captures that asks for cancellation; on a capture its presence counts. An annotation, since a spec
+/// never changes.
+pub const ANNOTATION_CANCEL: &str = "diagbot.dev/cancel";
+
 /// What to capture, decided and pinned. Never changes.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(

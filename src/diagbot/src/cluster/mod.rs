@@ -2,6 +2,7 @@
 
 mod client;
 pub mod lease;
+pub mod resolve;
 pub mod target;
 
 pub use client::{CallError, Cluster, ClusterConfig, ClusterError, ClusterName, Clusters, deadline};

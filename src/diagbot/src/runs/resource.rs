@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::{
     access::{Decision, Requester},
+    captures::resource::ANNOTATION_CANCEL,
     cluster::target::{TargetKind, TargetRef},
 };
 
@@ -17,8 +18,14 @@ use crate::captures::resource::{ArtifactRecord, Explanation, PinnedTarget, Progr
 
 /// Label on runs and captures: the run's name.
 pub const LABEL_RUN: &str = "diagbot.dev/run";
-/// Annotation that asks for cancellation: JSON of [`CancelRequest`]. An annotation, since a spec never changes.
-pub const ANNOTATION_CANCEL: &str = "diagbot.dev/cancel";
+/// Label on captures: the target's cluster.
+pub const LABEL_CLUSTER: &str = "diagbot.dev/cluster";
+/// Label on captures: the target's namespace.
+pub const LABEL_NAMESPACE: &str = "diagbot.dev/namespace";
+/// Label on captures: the target's pod, cut to what a label may hold.
+pub const LABEL_POD: &str = "diagbot.dev/pod";
+/// Label on captures: the diagnostic.
+pub const LABEL_DIAGNOSTIC: &str = "diagbot.dev/diagnostic";
 /// Condition type: people were told the current state.
 pub const CONDITION_REPORTED: &str = "Reported";
 
@@ -211,6 +218,9 @@ pub struct Candidate {
 pub struct CaptureSummary {
     /// Name of the capture object.
     pub name: String,
+    /// UID of the capture object, once it was seen: from then on it is never made again.
+    #[serde(default)]
+    pub uid: Option<String>,
     /// What it looks at.
     pub target: PinnedTarget,
     /// Its phase.

@@ -1,0 +1,148 @@
+//! From a target as typed to one pinned container: reads pods of a target cluster and decides by pure functions.
+//!
+//! Owns which pod a word means. Never decides whether a person may: callers bring what the person may see, and every name
+//! that is not in there does not exist for the answer.
+//!
+//! # Design notes
+//! One list of pods' metadata answers every form: a workload's pods are told by their owner references, so no workload is
+//! read and no further permission is needed. An exact pod name is tried first, by one GET.
+
+mod choose;
+mod pin;
+
+pub use self::{
+    choose::{Listed, Match, Visible, near},
+    pin::{Need, Pin, PinError, pin},
+};
+
+use std::{collections::BTreeSet, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::ListParams};
+
+use crate::cluster::{
+    CallError, Cluster, deadline,
+    target::{TargetKind, TargetRef, is_name},
+};
+
+/// Longest wait for one call.
+const CALL: Duration = Duration::from_secs(10);
+/// Pods of one page: about 1 MiB of metadata.
+const PAGE: u32 = 500;
+/// Most pods of which the state is read to tell live ones and to give hints.
+const LOOKED_AT: usize = 25;
+/// Calls at a time.
+const PARALLEL: usize = 8;
+
+/// Pods that fit a target, before one is chosen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// How they fit.
+    pub how: How,
+    /// The fitting pods whose state was read, live ones only if there is any; sickest first.
+    pub pods: Vec<Pod>,
+    /// How many fit in all.
+    pub count: usize,
+    /// Names that are near, where nothing fits.
+    pub near: Vec<String>,
+}
+
+/// How pods fit what was typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum How {
+    /// It is the pod's whole name.
+    Exact,
+    /// It is the whole name of a workload that the pods belong to.
+    Workload(TargetKind),
+    /// It is the beginning of their names.
+    Prefix,
+    /// Not at all.
+    Nothing,
+}
+
+/// What of the cluster is searched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scope {
+    /// One namespace, which the person named.
+    Named(String),
+    /// All namespaces.
+    All,
+}
+
+/// Finds the pods that fit the target. Except for a whole pod name in a namespace that the person named, `visible` is asked
+/// for the namespaces of every match and of every near name, and what it does not return is not there.
+pub async fn find<V, F>(cluster: &Cluster, target: &TargetRef, visible: V) -> Result<Found, CallError>
+where
+    V: Fn(BTreeSet<String>) -> F,
+    F: Future<Output = Visible>,
+{
+    // Names become parts of URLs: what is no name is not asked for.
+    let named = |name: &String| is_name(name, 253);
+    if !named(&target.name) || !target.namespace.iter().all(named) {
+        return Ok(Found {
+            how: How::Nothing,
+            pods: Vec::new(),
+            count: 0,
+            near: Vec::new(),
+        });
+    }
+    let scope = target.namespace.clone().map_or(Scope::All, Scope::Named);
+    let by_name = target.kind.is_none_or(|kind| kind == TargetKind::Pod);
+    if let (Scope::Named(namespace), true) = (&scope, by_name) {
+        let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
+        if let Some(pod) = deadline(CALL, api.get_opt(&target.name)).await? {
+            return Ok(Found {
+                how: How::Exact,
+                pods: vec![pod],
+                count: 1,
+                near: Vec::new(),
+            });
+        }
+    }
+    let listed = list(cluster, &scope).await?;
+    let matched = choose::matches(&listed, target);
+    let touched: BTreeSet<String> = matched
+        .pods
+        .iter()
+        .chain(&choose::near_pods(&listed, target))
+        .map(|pod| pod.namespace.clone())
+        .collect();
+    let visible = visible(touched).await;
+    let matched = choose::matches_seen(&listed, target, &visible);
+    let pods = read(cluster, &matched.pods).await?;
+    let near = if matched.pods.is_empty() {
+        near(&listed, target, &visible)
+    } else {
+        Vec::new()
+    };
+    Ok(choose::settle(&matched, pods, near))
+}
+
+/// The metadata of the pods in scope.
+async fn list(cluster: &Cluster, scope: &Scope) -> Result<Vec<Listed>, CallError> {
+    let api: Api<Pod> = match scope {
+        Scope::Named(namespace) => Api::namespaced(cluster.client.clone(), namespace),
+        Scope::All => Api::all(cluster.client.clone()),
+    };
+    let mut listed = Vec::new();
+    let mut params = ListParams::default().limit(PAGE);
+    loop {
+        let page = deadline(CALL, api.list_metadata(&params)).await?;
+        listed.extend(page.items.into_iter().filter_map(|pod| Listed::of(pod.metadata)));
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(listed),
+        }
+    }
+}
+
+/// The pods in full; one that went away meanwhile is left out.
+async fn read(cluster: &Cluster, pods: &[Listed]) -> Result<Vec<Pod>, CallError> {
+    let reads = pods.iter().take(LOOKED_AT).map(|pod| {
+        let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &pod.namespace);
+        async move { deadline(CALL, api.get_opt(&pod.name)).await }
+    });
+    let answers: Vec<_> = stream::iter(reads).buffered(PARALLEL).collect().await;
+    answers.into_iter().filter_map(Result::transpose).collect()
+}
