@@ -1,4 +1,4 @@
-//! The store of artifacts: uploads, links and verification.
+//! The store of artifacts: uploads, links, verification, and the `diagbot store` server ([`store`]).
 //!
 //! Owns every call to S3 and every presigned URL. Knows no runs, no captures and no Slack: callers bring a key, an upload
 //! and what the agent reported, and get a proof or an error that says whether trying again can help.
@@ -19,6 +19,7 @@ mod key;
 mod link;
 mod probe;
 mod s3;
+pub mod store;
 mod upload;
 mod verify;
 

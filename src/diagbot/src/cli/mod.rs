@@ -1,6 +1,7 @@
 //! The command line: parses, wires, prints the error chain once, returns the exit code. The only place that uses `anyhow`.
 
 pub mod crd;
+pub mod store;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -1,0 +1,448 @@
+//! Objects: written whole, read, listed, tagged, removed. Speaks the protocol layer's types.
+
+use std::{collections::BTreeSet, io, path::PathBuf, sync::Arc};
+
+use jiff::Timestamp;
+use s3s::{
+    S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
+    dto::{
+        Checksum, ChecksumMode, ChecksumType, CommonPrefix, DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition,
+        GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, ListObjectsV2Input, ListObjectsV2Output,
+        Object, PutObjectInput, PutObjectOutput, StreamingBlob, Timestamp as WireTime,
+    },
+};
+
+use super::{
+    disk::{ContentFile, Disk, ObjectRecord, ShownHeaders, content_name, storage_fault},
+    names::{KeyFault, ObjectName},
+    reader::ObjectReader,
+    receive::{Claims, blocking, receive, trailer_names},
+    refuse, tags,
+};
+
+/// Keys and common prefixes in one answer, S3's limit.
+const PAGE: usize = 1000;
+/// Longest user metadata, S3's limit.
+const LONGEST_METADATA: usize = 2048;
+
+/// A version of an object, found.
+pub(super) struct Found {
+    pub(super) version: String,
+    pub(super) folder: PathBuf,
+    pub(super) record: ObjectRecord,
+}
+
+pub(super) fn name(key: &str) -> S3Result<ObjectName> {
+    ObjectName::parse(key).map_err(|fault| match fault {
+        KeyFault::TooLong => S3ErrorCode::KeyTooLongError.into(),
+        KeyFault::Unsafe => S3Error::with_message(
+            S3ErrorCode::InvalidArgument,
+            "keys have no empty segments, no `.` or `..`, no control characters",
+        ),
+    })
+}
+
+pub(super) async fn find(disk: &Arc<Disk>, key: &str, version: Option<String>) -> S3Result<Found> {
+    let name = name(key)?;
+    let disk = Arc::clone(disk);
+    let asked_version = version.is_some();
+    let found = blocking(move || disk.find(&name, version.as_deref())).await?;
+    match found {
+        Some((version, folder, record)) => Ok(Found {
+            version,
+            folder,
+            record,
+        }),
+        None if asked_version => Err(S3ErrorCode::NoSuchVersion.into()),
+        None => Err(S3ErrorCode::NoSuchKey.into()),
+    }
+}
+
+/// True where the condition is `If-None-Match: *`; other conditions on writing are refused.
+pub(super) fn must_be_new(condition: Option<&ETagCondition>) -> S3Result<bool> {
+    match condition {
+        None => Ok(false),
+        Some(ETagCondition::Any) => Ok(true),
+        Some(ETagCondition::ETag(_)) => Err(refuse("If-None-Match with an ETag")),
+    }
+}
+
+pub(super) async fn put(
+    disk: &Arc<Disk>,
+    max_body_bytes: u64,
+    request: S3Request<PutObjectInput>,
+) -> S3Result<S3Response<PutObjectOutput>> {
+    let trailers = trailer_names(&request.headers);
+    let input = request.input;
+    refuse_unsupported(&input)?;
+    let name = name(&input.key)?;
+    let must_be_new = must_be_new(input.if_none_match.as_ref())?;
+    let tags = tags::from_header(input.tagging.as_deref())?;
+    let length = body_length(input.content_length, max_body_bytes)?;
+    let shown = ShownHeaders {
+        content_type: input.content_type,
+        content_disposition: input.content_disposition,
+        content_encoding: input.content_encoding,
+        cache_control: input.cache_control,
+        metadata: checked_metadata(input.metadata)?,
+    };
+    let claims = Claims {
+        content_md5: input.content_md5,
+        checksum: Checksum {
+            checksum_crc32: input.checksum_crc32,
+            checksum_crc32c: input.checksum_crc32c,
+            checksum_crc64nvme: input.checksum_crc64nvme,
+            checksum_sha1: input.checksum_sha1,
+            checksum_sha256: input.checksum_sha256,
+            checksum_type: None,
+        },
+        trailer: request.trailing_headers,
+    };
+    let incoming = disk.incoming_path();
+    std::fs::create_dir(incoming.path()).map_err(|error| storage_fault(&error))?;
+    let content = content_name(1);
+    let body = input.body.unwrap_or_else(empty);
+    let received = receive(body, length, &claims, &trailers, &incoming.path().join(&content)).await?;
+    let record = ObjectRecord {
+        size_bytes: received.size_bytes,
+        etag: received.md5,
+        crc64nvme: Some(received.crc64nvme),
+        checksums: received.checksum.clone().into(),
+        shown,
+        tags,
+        stored_at: Timestamp::now(),
+        files: vec![ContentFile {
+            name: content,
+            size_bytes: received.size_bytes,
+        }],
+    };
+    let mut output = PutObjectOutput {
+        e_tag: Some(ETag::Strong(record.etag.clone())),
+        checksum_crc32: received.checksum.checksum_crc32,
+        checksum_crc32c: received.checksum.checksum_crc32c,
+        checksum_sha1: received.checksum.checksum_sha1,
+        checksum_sha256: received.checksum.checksum_sha256,
+        checksum_crc64nvme: record.crc64nvme.clone(),
+        checksum_type: Some(ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
+        ..PutObjectOutput::default()
+    };
+    let disk = Arc::clone(disk);
+    let version = blocking(move || {
+        let mut lock = disk.commit_lock();
+        if must_be_new && disk.find(&name, None)?.is_some() {
+            return Ok(None);
+        }
+        disk.commit(&mut lock, &name, incoming.path(), &record).map(Some)
+    })
+    .await?;
+    output.version_id = Some(version.ok_or(S3ErrorCode::PreconditionFailed)?);
+    Ok(S3Response::new(output))
+}
+
+/// What would be ignored is refused: silence would be taken for a promise.
+fn refuse_unsupported(input: &PutObjectInput) -> S3Result<()> {
+    let encrypts = input.server_side_encryption.is_some()
+        || input.ssekms_key_id.is_some()
+        || input.sse_customer_algorithm.is_some();
+    if encrypts {
+        return Err(refuse("server-side encryption"));
+    }
+    let locks = input.object_lock_mode.is_some()
+        || input.object_lock_legal_hold_status.is_some()
+        || input.object_lock_retain_until_date.is_some();
+    if locks {
+        return Err(refuse("object lock"));
+    }
+    if input.acl.is_some() || input.grant_read.is_some() || input.grant_full_control.is_some() {
+        return Err(refuse("access control lists"));
+    }
+    if input.write_offset_bytes.is_some() || input.if_match.is_some() || input.website_redirect_location.is_some() {
+        return Err(refuse("appending, If-Match on writing, redirects"));
+    }
+    Ok(())
+}
+
+/// The length of a body: it must be known and within the limit.
+pub(super) fn body_length(content_length: Option<i64>, max_body_bytes: u64) -> S3Result<u64> {
+    let length = content_length
+        .and_then(|n| u64::try_from(n).ok())
+        .ok_or(S3ErrorCode::MissingContentLength)?;
+    if length > max_body_bytes {
+        return Err(S3ErrorCode::EntityTooLarge.into());
+    }
+    Ok(length)
+}
+
+pub(super) fn checked_metadata(
+    metadata: Option<std::collections::HashMap<String, String>>,
+) -> S3Result<std::collections::BTreeMap<String, String>> {
+    let metadata: std::collections::BTreeMap<_, _> = metadata.unwrap_or_default().into_iter().collect();
+    if metadata.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > LONGEST_METADATA {
+        return Err(S3ErrorCode::MetadataTooLarge.into());
+    }
+    Ok(metadata)
+}
+
+pub(super) fn empty() -> StreamingBlob {
+    StreamingBlob::from(s3s::Body::empty())
+}
+
+pub(super) async fn get(disk: &Arc<Disk>, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+    let input = request.input;
+    if input.part_number.is_some() || input.sse_customer_algorithm.is_some() {
+        return Err(refuse("reading by part number or with a customer's key"));
+    }
+    let Found {
+        version,
+        folder,
+        record,
+    } = find(disk, &input.key, input.version_id).await?;
+    check_conditions(&record, input.if_match.as_ref(), input.if_none_match.as_ref())?;
+    let whole = 0..record.size_bytes;
+    let (range, content_range) = match input.range {
+        None => (whole, None),
+        Some(range) => {
+            let range = range.check(record.size_bytes)?;
+            let shown = format!("bytes {}-{}/{}", range.start, range.end - 1, record.size_bytes);
+            (range, Some(shown))
+        }
+    };
+    // A checksum of the whole object says nothing about a range.
+    let checksums = content_range.is_none() && wants_checksums(input.checksum_mode.as_ref());
+    let length = range.end - range.start;
+    let reader = ObjectReader::new(&folder, &record.files, range);
+    let mut output = GetObjectOutput {
+        body: Some(StreamingBlob::new(reader)),
+        content_length: Some(length.cast_signed()),
+        content_range,
+        accept_ranges: Some("bytes".to_owned()),
+        e_tag: Some(ETag::Strong(record.etag)),
+        last_modified: Some(wire_time(record.stored_at)),
+        content_type: record.shown.content_type,
+        content_disposition: record.shown.content_disposition,
+        content_encoding: record.shown.content_encoding,
+        cache_control: record.shown.cache_control,
+        metadata: Some(record.shown.metadata.into_iter().collect()),
+        tag_count: i32::try_from(record.tags.len()).ok().filter(|count| *count > 0),
+        version_id: Some(version),
+        ..GetObjectOutput::default()
+    };
+    if checksums {
+        output.checksum_type = Some(ChecksumType::from_static(ChecksumType::FULL_OBJECT));
+        output.checksum_crc64nvme = record.crc64nvme;
+        output.checksum_crc32 = record.checksums.crc32;
+        output.checksum_crc32c = record.checksums.crc32c;
+        output.checksum_sha1 = record.checksums.sha1;
+        output.checksum_sha256 = record.checksums.sha256;
+    }
+    Ok(S3Response::new(output))
+}
+
+pub(super) async fn head(
+    disk: &Arc<Disk>,
+    request: S3Request<HeadObjectInput>,
+) -> S3Result<S3Response<HeadObjectOutput>> {
+    let input = request.input;
+    let Found { version, record, .. } = find(disk, &input.key, input.version_id).await?;
+    check_conditions(&record, input.if_match.as_ref(), input.if_none_match.as_ref())?;
+    let mut output = HeadObjectOutput {
+        content_length: Some(record.size_bytes.cast_signed()),
+        accept_ranges: Some("bytes".to_owned()),
+        e_tag: Some(ETag::Strong(record.etag)),
+        last_modified: Some(wire_time(record.stored_at)),
+        content_type: record.shown.content_type,
+        content_disposition: record.shown.content_disposition,
+        content_encoding: record.shown.content_encoding,
+        cache_control: record.shown.cache_control,
+        metadata: Some(record.shown.metadata.into_iter().collect()),
+        version_id: Some(version),
+        ..HeadObjectOutput::default()
+    };
+    if wants_checksums(input.checksum_mode.as_ref()) {
+        output.checksum_type = Some(ChecksumType::from_static(ChecksumType::FULL_OBJECT));
+        output.checksum_crc64nvme = record.crc64nvme;
+        output.checksum_crc32 = record.checksums.crc32;
+        output.checksum_crc32c = record.checksums.crc32c;
+        output.checksum_sha1 = record.checksums.sha1;
+        output.checksum_sha256 = record.checksums.sha256;
+    }
+    Ok(S3Response::new(output))
+}
+
+fn wants_checksums(mode: Option<&ChecksumMode>) -> bool {
+    mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED)
+}
+
+fn check_conditions(
+    record: &ObjectRecord,
+    if_match: Option<&ETagCondition>,
+    if_none_match: Option<&ETagCondition>,
+) -> S3Result<()> {
+    let matches = |condition: &ETagCondition| match condition {
+        ETagCondition::Any => true,
+        ETagCondition::ETag(etag) => etag.value() == record.etag,
+    };
+    if if_match.is_some_and(|condition| !matches(condition)) {
+        return Err(S3ErrorCode::PreconditionFailed.into());
+    }
+    if if_none_match.is_some_and(matches) {
+        return Err(S3ErrorCode::NotModified.into());
+    }
+    Ok(())
+}
+
+pub(super) async fn delete(
+    disk: &Arc<Disk>,
+    request: S3Request<DeleteObjectInput>,
+) -> S3Result<S3Response<DeleteObjectOutput>> {
+    let name = name(&request.input.key)?;
+    let version = request.input.version_id;
+    let disk = Arc::clone(disk);
+    let shown = version.clone();
+    blocking(move || {
+        let _lock = disk.commit_lock();
+        disk.remove(&name, version.as_deref())
+    })
+    .await?;
+    Ok(S3Response::with_status(
+        DeleteObjectOutput {
+            version_id: shown,
+            ..DeleteObjectOutput::default()
+        },
+        http::StatusCode::NO_CONTENT,
+    ))
+}
+
+pub(super) async fn list(
+    disk: &Arc<Disk>,
+    request: S3Request<ListObjectsV2Input>,
+) -> S3Result<S3Response<ListObjectsV2Output>> {
+    let input = request.input;
+    let limit = input
+        .max_keys
+        .and_then(|n| usize::try_from(n).ok())
+        .unwrap_or(PAGE)
+        .min(PAGE);
+    let prefix = input.prefix.clone().unwrap_or_default();
+    let delimiter = input.delimiter.clone().filter(|d| !d.is_empty());
+    let after = match &input.continuation_token {
+        Some(token) => Some(read_token(token)?),
+        None => input.start_after.clone(),
+    };
+    let disk = Arc::clone(disk);
+    let page = blocking(move || {
+        let keys = disk.keys(&prefix)?;
+        let page = page(&keys, &prefix, delimiter.as_deref(), after.as_deref(), limit);
+        let mut objects = Vec::new();
+        for key in page.keys {
+            objects.extend(listed(&disk, &key)?);
+        }
+        Ok((objects, page.prefixes, page.next))
+    })
+    .await?;
+    let (contents, prefixes, next) = page;
+    let prefixes: Vec<_> = prefixes
+        .into_iter()
+        .map(|prefix| CommonPrefix { prefix: Some(prefix) })
+        .collect();
+    Ok(S3Response::new(ListObjectsV2Output {
+        name: Some(input.bucket),
+        key_count: i32::try_from(contents.len() + prefixes.len()).ok(),
+        max_keys: i32::try_from(limit).ok(),
+        is_truncated: Some(next.is_some()),
+        next_continuation_token: next.map(hex::encode),
+        contents: Some(contents),
+        common_prefixes: Some(prefixes),
+        prefix: input.prefix,
+        delimiter: input.delimiter,
+        continuation_token: input.continuation_token,
+        start_after: input.start_after,
+        ..ListObjectsV2Output::default()
+    }))
+}
+
+fn listed(disk: &Disk, key: &str) -> io::Result<Option<Object>> {
+    let Ok(name) = ObjectName::parse(key) else {
+        return Ok(None);
+    };
+    let found = disk.find(&name, None)?;
+    Ok(found.map(|(_, _, record)| Object {
+        key: Some(key.to_owned()),
+        size: Some(record.size_bytes.cast_signed()),
+        e_tag: Some(ETag::Strong(record.etag)),
+        last_modified: Some(wire_time(record.stored_at)),
+        ..Object::default()
+    }))
+}
+
+fn read_token(token: &str) -> S3Result<String> {
+    hex::decode(token)
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or_else(|| S3Error::with_message(S3ErrorCode::InvalidArgument, "not a continuation token of ours"))
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Page {
+    keys: Vec<String>,
+    prefixes: BTreeSet<String>,
+    /// The last key that was looked at, where there are more.
+    next: Option<String>,
+}
+
+/// One page of sorted keys.
+fn page(keys: &[String], prefix: &str, delimiter: Option<&str>, after: Option<&str>, limit: usize) -> Page {
+    let mut page = Page::default();
+    let mut last = None;
+    for key in keys.iter().filter(|key| after.is_none_or(|after| key.as_str() > after)) {
+        let group = delimiter.and_then(|delimiter| {
+            let end = key[prefix.len()..].find(delimiter)?;
+            Some(&key[..prefix.len() + end + delimiter.len()])
+        });
+        // What an earlier page showed as a prefix is not shown again.
+        if group.is_some_and(|group| after.is_some_and(|after| after.starts_with(group))) {
+            continue;
+        }
+        let is_known = group.is_some_and(|group| page.prefixes.contains(group));
+        if !is_known && page.keys.len() + page.prefixes.len() == limit {
+            page.next = last;
+            return page;
+        }
+        match group {
+            Some(group) => {
+                page.prefixes.insert(group.to_owned());
+            }
+            None => page.keys.push(key.clone()),
+        }
+        last = Some(key.clone());
+    }
+    page
+}
+
+pub(super) fn wire_time(time: Timestamp) -> WireTime {
+    std::time::SystemTime::from(time).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_join_to_the_whole_list_with_each_prefix_once() {
+        let keys: Vec<String> = ["p/a", "p/b/1", "p/b/2", "p/c", "p/d/1"].map(str::to_owned).to_vec();
+        for limit in 1..6 {
+            let (mut found, mut after) = (Vec::new(), None::<String>);
+            loop {
+                let page = page(&keys, "p/", Some("/"), after.as_deref(), limit);
+                found.extend(page.keys);
+                found.extend(page.prefixes);
+                match page.next {
+                    Some(next) => after = Some(next),
+                    None => break,
+                }
+            }
+            found.sort_unstable();
+            assert_eq!(found, ["p/a", "p/b/", "p/c", "p/d/"], "limit {limit}");
+        }
+    }
+}

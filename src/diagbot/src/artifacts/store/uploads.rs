@@ -1,0 +1,503 @@
+//! Multipart uploads: opened, filled, listed, completed, aborted. Speaks the protocol layer's types.
+
+use std::{
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use jiff::Timestamp;
+use md5::{Digest as _, Md5};
+use s3s::{
+    S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
+    dto::{
+        AbortMultipartUploadInput, AbortMultipartUploadOutput, Checksum, ChecksumAlgorithm, ChecksumType,
+        CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CreateMultipartUploadInput,
+        CreateMultipartUploadOutput, ETag, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput,
+        ListPartsOutput, MultipartUpload, Part, UploadPartInput, UploadPartOutput,
+    },
+};
+
+use super::{
+    disk::{self, ContentFile, Disk, ObjectRecord, PartRecord, ShownHeaders, UploadRecord, storage_fault},
+    objects::{self, wire_time},
+    receive::{self, Claims, blocking, receive, trailer_names},
+    refuse, tags,
+};
+
+/// S3's limits: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
+const PART_NUMBERS: std::ops::RangeInclusive<i32> = 1..=10_000;
+const SHORTEST_PART_BYTES: u64 = 5 * 1024 * 1024;
+const PAGE: usize = 1000;
+
+pub(super) async fn create(
+    disk: &Arc<Disk>,
+    full_object_checksums: bool,
+    request: S3Request<CreateMultipartUploadInput>,
+) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+    let input = request.input;
+    refuse_unsupported(&input, full_object_checksums)?;
+    objects::name(&input.key)?;
+    let record = UploadRecord {
+        key: input.key.clone(),
+        opened_at: Timestamp::now(),
+        checksum_algorithm: input.checksum_algorithm.as_ref().map(|a| a.as_str().to_owned()),
+        shown: ShownHeaders {
+            content_type: input.content_type,
+            content_disposition: input.content_disposition,
+            content_encoding: input.content_encoding,
+            cache_control: input.cache_control,
+            metadata: objects::checked_metadata(input.metadata)?,
+        },
+        tags: tags::from_header(input.tagging.as_deref())?,
+    };
+    let disk = Arc::clone(disk);
+    let id = blocking(move || disk.open_upload(&record)).await?;
+    Ok(S3Response::new(CreateMultipartUploadOutput {
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        upload_id: Some(id),
+        checksum_algorithm: input.checksum_algorithm,
+        checksum_type: input.checksum_type,
+        ..CreateMultipartUploadOutput::default()
+    }))
+}
+
+/// What would be ignored is refused: silence would be taken for a promise.
+fn refuse_unsupported(input: &CreateMultipartUploadInput, full_object_checksums: bool) -> S3Result<()> {
+    let encrypts = input.server_side_encryption.is_some()
+        || input.ssekms_key_id.is_some()
+        || input.sse_customer_algorithm.is_some();
+    if encrypts {
+        return Err(refuse("server-side encryption"));
+    }
+    let locks = input.object_lock_mode.is_some()
+        || input.object_lock_legal_hold_status.is_some()
+        || input.object_lock_retain_until_date.is_some();
+    if locks {
+        return Err(refuse("object lock"));
+    }
+    if input.acl.is_some() || input.grant_read.is_some() || input.grant_full_control.is_some() {
+        return Err(refuse("access control lists"));
+    }
+    let is_crc64 = input
+        .checksum_algorithm
+        .as_ref()
+        .is_some_and(|a| a.as_str() == ChecksumAlgorithm::CRC64NVME);
+    let of_whole = input
+        .checksum_type
+        .as_ref()
+        .is_some_and(|t| t.as_str() == ChecksumType::FULL_OBJECT);
+    if full_object_checksums && of_whole && !is_crc64 {
+        return Err(refuse("a whole-object checksum other than CRC64NVME"));
+    }
+    Ok(())
+}
+
+pub(super) async fn upload_part(
+    disk: &Arc<Disk>,
+    max_body_bytes: u64,
+    request: S3Request<UploadPartInput>,
+) -> S3Result<S3Response<UploadPartOutput>> {
+    let trailers = trailer_names(&request.headers);
+    let input = request.input;
+    if !PART_NUMBERS.contains(&input.part_number) {
+        return Err(S3Error::with_message(
+            S3ErrorCode::InvalidArgument,
+            "part numbers are 1 to 10000",
+        ));
+    }
+    let length = objects::body_length(input.content_length, max_body_bytes)?;
+    let (folder, _) = find(disk, &input.key, &input.upload_id).await?;
+    let claims = Claims {
+        content_md5: input.content_md5,
+        checksum: Checksum {
+            checksum_crc32: input.checksum_crc32,
+            checksum_crc32c: input.checksum_crc32c,
+            checksum_crc64nvme: input.checksum_crc64nvme,
+            checksum_sha1: input.checksum_sha1,
+            checksum_sha256: input.checksum_sha256,
+            checksum_type: None,
+        },
+        trailer: request.trailing_headers,
+    };
+    let incoming = disk.incoming_path();
+    let body = input.body.unwrap_or_else(objects::empty);
+    let received = receive(body, length, &claims, &trailers, incoming.path()).await?;
+    let part = PartRecord {
+        number: input.part_number,
+        file: ContentFile {
+            name: disk::content_name(input.part_number),
+            size_bytes: received.size_bytes,
+        },
+        md5: received.md5.clone(),
+        crc64nvme: received.crc64nvme.clone(),
+        checksums: received.checksum.clone().into(),
+        stored_at: Timestamp::now(),
+    };
+    unless_gone(tokio::task::spawn_blocking(move || disk::add_part(&folder, incoming.path(), &part)).await)?;
+    Ok(S3Response::new(UploadPartOutput {
+        e_tag: Some(ETag::Strong(received.md5)),
+        checksum_crc64nvme: claims.checksum.checksum_crc64nvme.and(Some(received.crc64nvme)),
+        checksum_crc32: received.checksum.checksum_crc32,
+        checksum_crc32c: received.checksum.checksum_crc32c,
+        checksum_sha1: received.checksum.checksum_sha1,
+        checksum_sha256: received.checksum.checksum_sha256,
+        ..UploadPartOutput::default()
+    }))
+}
+
+/// A folder that vanished under an operation: its upload was completed or aborted meanwhile.
+fn unless_gone<T>(outcome: Result<io::Result<T>, tokio::task::JoinError>) -> S3Result<T> {
+    match outcome.map_err(S3Error::internal_error)? {
+        Err(error) if error.kind() == ErrorKind::NotFound => Err(S3ErrorCode::NoSuchUpload.into()),
+        outcome => outcome.map_err(|error| storage_fault(&error)),
+    }
+}
+
+/// The folder and record of an upload of that key.
+async fn find(disk: &Arc<Disk>, key: &str, id: &str) -> S3Result<(PathBuf, UploadRecord)> {
+    let folder = disk.upload_folder(id).ok_or(S3ErrorCode::NoSuchUpload)?;
+    let at = folder.clone();
+    let record = blocking(move || disk::upload_record(&at)).await?;
+    match record {
+        Some(record) if record.key == key => Ok((folder, record)),
+        _ => Err(S3ErrorCode::NoSuchUpload.into()),
+    }
+}
+
+pub(super) async fn list_parts(
+    disk: &Arc<Disk>,
+    request: S3Request<ListPartsInput>,
+) -> S3Result<S3Response<ListPartsOutput>> {
+    let input = request.input;
+    let (folder, record) = find(disk, &input.key, &input.upload_id).await?;
+    let after = input.part_number_marker.unwrap_or_default();
+    let limit = page_limit(input.max_parts);
+    let mut parts = blocking(move || disk::parts(&folder)).await?;
+    parts.retain(|part| part.number > after);
+    let is_truncated = parts.len() > limit;
+    parts.truncate(limit);
+    let next = parts.last().map(|part| part.number);
+    let shown = parts.into_iter().map(|part| Part {
+        part_number: Some(part.number),
+        size: Some(part.file.size_bytes.cast_signed()),
+        e_tag: Some(ETag::Strong(part.md5)),
+        last_modified: Some(wire_time(part.stored_at)),
+        checksum_crc32: part.checksums.crc32,
+        checksum_crc32c: part.checksums.crc32c,
+        checksum_sha1: part.checksums.sha1,
+        checksum_sha256: part.checksums.sha256,
+        ..Part::default()
+    });
+    Ok(S3Response::new(ListPartsOutput {
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        upload_id: Some(input.upload_id),
+        parts: Some(shown.collect()),
+        is_truncated: Some(is_truncated),
+        max_parts: i32::try_from(limit).ok(),
+        part_number_marker: input.part_number_marker,
+        next_part_number_marker: next.filter(|_| is_truncated),
+        checksum_algorithm: record.checksum_algorithm.map(ChecksumAlgorithm::from),
+        ..ListPartsOutput::default()
+    }))
+}
+
+fn page_limit(asked: Option<i32>) -> usize {
+    asked
+        .and_then(|n| usize::try_from(n).ok())
+        .filter(|n| *n > 0)
+        .unwrap_or(PAGE)
+        .min(PAGE)
+}
+
+pub(super) async fn complete(
+    disk: &Arc<Disk>,
+    full_object_checksums: bool,
+    request: S3Request<CompleteMultipartUploadInput>,
+) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+    let input = request.input;
+    let name = objects::name(&input.key)?;
+    let must_be_new = objects::must_be_new(input.if_none_match.as_ref())?;
+    let (folder, upload) = find(disk, &input.key, &input.upload_id).await?;
+    let at = folder.clone();
+    let stored = blocking(move || disk::parts(&at)).await?;
+    let asked = input
+        .multipart_upload
+        .and_then(|upload| upload.parts)
+        .unwrap_or_default();
+    let chosen = choose(stored, &asked)?;
+    let mut record = assemble(upload, &chosen)?;
+    if full_object_checksums {
+        let claimed = Checksum {
+            checksum_crc32: input.checksum_crc32,
+            checksum_crc32c: input.checksum_crc32c,
+            checksum_crc64nvme: input.checksum_crc64nvme,
+            checksum_sha1: input.checksum_sha1,
+            checksum_sha256: input.checksum_sha256,
+            checksum_type: input.checksum_type,
+        };
+        compare_whole(&record, &claimed)?;
+    } else {
+        record.crc64nvme = None;
+    }
+    if input
+        .mpu_object_size
+        .is_some_and(|size| size != record.size_bytes.cast_signed())
+    {
+        return Err(S3Error::with_message(
+            S3ErrorCode::InvalidRequest,
+            "the object is not as long as x-amz-mp-object-size says",
+        ));
+    }
+    let mut output = CompleteMultipartUploadOutput {
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        e_tag: Some(ETag::Strong(record.etag.clone())),
+        checksum_crc64nvme: record.crc64nvme.clone(),
+        checksum_type: record
+            .crc64nvme
+            .as_ref()
+            .map(|_| ChecksumType::from_static(ChecksumType::FULL_OBJECT)),
+        ..CompleteMultipartUploadOutput::default()
+    };
+    let disk = Arc::clone(disk);
+    let committed = tokio::task::spawn_blocking(move || {
+        let mut lock = disk.commit_lock();
+        if must_be_new && disk.find(&name, None)?.is_some() {
+            return Ok(None);
+        }
+        let version = disk.commit(&mut lock, &name, &folder, &record)?;
+        if let Some((_, folder, record)) = disk.find(&name, Some(&version))?
+            && let Err(error) = disk::tidy(&folder, &record)
+        {
+            tracing::warn!(%error, "parts that are not used could not be removed");
+        }
+        Ok(Some(version))
+    })
+    .await;
+    output.version_id = Some(unless_gone(committed)?.ok_or(S3ErrorCode::PreconditionFailed)?);
+    Ok(S3Response::new(output))
+}
+
+/// The parts that the client names, in its order, which must be ascending.
+fn choose(stored: Vec<PartRecord>, asked: &[CompletedPart]) -> S3Result<Vec<PartRecord>> {
+    if asked.is_empty() {
+        return Err(S3ErrorCode::MalformedXML.into());
+    }
+    let numbers: Vec<i32> = asked.iter().filter_map(|part| part.part_number).collect();
+    if numbers.len() != asked.len() || !numbers.is_sorted_by(|a, b| a < b) {
+        return Err(S3ErrorCode::InvalidPartOrder.into());
+    }
+    let mut stored = stored.into_iter().peekable();
+    let mut chosen = Vec::new();
+    for part in asked {
+        while stored.next_if(|s| Some(s.number) < part.part_number).is_some() {}
+        let found = stored
+            .next_if(|s| Some(s.number) == part.part_number && agrees(s, part))
+            .ok_or(S3ErrorCode::InvalidPart)?;
+        chosen.push(found);
+    }
+    let short = chosen
+        .iter()
+        .rev()
+        .skip(1)
+        .any(|part| part.file.size_bytes < SHORTEST_PART_BYTES);
+    if short {
+        return Err(S3ErrorCode::EntityTooSmall.into());
+    }
+    Ok(chosen)
+}
+
+fn agrees(stored: &PartRecord, asked: &CompletedPart) -> bool {
+    let same = |stored: &Option<String>, asked: &Option<String>| asked.is_none() || stored == asked;
+    asked.e_tag.as_ref().is_some_and(|etag| etag.value() == stored.md5)
+        && same(&stored.checksums.crc32, &asked.checksum_crc32)
+        && same(&stored.checksums.crc32c, &asked.checksum_crc32c)
+        && same(&stored.checksums.sha1, &asked.checksum_sha1)
+        && same(&stored.checksums.sha256, &asked.checksum_sha256)
+        && same(&Some(stored.crc64nvme.clone()), &asked.checksum_crc64nvme)
+}
+
+/// The object that the parts make.
+fn assemble(upload: UploadRecord, parts: &[PartRecord]) -> S3Result<ObjectRecord> {
+    let mut md5s = Md5::new();
+    let mut crc = 0;
+    let mut size_bytes = 0;
+    for part in parts {
+        md5s.update(hex::decode(&part.md5).map_err(S3Error::internal_error)?);
+        let next = crc_value(&part.crc64nvme).ok_or(S3ErrorCode::InternalError)?;
+        crc = crc_fast::checksum_combine(crc_fast::CrcAlgorithm::Crc64Nvme, crc, next, part.file.size_bytes);
+        size_bytes += part.file.size_bytes;
+    }
+    Ok(ObjectRecord {
+        size_bytes,
+        etag: format!("{}-{}", hex::encode(md5s.finalize()), parts.len()),
+        crc64nvme: Some(STANDARD.encode(crc.to_be_bytes())),
+        checksums: disk::Checksums::default(),
+        shown: upload.shown,
+        tags: upload.tags,
+        stored_at: Timestamp::now(),
+        files: parts.iter().map(|part| part.file.clone()).collect(),
+    })
+}
+
+fn crc_value(text: &str) -> Option<u64> {
+    Some(u64::from_be_bytes(STANDARD.decode(text).ok()?.try_into().ok()?))
+}
+
+fn compare_whole(record: &ObjectRecord, claimed: &Checksum) -> S3Result<()> {
+    let other = claimed.checksum_crc32.is_some()
+        || claimed.checksum_crc32c.is_some()
+        || claimed.checksum_sha1.is_some()
+        || claimed.checksum_sha256.is_some();
+    if other {
+        return Err(refuse("a checksum of the whole other than CRC64NVME"));
+    }
+    let found = Checksum {
+        checksum_crc64nvme: record.crc64nvme.clone(),
+        ..Checksum::default()
+    };
+    receive::compare(&found, claimed)
+}
+
+pub(super) async fn abort(
+    disk: &Arc<Disk>,
+    request: S3Request<AbortMultipartUploadInput>,
+) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+    let input = request.input;
+    let (folder, _) = find(disk, &input.key, &input.upload_id).await?;
+    let disk = Arc::clone(disk);
+    blocking(move || discard(&disk, &folder)).await?;
+    Ok(S3Response::with_status(
+        AbortMultipartUploadOutput::default(),
+        http::StatusCode::NO_CONTENT,
+    ))
+}
+
+fn discard(disk: &Disk, folder: &Path) -> io::Result<()> {
+    let _lock = disk.commit_lock();
+    disk.discard(folder)
+}
+
+pub(super) async fn list(
+    disk: &Arc<Disk>,
+    request: S3Request<ListMultipartUploadsInput>,
+) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+    let input = request.input;
+    if input.delimiter.is_some() {
+        return Err(refuse("a delimiter in the list of uploads"));
+    }
+    let limit = page_limit(input.max_uploads);
+    let prefix = input.prefix.clone().unwrap_or_default();
+    let after = (
+        input.key_marker.clone().unwrap_or_default(),
+        input.upload_id_marker.clone().unwrap_or_default(),
+    );
+    let disk = Arc::clone(disk);
+    let mut uploads = blocking(move || disk.open_uploads()).await?;
+    uploads.retain(|(id, upload)| {
+        upload.key.starts_with(&prefix)
+            && if after.1.is_empty() {
+                upload.key > after.0
+            } else {
+                (&upload.key, id) > (&after.0, &after.1)
+            }
+    });
+    uploads.sort_unstable_by(|(a_id, a), (b_id, b)| (&a.key, a_id).cmp(&(&b.key, b_id)));
+    let is_truncated = uploads.len() > limit;
+    uploads.truncate(limit);
+    let last = uploads.last().filter(|_| is_truncated).cloned();
+    let shown = uploads.into_iter().map(|(id, upload)| MultipartUpload {
+        key: Some(upload.key),
+        upload_id: Some(id),
+        initiated: Some(wire_time(upload.opened_at)),
+        ..MultipartUpload::default()
+    });
+    Ok(S3Response::new(ListMultipartUploadsOutput {
+        bucket: Some(input.bucket),
+        prefix: input.prefix,
+        key_marker: input.key_marker,
+        upload_id_marker: input.upload_id_marker,
+        max_uploads: i32::try_from(limit).ok(),
+        is_truncated: Some(is_truncated),
+        uploads: Some(shown.collect()),
+        next_key_marker: last.as_ref().map(|(_, upload)| upload.key.clone()),
+        next_upload_id_marker: last.map(|(id, _)| id),
+        ..ListMultipartUploadsOutput::default()
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(number: i32, size_bytes: u64) -> PartRecord {
+        PartRecord {
+            number,
+            file: ContentFile {
+                name: number.to_string(),
+                size_bytes,
+            },
+            md5: format!("{number:032x}"),
+            crc64nvme: String::new(),
+            checksums: disk::Checksums::default(),
+            stored_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn asked(number: i32) -> CompletedPart {
+        CompletedPart {
+            part_number: Some(number),
+            e_tag: Some(ETag::Strong(format!("{number:032x}"))),
+            ..CompletedPart::default()
+        }
+    }
+
+    fn code(outcome: S3Result<Vec<PartRecord>>) -> String {
+        outcome.err().map(|e| e.code().as_str().to_owned()).unwrap_or_default()
+    }
+
+    #[test]
+    fn parts_are_chosen_as_asked_and_every_fault_has_its_name() {
+        let stored = || {
+            vec![
+                part(1, SHORTEST_PART_BYTES),
+                part(2, 1),
+                part(5, SHORTEST_PART_BYTES),
+                part(9, 1),
+            ]
+        };
+        let chosen = choose(stored(), &[asked(1), asked(5), asked(9)]).unwrap();
+        assert_eq!(chosen.iter().map(|p| p.number).collect::<Vec<_>>(), [1, 5, 9]);
+        assert_eq!(code(choose(stored(), &[asked(5), asked(1)])), "InvalidPartOrder");
+        assert_eq!(code(choose(stored(), &[asked(1), asked(1)])), "InvalidPartOrder");
+        assert_eq!(code(choose(stored(), &[asked(3)])), "InvalidPart");
+        assert_eq!(code(choose(stored(), &[asked(2), asked(5)])), "EntityTooSmall");
+        assert_eq!(code(choose(stored(), &[])), "MalformedXML");
+        let mut wrong = asked(1);
+        wrong.e_tag = Some(ETag::Strong("0".repeat(32)));
+        assert_eq!(code(choose(stored(), &[wrong])), "InvalidPart");
+    }
+
+    #[test]
+    fn the_whole_checksum_follows_from_those_of_the_parts() {
+        let crc = |bytes: &[u8]| STANDARD.encode(crc_fast::crc64_nvme(bytes).to_be_bytes());
+        let of = |number, bytes: &[u8]| PartRecord {
+            crc64nvme: crc(bytes),
+            ..part(number, bytes.len() as u64)
+        };
+        let upload = UploadRecord {
+            key: String::new(),
+            opened_at: Timestamp::UNIX_EPOCH,
+            checksum_algorithm: None,
+            shown: ShownHeaders::default(),
+            tags: Vec::new(),
+        };
+        let record = assemble(upload, &[of(1, b"12345"), of(2, b"6789"), of(3, b"")]).unwrap();
+        assert_eq!(record.crc64nvme.as_deref(), Some("rosUhgp5mIg="));
+        assert_eq!(record.size_bytes, 9);
+    }
+}
