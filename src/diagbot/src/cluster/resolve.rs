@@ -139,7 +139,8 @@ async fn list(cluster: &Cluster, scope: &Scope) -> Result<Vec<Listed>, CallError
 
 /// The pods in full; one that went away meanwhile is left out.
 async fn read(cluster: &Cluster, pods: &[Listed]) -> Result<Vec<Pod>, CallError> {
-    let reads = pods.iter().take(LOOKED_AT).map(|pod| {
+    let wanted: Vec<Listed> = pods.iter().take(LOOKED_AT).cloned().collect();
+    let reads = wanted.into_iter().map(|pod| {
         let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &pod.namespace);
         async move { deadline(CALL, api.get_opt(&pod.name)).await }
     });

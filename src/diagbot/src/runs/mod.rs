@@ -3,8 +3,13 @@
 //! Owns acceptance, decision, fan-out into captures and the run's phases. Never touches a target cluster's pods and never
 //! talks to Slack: fronts come to [`service`] and read what became of a run there.
 
+mod act;
+pub mod controller;
+pub mod phase;
+pub mod plan;
 pub mod reason;
 pub mod records;
 pub mod request;
 pub mod resource;
+pub mod retention;
 pub mod service;

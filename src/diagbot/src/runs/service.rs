@@ -339,6 +339,11 @@ impl RunService {
         self.0.parts.clock.now()
     }
 
+    /// The reviewer, for the controller.
+    pub(super) fn access(&self) -> &Access {
+        &self.0.parts.access
+    }
+
     /// The reflected runs, for the controller.
     pub(super) fn records(&self) -> &Records<DiagnosticRun> {
         &self.0.records

@@ -1,0 +1,327 @@
+//! Performs one action of the plan. Every action is repeatable: reads change nothing, writes carry a resourceVersion or a
+//! name that follows from the run, and no call outlasts the leader's term.
+
+use std::{collections::BTreeSet, error::Error, sync::Arc, time::Duration};
+
+use futures::{StreamExt as _, stream};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use crate::{
+    access::{AccessError, Decision, Verb},
+    captures::resource::{ANNOTATION_CANCEL, DiagnosticCapture},
+    cluster::{
+        CallError, Cluster, deadline,
+        lease::Term,
+        resolve::{self, Found, Visible},
+    },
+    runs::{
+        plan::{Action, PATIENCE},
+        reason::Reason,
+        resource::{DiagnosticRun, RunStatus},
+        service::RunService,
+    },
+};
+
+/// Longest wait for one call to the home cluster.
+const CALL: Duration = Duration::from_secs(5);
+/// Access reviews at a time.
+const PARALLEL: usize = 8;
+/// Most namespaces that one look-up reviews; further ones count as not visible.
+const REVIEWED: usize = 32;
+
+/// What came of an action.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The run as written.
+    Written(Box<DiagnosticRun>),
+    /// The target was looked up.
+    Target(Result<Found, Reason>),
+    /// The review was answered.
+    Reviewed(Result<Decision, Reason>),
+    /// The capture exists.
+    Capture(Box<DiagnosticCapture>),
+    /// The API server refused the capture for good.
+    CaptureRefused {
+        /// Its name.
+        capture: String,
+        /// The answer.
+        answer: String,
+    },
+    /// Captures were asked to stop.
+    Cancelled(Vec<DiagnosticCapture>),
+    /// Somebody wrote first, or the run is gone: look again.
+    Stale,
+}
+
+/// Why an action was not done. It is tried again, later, by whoever leads then.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ActError {
+    /// The term is over, or a newer leader has written.
+    #[error("this replica does not lead any more")]
+    NotLeading,
+    /// A cluster gave no answer.
+    #[error("{doing}")]
+    Call {
+        /// What was tried.
+        doing: &'static str,
+        /// Its answer.
+        #[source]
+        source: CallError,
+    },
+    /// The review got no answer.
+    #[error("review the access")]
+    Review(#[source] AccessError),
+}
+
+/// Performs actions within one term.
+pub(super) struct Actor<'a> {
+    pub(super) service: &'a RunService,
+    pub(super) captures: &'a Api<DiagnosticCapture>,
+    pub(super) term: Term,
+}
+
+impl Actor<'_> {
+    /// Performs `action` for `run`. [`Action::Wait`] is nobody's to perform and changes nothing.
+    pub(super) async fn perform(&self, run: &DiagnosticRun, action: Action) -> Result<Done, ActError> {
+        if self.term.remaining().is_zero() {
+            return Err(ActError::NotLeading);
+        }
+        match action {
+            Action::FindTarget { cluster, diagnostic } => self.find_target(run, &cluster, &diagnostic).await,
+            Action::Review {
+                cluster,
+                namespace,
+                diagnostic,
+            } => self.review(run, &cluster, &namespace, &diagnostic).await,
+            Action::Record(status) => self.record(run, *status).await,
+            Action::CreateCapture(capture) => self.create_capture(*capture).await,
+            Action::CancelCaptures(names) => self.cancel_captures(names).await,
+            Action::Wait(_) => Ok(Done::Stale),
+        }
+    }
+
+    /// No call may end after the term.
+    fn limit(&self) -> Duration {
+        CALL.min(self.term.remaining())
+    }
+
+    /// Whether the person can be left waiting while a cluster is asked again.
+    fn patient(&self, run: &DiagnosticRun) -> bool {
+        self.service.now().duration_since(run.spec.received_at.0) < PATIENCE
+    }
+
+    async fn find_target(&self, run: &DiagnosticRun, cluster: &str, diagnostic: &str) -> Result<Done, ActError> {
+        let Some(known) = self.service.clusters().get(cluster) else {
+            let known = self.service.clusters().names().map(ToString::to_string).collect();
+            return Ok(Done::Target(Err(Reason::UnknownCluster {
+                typed: cluster.to_owned(),
+                known,
+            })));
+        };
+        let visible = async |namespaces| self.visible(run, known, diagnostic, namespaces).await;
+        match resolve::find(known, &run.spec.target, visible).await {
+            Ok(found) => Ok(Done::Target(Ok(found))),
+            Err(error) if error.is_forbidden() => Ok(Done::Target(Err(Reason::BotForbidden {
+                cluster: cluster.to_owned(),
+                what: match &run.spec.target.namespace {
+                    Some(namespace) => format!("list pods in namespace `{namespace}`"),
+                    None => "list pods in all namespaces".to_owned(),
+                },
+            }))),
+            Err(source) if source.is_transient() && self.patient(run) => Err(ActError::Call {
+                doing: "look up the target",
+                source,
+            }),
+            Err(error) => Ok(Done::Target(Err(Reason::ClusterUnavailable {
+                cluster: cluster.to_owned(),
+                answer: answer(&error),
+            }))),
+        }
+    }
+
+    /// The namespaces that the person may be told about: with the verb `list`, or with `run` for this diagnostic. A review
+    /// that fails shows nothing.
+    async fn visible(
+        &self,
+        run: &DiagnosticRun,
+        cluster: &Cluster,
+        diagnostic: &str,
+        namespaces: BTreeSet<String>,
+    ) -> Visible {
+        let reviews = namespaces.into_iter().take(REVIEWED).map(|namespace| async move {
+            for (verb, name) in [(Verb::List, ""), (Verb::Run, diagnostic)] {
+                match self.ask(run, cluster, &namespace, verb, name).await {
+                    Ok(decision) if decision.allowed => return Some(namespace),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(
+                        error = &error as &dyn Error,
+                        target.namespace = namespace,
+                        "whether the person may see the namespace could not be reviewed"
+                    ),
+                }
+            }
+            None
+        });
+        let seen: Vec<Option<String>> = stream::iter(reviews).buffer_unordered(PARALLEL).collect().await;
+        Visible::Only(seen.into_iter().flatten().collect())
+    }
+
+    async fn review(
+        &self,
+        run: &DiagnosticRun,
+        cluster: &str,
+        namespace: &str,
+        diagnostic: &str,
+    ) -> Result<Done, ActError> {
+        let Some(known) = self.service.clusters().get(cluster) else {
+            return Ok(Done::Reviewed(Err(Reason::ReviewFailed {
+                what: format!("the cluster {cluster} is not configured any more"),
+            })));
+        };
+        let reviewed = match self.ask(run, known, namespace, Verb::Run, diagnostic).await {
+            Ok(decision) => Ok(decision),
+            Err(AccessError::Identity(error)) => Err(Reason::IdentityRefused(error)),
+            Err(error) if self.patient(run) => return Err(ActError::Review(error)),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn Error,
+                    "the access review failed, so the run is denied"
+                );
+                Err(Reason::ReviewFailed {
+                    what: error.to_string(),
+                })
+            }
+        };
+        Ok(Done::Reviewed(reviewed))
+    }
+
+    async fn ask(
+        &self,
+        run: &DiagnosticRun,
+        cluster: &Cluster,
+        namespace: &str,
+        verb: Verb,
+        diagnostic: &str,
+    ) -> Result<Decision, AccessError> {
+        let channel = Some(run.spec.origin.channel.as_str());
+        let access = self.service.access();
+        access
+            .review(cluster, namespace, verb, diagnostic, &run.spec.requester, channel)
+            .await
+    }
+
+    /// A crash before the write leaves the former status, and the plan comes to the same; a crash after it loses nothing.
+    async fn record(&self, run: &DiagnosticRun, mut status: RunStatus) -> Result<Done, ActError> {
+        if status.epoch > self.term.epoch {
+            return Err(ActError::NotLeading);
+        }
+        status.epoch = self.term.epoch;
+        let mut run = run.clone();
+        run.status = Some(status);
+        let name = run.metadata.name.clone().unwrap_or_default();
+        let params = PostParams::default();
+        match deadline(self.limit(), self.service.api().replace_status(&name, &params, &run)).await {
+            Ok(written) => Ok(Done::Written(Box::new(written))),
+            Err(error) if error.is_conflict() || error.is_not_found() => Ok(Done::Stale),
+            Err(source) => Err(ActError::Call {
+                doing: "write the run's status",
+                source,
+            }),
+        }
+    }
+
+    /// A crash after the create is found by the name, which follows from the run.
+    async fn create_capture(&self, capture: DiagnosticCapture) -> Result<Done, ActError> {
+        let name = capture.metadata.name.clone().unwrap_or_default();
+        let params = PostParams::default();
+        match deadline(self.limit(), self.captures.create(&params, &capture)).await {
+            Ok(created) => Ok(Done::Capture(Box::new(created))),
+            Err(error) if error.is_conflict() => self.existing(&capture, name).await,
+            Err(error) if error.is_transient() => Err(ActError::Call {
+                doing: "make the capture",
+                source: error,
+            }),
+            Err(error) => Ok(Done::CaptureRefused {
+                capture: name,
+                answer: answer(&error),
+            }),
+        }
+    }
+
+    async fn existing(&self, capture: &DiagnosticCapture, name: String) -> Result<Done, ActError> {
+        let found = self.capture(&name).await?;
+        let ours = |found: &DiagnosticCapture| found.metadata.owner_references == capture.metadata.owner_references;
+        match found {
+            Some(found) if ours(&found) && found.spec == capture.spec => Ok(Done::Capture(Box::new(found))),
+            Some(_) => Ok(Done::CaptureRefused {
+                answer: "another object has its name".to_owned(),
+                capture: name,
+            }),
+            None => Ok(Done::Stale),
+        }
+    }
+
+    /// The capture as the API server has it.
+    pub(super) async fn capture(&self, name: &str) -> Result<Option<DiagnosticCapture>, ActError> {
+        deadline(self.limit(), self.captures.get_opt(name))
+            .await
+            .map_err(|source| ActError::Call {
+                doing: "read the capture",
+                source,
+            })
+    }
+
+    async fn cancel_captures(&self, names: Vec<String>) -> Result<Done, ActError> {
+        let patch = Patch::Merge(json!({ "metadata": { "annotations": { ANNOTATION_CANCEL: "true" } } }));
+        let mut patched = Vec::new();
+        for name in names {
+            match deadline(
+                self.limit(),
+                self.captures.patch(&name, &PatchParams::default(), &patch),
+            )
+            .await
+            {
+                Ok(capture) => patched.push(capture),
+                Err(error) if error.is_not_found() => {}
+                Err(source) => {
+                    return Err(ActError::Call {
+                        doing: "ask the capture to stop",
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(Done::Cancelled(patched))
+    }
+}
+
+/// An answer of an API server in a few words; the chain is in the log.
+fn answer(error: &CallError) -> String {
+    match error.status() {
+        Some(status) if !status.message.is_empty() => status.message.clone(),
+        Some(status) => format!("{} {}", status.code, status.reason),
+        None => error.to_string(),
+    }
+}
+
+/// Facts that actions gathered within one look at a run.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) target: Option<Result<Found, Reason>>,
+    pub(super) review: Option<Result<Decision, Reason>>,
+    pub(super) refused: Option<(String, String)>,
+    pub(super) captures: Vec<Arc<DiagnosticCapture>>,
+}
+
+impl Gathered {
+    /// Takes a capture's newest version.
+    pub(super) fn take(&mut self, capture: DiagnosticCapture) {
+        self.captures
+            .retain(|known| known.metadata.name != capture.metadata.name);
+        self.captures.push(Arc::new(capture));
+    }
+}

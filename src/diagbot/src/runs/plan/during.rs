@@ -1,0 +1,170 @@
+//! Decisions while captures are under way: make them, follow them, stop them, sum them up.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{Action, Facts, GRACE, later, spec};
+use crate::{
+    captures::resource::{ANNOTATION_CANCEL, CapturePhase, DiagnosticCapture},
+    runs::{
+        phase::{Event, IllegalTransition, Outcome},
+        reason::Reason,
+        resource::{CaptureSummary, Phase, RunStatus},
+    },
+};
+
+/// Capturing, Cancelling.
+pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
+    let before = facts.status();
+    let mut status = before.clone();
+    let deadline = capture_deadline(facts, &status);
+    let cancel = facts.run.cancel_request();
+    for (index, summary) in status.captures.iter_mut().enumerate() {
+        let capture = facts
+            .captures
+            .iter()
+            .find(|c| c.metadata.name.as_ref() == Some(&summary.name));
+        match capture {
+            Some(capture) => follow_capture(summary, capture),
+            None if summary.phase.is_final() => {}
+            None if summary.uid.is_some() => {
+                let capture = summary.name.clone();
+                fail(summary, &Reason::CaptureVanished { capture });
+            }
+            // Never made, and never will be: facts are read from the API server itself in this case.
+            None if before.phase == Phase::Cancelling => summary.phase = CapturePhase::Cancelled,
+            None if cancel.is_some() => {}
+            None => match new_capture(facts, &before, index, deadline) {
+                Ok(capture) => return Ok(Action::CreateCapture(Box::new(capture))),
+                Err(reason) => fail(summary, &reason),
+            },
+        }
+    }
+    if status.captures.iter().all(|capture| capture.phase.is_final()) {
+        return finish(facts, status);
+    }
+    if let (Some(cancel), Phase::Capturing) = (&cancel, before.phase) {
+        status.cancelled_by = Some(cancel.by.clone());
+        facts.enter(&mut status, Event::CancelAsked)?;
+        return Ok(Action::Record(Box::new(status)));
+    }
+    let overdue = facts.now > later(deadline, GRACE);
+    if overdue || before.phase == Phase::Cancelling {
+        let unasked = unasked(facts, &status);
+        if !unasked.is_empty() {
+            return Ok(Action::CancelCaptures(unasked));
+        }
+    }
+    if overdue {
+        return facts.end(status, Event::DeadlinePassed, &Reason::RunTimedOut);
+    }
+    if status != before {
+        return Ok(Action::Record(Box::new(status)));
+    }
+    Ok(Action::Wait(Some(later(deadline, GRACE))))
+}
+
+/// The deadline of the run's captures; it follows from what is recorded, so that it is the same at every look.
+fn capture_deadline(facts: &Facts<'_>, status: &RunStatus) -> Timestamp {
+    let allowed_at = status
+        .entered
+        .get(Phase::Capturing.as_str())
+        .map_or(facts.run.spec.received_at.0, |time| time.0);
+    let recorded = facts.captures.iter().map(|capture| capture.spec.deadline.0).max();
+    let diagnostic = status.diagnostic.as_deref().and_then(|name| facts.catalog.get(name));
+    recorded
+        .or_else(|| diagnostic.map(|diagnostic| spec::deadline(diagnostic, allowed_at)))
+        .unwrap_or(allowed_at)
+}
+
+fn new_capture(
+    facts: &Facts<'_>,
+    status: &RunStatus,
+    index: usize,
+    deadline: Timestamp,
+) -> Result<DiagnosticCapture, Reason> {
+    let summary = &status.captures[index];
+    if let Some((_, answer)) = facts.refused.filter(|(name, _)| *name == summary.name) {
+        return Err(Reason::CaptureRefused { answer: answer.clone() });
+    }
+    let name = status.diagnostic.clone().unwrap_or_default();
+    // The allowlist may have changed since the run was allowed.
+    let diagnostic = facts.catalog.get(&name).ok_or_else(|| Reason::UnknownDiagnostic {
+        typed: name.clone(),
+        near: Vec::new(),
+    })?;
+    Ok(spec::capture(
+        facts,
+        diagnostic,
+        &status.parameters,
+        index,
+        summary,
+        deadline,
+    ))
+}
+
+fn follow_capture(summary: &mut CaptureSummary, capture: &Arc<DiagnosticCapture>) {
+    summary.uid.clone_from(&capture.metadata.uid);
+    let Some(status) = &capture.status else {
+        return;
+    };
+    summary.phase = status.phase;
+    summary.waiting.clone_from(&status.waiting);
+    summary.progress.clone_from(&status.progress);
+    summary.artifacts.clone_from(&status.artifacts);
+    summary.reason.clone_from(&status.reason);
+    summary.notes.clone_from(&status.notes);
+}
+
+fn fail(summary: &mut CaptureSummary, reason: &Reason) {
+    summary.phase = CapturePhase::Failed;
+    summary.waiting = None;
+    summary.reason = Some(reason.explain());
+}
+
+fn finish(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, IllegalTransition> {
+    let outcome = outcome(&status.captures, status.phase == Phase::Cancelling);
+    facts.enter(&mut status, Event::Ended(outcome))?;
+    if outcome != Outcome::Succeeded {
+        status.reason = status.captures.iter().find_map(|capture| capture.reason.clone());
+    }
+    if let Some(cancel) = facts.run.cancel_request().filter(|_| outcome == Outcome::Cancelled) {
+        status.cancelled_by = Some(cancel.by);
+    }
+    Ok(Action::Record(Box::new(status)))
+}
+
+/// What ended captures come to. A cancel that came too late to stop anything stopped nothing.
+fn outcome(captures: &[CaptureSummary], cancelling: bool) -> Outcome {
+    let count = |phase: CapturePhase| captures.iter().filter(|capture| capture.phase == phase).count();
+    let succeeded = count(CapturePhase::Succeeded);
+    let cancelled = count(CapturePhase::Cancelled);
+    if succeeded == captures.len() {
+        Outcome::Succeeded
+    } else if cancelled > 0 && (cancelling || cancelled == captures.len()) {
+        Outcome::Cancelled
+    } else if succeeded > 0 {
+        Outcome::PartlyFailed
+    } else if count(CapturePhase::TimedOut) == captures.len() {
+        Outcome::TimedOut
+    } else {
+        Outcome::Failed
+    }
+}
+
+/// Captures that still run and have not been asked to stop.
+fn unasked(facts: &Facts<'_>, status: &RunStatus) -> Vec<String> {
+    let asked = |name: &String| {
+        let capture = facts.captures.iter().find(|c| c.metadata.name.as_ref() == Some(name));
+        capture.is_none_or(|c| {
+            let annotations = c.metadata.annotations.as_ref();
+            annotations.is_some_and(|a| a.contains_key(ANNOTATION_CANCEL))
+        })
+    };
+    let running = status.captures.iter().filter(|capture| !capture.phase.is_final());
+    running
+        .map(|capture| capture.name.clone())
+        .filter(|name| !asked(name))
+        .collect()
+}

@@ -1,0 +1,183 @@
+//! What a capture is told to do: rendered from the catalog, repeatable byte for byte. Pure.
+
+use std::collections::BTreeMap;
+
+use diagbot_catalog::{Diagnostic, Impact, Method, Sensitivity};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
+use kube::api::ObjectMeta;
+
+use super::{Facts, later};
+use crate::{
+    captures::resource::{CaptureSpec, DiagnosticCapture, PinnedTarget, StepMethod, StepSpec},
+    runs::resource::{
+        CaptureSummary, DiagnosticRun, LABEL_CLUSTER, LABEL_DIAGNOSTIC, LABEL_NAMESPACE, LABEL_POD, LABEL_RUN,
+    },
+};
+
+/// What a capture may take before its tool starts: pulling an image, at most three attempts.
+const LAUNCH: SignedDuration = SignedDuration::from_mins(10);
+/// Slowest upload that is waited for, in bytes a second.
+const UPLOAD_RATE: u64 = 4 << 20;
+/// What a capture may take after its upload: verification.
+const FINISH: SignedDuration = SignedDuration::from_mins(2);
+/// Longest label value: <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/>.
+const LONGEST_LABEL: usize = 63;
+
+/// When a capture that was allowed then gives up.
+pub(super) fn deadline(diagnostic: &Diagnostic, allowed_at: Timestamp) -> Timestamp {
+    let tool = SignedDuration::from_secs(i64::try_from(diagnostic.deadline.as_secs()).unwrap_or(i64::MAX));
+    let upload = SignedDuration::from_secs(i64::try_from(diagnostic.limit.0 / UPLOAD_RATE).unwrap_or(i64::MAX));
+    [LAUNCH, tool, upload, FINISH].into_iter().fold(allowed_at, later)
+}
+
+/// The capture object of a summary. The same facts give the same object, so that creating it twice is creating it once.
+pub(super) fn capture(
+    facts: &Facts<'_>,
+    diagnostic: &Diagnostic,
+    parameters: &BTreeMap<String, String>,
+    index: usize,
+    summary: &CaptureSummary,
+    deadline: Timestamp,
+) -> DiagnosticCapture {
+    let spec = CaptureSpec {
+        run: facts.name().to_owned(),
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+        target: summary.target.clone(),
+        steps: vec![step(diagnostic, parameters)],
+        image: image(facts, diagnostic),
+        requester: facts.run.spec.requester.user_name(),
+        catalog_sha256: facts.catalog.sha256(),
+        deadline: MicroTime(deadline),
+    };
+    let mut capture = DiagnosticCapture::new(&summary.name, spec);
+    capture.metadata = ObjectMeta {
+        labels: Some(labels(facts.name(), diagnostic, &summary.target)),
+        owner_references: Some(vec![owner(facts.run)]),
+        namespace: facts.run.metadata.namespace.clone(),
+        ..capture.metadata
+    };
+    capture
+}
+
+/// What a dry run tells about one target.
+pub(super) fn describe(
+    facts: &Facts<'_>,
+    diagnostic: &Diagnostic,
+    parameters: &BTreeMap<String, String>,
+    target: &PinnedTarget,
+) -> Vec<String> {
+    let place = format!(
+        "{}/{} in cluster {} on node {}",
+        target.namespace, target.pod, target.cluster, target.node
+    );
+    let mut lines = Vec::new();
+    match diagnostic.method {
+        Method::Ephemeral => {
+            let step = diagnostic.render_step(parameters);
+            lines.push(format!(
+                "Would run: {} beside container {} of {place}",
+                diagnostic.name, target.container
+            ));
+            lines.push(format!("Arguments: --step={}", step.render()));
+            lines.push(format!("Image: {}", image(facts, diagnostic)));
+            let capabilities = &diagnostic.capabilities;
+            lines.push(if capabilities.is_empty() {
+                "As: the user of the target's process, without added capabilities".to_owned()
+            } else {
+                format!("As: the user of the target's process, with {}", capabilities.join(", "))
+            });
+        }
+        Method::Api => lines.push(format!(
+            "Would read: {} of {place}, over the Kubernetes API; nothing is started",
+            diagnostic.name
+        )),
+    }
+    lines.push(format!(
+        "Limits: {} and {} s",
+        String::from(diagnostic.limit),
+        diagnostic.deadline.as_secs()
+    ));
+    lines.push(format!(
+        "Impact: {}",
+        impact_words(diagnostic.impact).unwrap_or("none that a request would notice")
+    ));
+    lines.push(format!(
+        "Artifact: {}{}",
+        diagnostic.artifact.name,
+        if sensitive(diagnostic) { " (sensitive)" } else { "" }
+    ));
+    lines
+}
+
+/// The impact, in words that follow the diagnostic's name; none where there is none.
+pub(super) fn impact_words(impact: Impact) -> Option<&'static str> {
+    match impact {
+        Impact::None => None,
+        Impact::Pause => Some("stops the target for a moment"),
+        Impact::Heavy => Some("stops the target for long, or uses much of its memory, disk or processor time"),
+    }
+}
+
+fn step(diagnostic: &Diagnostic, parameters: &BTreeMap<String, String>) -> StepSpec {
+    let rendered = diagnostic.render_step(parameters);
+    let ephemeral = diagnostic.method == Method::Ephemeral;
+    StepSpec {
+        diagnostic: diagnostic.name.to_string(),
+        method: if ephemeral {
+            StepMethod::Ephemeral
+        } else {
+            StepMethod::Api
+        },
+        parameters: parameters.clone(),
+        step: if ephemeral { rendered.render() } else { String::new() },
+        capabilities: diagnostic.capabilities.clone(),
+        artifact: diagnostic.artifact.name.clone(),
+        media_type: diagnostic.artifact.media_type.clone(),
+        sensitive: sensitive(diagnostic),
+        limit_bytes: diagnostic.limit.0,
+        deadline_s: rendered.deadline_s,
+    }
+}
+
+fn sensitive(diagnostic: &Diagnostic) -> bool {
+    diagnostic.sensitivity == Sensitivity::Sensitive
+}
+
+fn image(facts: &Facts<'_>, diagnostic: &Diagnostic) -> String {
+    match diagnostic.method {
+        Method::Ephemeral => diagnostic.image.clone().unwrap_or_else(|| facts.agent_image.to_owned()),
+        Method::Api => String::new(),
+    }
+}
+
+fn labels(run: &str, diagnostic: &Diagnostic, target: &PinnedTarget) -> BTreeMap<String, String> {
+    let labels = [
+        (LABEL_RUN, run),
+        (LABEL_CLUSTER, &target.cluster),
+        (LABEL_NAMESPACE, &target.namespace),
+        (LABEL_POD, &target.pod),
+        (LABEL_DIAGNOSTIC, diagnostic.name.as_str()),
+    ];
+    labels
+        .into_iter()
+        .map(|(label, value)| (label.to_owned(), label_value(value)))
+        .collect()
+}
+
+/// A name as a label's value: cut, and ending in a letter or digit.
+fn label_value(name: &str) -> String {
+    let cut = name.get(..LONGEST_LABEL).unwrap_or(name);
+    cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned()
+}
+
+fn owner(run: &DiagnosticRun) -> OwnerReference {
+    OwnerReference {
+        api_version: "diagbot.dev/v1alpha1".to_owned(),
+        kind: "DiagnosticRun".to_owned(),
+        name: run.metadata.name.clone().unwrap_or_default(),
+        uid: run.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}

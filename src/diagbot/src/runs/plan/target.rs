@@ -1,0 +1,176 @@
+//! From found pods to one pinned target, or to candidates and a reason. Pure.
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::{
+    captures::resource::{CapturePhase, PinnedTarget},
+    cluster::{
+        resolve::{Found, How, Need, Pin, PinError, pin},
+        target::TargetRef,
+    },
+    runs::{
+        reason::Reason,
+        resource::{Candidate, CaptureSummary},
+    },
+};
+
+/// Most candidates that are offered as buttons.
+const CANDIDATES: usize = 10;
+
+/// One target, pinned.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Settled {
+    /// The pin.
+    pub(super) pin: Pin,
+    /// The same as a candidate, for a confirming button.
+    pub(super) candidate: Candidate,
+    /// The name was completed from its beginning.
+    pub(super) completed: bool,
+    /// What people should know.
+    pub(super) notes: Vec<String>,
+}
+
+/// No single target.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Unsettled {
+    /// Why.
+    pub(super) reason: Reason,
+    /// What fits.
+    pub(super) candidates: Vec<Candidate>,
+}
+
+/// Chooses among what was found.
+pub(super) fn settle(found: &Found, typed: &TargetRef, need: Need) -> Result<Settled, Unsettled> {
+    let wanted = typed.pod_uid.as_deref();
+    let chosen = found
+        .pods
+        .iter()
+        .find(|pod| pod.metadata.uid.as_deref() == wanted && wanted.is_some());
+    let pod = match (chosen, found.pods.as_slice()) {
+        (Some(pod), _) => pod,
+        (None, [pod]) if found.count == 1 => pod,
+        (None, []) => {
+            return Err(Unsettled {
+                reason: unknown(found, typed),
+                candidates: Vec::new(),
+            });
+        }
+        (None, pods) => {
+            return Err(Unsettled {
+                reason: Reason::SeveralTargets {
+                    typed: typed.to_string(),
+                    count: found.count,
+                },
+                candidates: pods.iter().take(CANDIDATES).map(|pod| candidate(pod, None)).collect(),
+            });
+        }
+    };
+    let pin = pin(pod, typed.container.as_deref(), wanted, need).map_err(|error| unpinned(pod, typed, error))?;
+    let place = format!("{}/{}", pin.namespace, pin.pod);
+    let notes = match found.how {
+        How::Prefix => Some(format!("The target `{typed}` was completed to `{place}`.")),
+        How::Workload(kind) => Some(format!("The {kind} `{}` has one pod that fits: `{place}`.", typed.name)),
+        How::Exact if typed.namespace.is_none() => Some(format!("Found in namespace `{}`.", pin.namespace)),
+        How::Exact | How::Nothing => None,
+    };
+    Ok(Settled {
+        candidate: candidate(pod, Some(&pin.container)),
+        completed: found.how == How::Prefix,
+        notes: notes.into_iter().collect(),
+        pin,
+    })
+}
+
+/// The run's record of a capture before it is made.
+pub(super) fn summary(run: &str, index: usize, cluster: &str, pin: Pin) -> CaptureSummary {
+    CaptureSummary {
+        name: format!("{run}-{index}"),
+        uid: None,
+        target: PinnedTarget {
+            cluster: cluster.to_owned(),
+            namespace: pin.namespace,
+            pod: pin.pod,
+            pod_uid: pin.pod_uid,
+            container: pin.container,
+            container_id: pin.container_id,
+            restart_count: pin.restart_count,
+            node: pin.node,
+        },
+        phase: CapturePhase::Pending,
+        waiting: None,
+        progress: None,
+        artifacts: Vec::new(),
+        reason: None,
+        notes: Vec::new(),
+    }
+}
+
+fn unknown(found: &Found, typed: &TargetRef) -> Reason {
+    let place = match &typed.namespace {
+        Some(namespace) => format!("in namespace `{namespace}`"),
+        None => "in any namespace".to_owned(),
+    };
+    Reason::UnknownTarget {
+        typed: typed.to_string(),
+        place,
+        near: found.near.clone(),
+    }
+}
+
+fn unpinned(pod: &Pod, typed: &TargetRef, error: PinError) -> Unsettled {
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let target = format!("{namespace}/{name}");
+    let mut candidates = Vec::new();
+    let reason = match error {
+        PinError::Replaced => Reason::TargetReplaced { pod: target },
+        PinError::NotRunning(state) => Reason::TargetNotRunning { target, state },
+        PinError::Unsupported(state) => Reason::TargetUnsupported { target, state },
+        PinError::UnknownContainer { containers } => Reason::UnknownContainer {
+            typed: typed.container.clone().unwrap_or_default(),
+            pod: target,
+            containers,
+        },
+        PinError::SeveralContainers { containers } => {
+            let offers = containers.iter().take(CANDIDATES);
+            candidates = offers.map(|container| candidate(pod, Some(container))).collect();
+            Reason::SeveralContainers {
+                pod: target,
+                containers,
+            }
+        }
+    };
+    Unsettled { reason, candidates }
+}
+
+fn candidate(pod: &Pod, container: Option<&str>) -> Candidate {
+    Candidate {
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        pod: pod.metadata.name.clone().unwrap_or_default(),
+        pod_uid: pod.metadata.uid.clone().unwrap_or_default(),
+        container: container.map(str::to_owned),
+        hint: hint(pod),
+    }
+}
+
+/// Why a person might want this one.
+fn hint(pod: &Pod) -> String {
+    let status = pod.status.clone().unwrap_or_default();
+    let containers = status.container_statuses.unwrap_or_default();
+    let ready = !containers.is_empty() && containers.iter().all(|c| c.ready);
+    let restarts: i32 = containers.iter().map(|c| c.restart_count).sum();
+    let state = if pod.metadata.deletion_timestamp.is_some() {
+        "terminating"
+    } else if status.phase.as_deref() != Some("Running") {
+        status.phase.as_deref().unwrap_or("unknown phase")
+    } else if ready {
+        "ready"
+    } else {
+        "not ready"
+    };
+    match restarts {
+        0 => state.to_owned(),
+        1 => format!("{state}, 1 restart"),
+        n => format!("{state}, {n} restarts"),
+    }
+}

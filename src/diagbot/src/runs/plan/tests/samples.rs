@@ -1,0 +1,197 @@
+//! A small world for tests of the plan: runs, pods, a catalog, and a loop that answers the plan's questions.
+
+use std::sync::Arc;
+
+use diagbot_catalog::{Catalog, load::Allowances};
+use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::MicroTime};
+use serde_json::json;
+
+use crate::{
+    access::{Decision, Requester},
+    captures::resource::{ANNOTATION_CANCEL, CapturePhase, CaptureStatus, DiagnosticCapture},
+    cluster::{
+        resolve::{Found, How},
+        target,
+    },
+    runs::{
+        plan::{Action, Facts, plan},
+        reason::Reason,
+        request::{RequestKey, RunRequest},
+        resource::{CancelRequest, DiagnosticRun, Origin, RunSpec, RunStatus},
+    },
+};
+
+pub(in crate::runs) const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
+
+pub(in crate::runs) fn ada() -> Requester {
+    Requester {
+        team: "T1".into(),
+        user: "U1".into(),
+    }
+}
+
+/// `jstack shop/checkout-1`, changed.
+pub(in crate::runs) fn run(change: impl FnOnce(&mut RunSpec)) -> DiagnosticRun {
+    let request = RunRequest {
+        key: RequestKey::Cli { id: "1".into() },
+        requester: ada(),
+        origin: Origin::default(),
+        diagnostic: "jstack".into(),
+        parameters: [].into(),
+        target: target::parse("shop/checkout-1").unwrap(),
+        dry_run: false,
+        confirmed: false,
+        received_at: NOW,
+    };
+    let mut spec = request.spec();
+    change(&mut spec);
+    let mut run = DiagnosticRun::new(request.name().as_str(), spec);
+    run.metadata.uid = Some("run-uid".into());
+    run.metadata.namespace = Some("diagbot".into());
+    run
+}
+
+pub(in crate::runs) fn catalog() -> Catalog {
+    let files = ["jstack", "heap-dump", "heap-histogram", "pod-report"].map(|name| {
+        let text = match name {
+            "jstack" => include_str!("../../../../../../commands/jstack.yaml"),
+            "heap-dump" => include_str!("../../../../../../commands/heap-dump.yaml"),
+            "heap-histogram" => include_str!("../../../../../../commands/heap-histogram.yaml"),
+            _ => include_str!("../../../../../../commands/pod-report.yaml"),
+        };
+        (format!("{name}.yaml"), text.to_owned())
+    });
+    let allowances = Allowances { unpinned_images: true };
+    Catalog::parse(&files, allowances).expect("the shipped catalog is sound")
+}
+
+pub(in crate::runs) fn pod(name: &str) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "shop", "uid": format!("uid-of-{name}")},
+        "spec": {"nodeName": "n1", "containers": [{"name": "app"}]},
+        "status": {"phase": "Running", "containerStatuses": [{
+            "name": "app", "containerID": "containerd://c1", "restartCount": 2, "ready": true, "image": "i",
+            "imageID": "d", "state": {"running": {}}
+        }]}
+    }))
+    .unwrap()
+}
+
+pub(in crate::runs) fn found(how: How, names: &[&str]) -> Found {
+    Found {
+        how,
+        pods: names.iter().map(|name| pod(name)).collect(),
+        count: names.len(),
+        near: Vec::new(),
+    }
+}
+
+/// A world in which the plan's questions have answers and its acts have effects.
+pub(in crate::runs) struct World {
+    pub(in crate::runs) run: DiagnosticRun,
+    pub(in crate::runs) captures: Vec<Arc<DiagnosticCapture>>,
+    pub(in crate::runs) target: Result<Found, Reason>,
+    pub(in crate::runs) review: Result<Decision, Reason>,
+    pub(in crate::runs) refused: Option<(String, String)>,
+    pub(in crate::runs) now: Timestamp,
+    pub(in crate::runs) acts: Vec<Action>,
+}
+
+impl World {
+    pub(in crate::runs) fn new(run: DiagnosticRun) -> Self {
+        Self {
+            run,
+            captures: Vec::new(),
+            target: Ok(found(How::Exact, &["checkout-1"])),
+            review: Ok(Decision {
+                allowed: true,
+                user: "slack:T1:U1".into(),
+                groups: vec![],
+                authorizer_reason: String::new(),
+                at: MicroTime(NOW),
+            }),
+            refused: None,
+            now: NOW,
+            acts: Vec::new(),
+        }
+    }
+
+    /// One decision, with the answers given so far.
+    pub(in crate::runs) fn decide(&self, answered: (bool, bool)) -> Action {
+        let clusters = ["local".to_owned(), "eu".to_owned()];
+        let facts = Facts {
+            run: &self.run,
+            captures: &self.captures,
+            refused: self.refused.as_ref(),
+            catalog: &catalog(),
+            agent_image: "agent@sha256:0",
+            clusters: &clusters,
+            target: Some(&self.target).filter(|_| answered.0),
+            review: Some(&self.review).filter(|_| answered.1),
+            now: self.now,
+        };
+        plan(&facts).expect("the plan makes legal transitions only")
+    }
+
+    /// Lets the plan go on until it waits; the status then.
+    pub(in crate::runs) fn settle(&mut self) -> RunStatus {
+        let mut answered = (false, false);
+        for _ in 0..20 {
+            let action = self.decide(answered);
+            self.acts.push(action.clone());
+            match action {
+                Action::FindTarget { .. } => answered.0 = true,
+                Action::Review { .. } => answered.1 = true,
+                Action::Record(status) => self.run.status = Some(*status),
+                Action::CreateCapture(mut capture) => {
+                    capture.metadata.uid = Some("capture-uid".into());
+                    self.captures.push(Arc::from(capture));
+                }
+                Action::CancelCaptures(names) => {
+                    for name in names {
+                        self.change(&name, |capture| {
+                            let annotations = capture.metadata.annotations.get_or_insert_default();
+                            annotations.insert(ANNOTATION_CANCEL.into(), "true".into());
+                        });
+                    }
+                }
+                Action::Wait(_) => return self.run.status.clone().unwrap_or_default(),
+            }
+        }
+        panic!("the plan does not come to rest: {:?}", self.acts);
+    }
+
+    fn change(&mut self, name: &str, change: impl Fn(&mut DiagnosticCapture)) {
+        for capture in &mut self.captures {
+            if capture.metadata.name.as_deref() == Some(name) {
+                change(Arc::make_mut(capture));
+            }
+        }
+    }
+
+    /// What the captures' controller reports.
+    pub(in crate::runs) fn report(&mut self, change: impl Fn(&mut CaptureStatus)) {
+        for capture in &mut self.captures {
+            change(Arc::make_mut(capture).status.get_or_insert_default());
+        }
+    }
+
+    pub(in crate::runs) fn report_phase(&mut self, phase: CapturePhase) {
+        self.report(|status| status.phase = phase);
+    }
+
+    pub(in crate::runs) fn cancel(&mut self) {
+        let request = CancelRequest { by: ada(), at: NOW };
+        let text = serde_json::to_string(&request).unwrap();
+        let annotations = self.run.metadata.annotations.get_or_insert_default();
+        annotations.insert(ANNOTATION_CANCEL.into(), text);
+    }
+
+    pub(in crate::runs) fn made(&self) -> usize {
+        self.acts
+            .iter()
+            .filter(|act| matches!(act, Action::CreateCapture(_)))
+            .count()
+    }
+}

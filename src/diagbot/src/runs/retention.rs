@@ -1,0 +1,99 @@
+//! Which finished runs are forgotten: by age and by number, never so early that a late redelivery would start a second run.
+//! Pure.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::runs::resource::DiagnosticRun;
+
+/// Finished runs are forgotten at this age.
+pub const LONGEST: SignedDuration = SignedDuration::from_hours(72);
+/// No run is forgotten earlier: Slack redelivers for up to an hour, and clocks and queues differ.
+pub const SHORTEST: SignedDuration = SignedDuration::from_hours(3);
+/// Most runs that are kept.
+pub const MOST: usize = 2000;
+
+/// The runs to remove, oldest first.
+pub fn removable(runs: &[Arc<DiagnosticRun>], now: Timestamp) -> Vec<Arc<DiagnosticRun>> {
+    let mut finished: Vec<(Timestamp, &Arc<DiagnosticRun>)> =
+        runs.iter().filter_map(|run| Some((ended(run)?, run))).collect();
+    finished.sort_by_key(|(ended, _)| Reverse(*ended));
+    let unfinished = runs.len() - finished.len();
+    let kept = MOST.saturating_sub(unfinished);
+    let mut removable: Vec<_> = finished
+        .into_iter()
+        .enumerate()
+        .filter(|(position, (ended, run))| {
+            let age = now.duration_since(*ended);
+            let asked = now.duration_since(run.spec.received_at.0);
+            age.min(asked) >= SHORTEST && (age >= LONGEST || *position >= kept)
+        })
+        .map(|(_, (_, run))| Arc::clone(run))
+        .collect();
+    removable.reverse();
+    removable
+}
+
+/// When the run entered its final phase.
+fn ended(run: &DiagnosticRun) -> Option<Timestamp> {
+    let phase = run.phase();
+    let status = run.status.as_ref().filter(|_| phase.is_final())?;
+    let entered = status.entered.get(phase.as_str());
+    Some(entered.map_or(run.spec.received_at.0, |time| time.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+    use super::*;
+    use crate::runs::{
+        plan::tests::samples,
+        resource::{Phase, RunStatus},
+    };
+
+    fn run(name: usize, phase: Phase, ended: SignedDuration) -> Arc<DiagnosticRun> {
+        let time = MicroTime(samples::NOW.saturating_sub(ended).unwrap());
+        let mut run = samples::run(|spec| spec.received_at = time.clone());
+        run.metadata.name = Some(format!("d-{name}"));
+        run.status = Some(RunStatus {
+            phase,
+            entered: [(phase.as_str().to_owned(), time)].into(),
+            ..RunStatus::default()
+        });
+        Arc::new(run)
+    }
+
+    #[test]
+    fn finished_runs_go_by_age_and_running_ones_stay() {
+        let runs = [
+            run(1, Phase::Succeeded, SignedDuration::from_hours(73)),
+            run(2, Phase::Capturing, SignedDuration::from_hours(73)),
+            run(3, Phase::Denied, SignedDuration::from_hours(71)),
+        ];
+        let names: Vec<_> = removable(&runs, samples::NOW)
+            .iter()
+            .map(|r| r.metadata.name.clone())
+            .collect();
+        assert_eq!(names, [Some("d-1".to_owned())]);
+    }
+
+    #[test]
+    fn the_oldest_go_beyond_the_number_but_never_within_three_hours() {
+        let runs: Vec<_> = (0..MOST + 10)
+            .map(|n| {
+                run(
+                    n,
+                    Phase::Succeeded,
+                    SignedDuration::from_mins(i64::try_from(n).unwrap()),
+                )
+            })
+            .collect();
+        assert_eq!(removable(&runs, samples::NOW).len(), 10);
+        let young: Vec<_> = (0..MOST + 10)
+            .map(|n| run(n, Phase::Succeeded, SignedDuration::from_mins(179)))
+            .collect();
+        assert!(removable(&young, samples::NOW).is_empty());
+    }
+}
