@@ -1,1 +1,17 @@
-//! The Slack front. Talks to `runs::service` only; decides nothing about permissions or captures.
+//! The Slack front: what people type and click becomes requests, and what becomes of runs is told to people.
+//!
+//! Owns everything that Slack is: the socket, the Web API, the grammar, the messages. Talks to
+//! [`crate::runs`] only, never to a cluster or the store. On every replica [`front`] takes requests in; on the leader
+//! [`thread`] tells people.
+//!
+//! ```text
+//! socket  -> inbound -> grammar -> front  -> runs::service        (every replica)
+//! runs::service -> thread -> views -> api                         (the leader)
+//! ```
+
+pub mod api;
+pub mod button;
+pub mod config;
+pub mod dial;
+pub mod grammar;
+pub mod views;

@@ -1,0 +1,82 @@
+//! The methods that read: messages of a channel or thread, people, user groups, channels.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{ApiError, Arguments, SlackApi, Token, methods::Metadata, methods::text};
+
+/// Messages read back when a post is uncertain: more than a busy channel gets between a post and its check.
+const MESSAGES: &str = "100";
+
+/// A message of ours as read back from a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenMessage {
+    /// Its time stamp.
+    pub ts: String,
+    /// Our metadata.
+    pub metadata: Metadata,
+}
+
+impl SlackApi {
+    /// The latest messages with our metadata in a channel, or in a thread. Needs a history scope.
+    pub async fn seen(&self, channel: &str, thread_ts: Option<&str>) -> Result<Vec<SeenMessage>, ApiError> {
+        let mut form = vec![
+            ("channel", channel),
+            ("limit", MESSAGES),
+            ("include_all_metadata", "true"),
+        ];
+        let method = match thread_ts {
+            Some(ts) => {
+                form.push(("ts", ts));
+                "conversations.replies"
+            }
+            None => "conversations.history",
+        };
+        let answer = self.call(method, Token::Bot, Arguments::Form(&form)).await?;
+        let messages = answer["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(messages
+            .iter()
+            .filter_map(|message| {
+                Some(SeenMessage {
+                    ts: message["ts"].as_str()?.to_owned(),
+                    metadata: Metadata::read(message)?,
+                })
+            })
+            .collect())
+    }
+
+    /// `users.info`: the user object.
+    pub async fn user(&self, user: &str) -> Result<Value, ApiError> {
+        let mut answer = self
+            .call("users.info", Token::Bot, Arguments::Form(&[("user", user)]))
+            .await?;
+        Ok(answer["user"].take())
+    }
+
+    /// `conversations.info`: the channel object.
+    pub async fn channel(&self, channel: &str) -> Result<Value, ApiError> {
+        let mut answer = self
+            .call(
+                "conversations.info",
+                Token::Bot,
+                Arguments::Form(&[("channel", channel)]),
+            )
+            .await?;
+        Ok(answer["channel"].take())
+    }
+
+    /// The members of every enabled user group, by group id (`S…`). One call: members come with the list.
+    pub async fn usergroups(&self) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
+        let form = [("include_users", "true"), ("include_disabled", "false")];
+        let answer = self.call("usergroups.list", Token::Bot, Arguments::Form(&form)).await?;
+        let groups = answer["usergroups"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Ok(groups
+            .iter()
+            .map(|group| {
+                let users = group["users"].as_array().map(Vec::as_slice).unwrap_or_default();
+                (text(&group["id"]), users.iter().map(text).collect())
+            })
+            .collect())
+    }
+}

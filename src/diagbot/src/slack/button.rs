@@ -1,0 +1,121 @@
+//! Buttons as typed, opaque ids: a kind and the name of a run. What a click does is looked up on our side, at click time,
+//! for the person who clicks.
+
+use crate::runs::request::RunName;
+
+/// Begins the `action_id` of every button of ours.
+const PREFIX: &str = "diag";
+
+/// A button.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Button {
+    /// One of the run's candidates, by its position.
+    Choose {
+        /// The run that asks.
+        run: RunName,
+        /// Position among its candidates.
+        index: usize,
+    },
+    /// "Yes, the impact is understood."
+    Confirm {
+        /// The run that asks.
+        run: RunName,
+    },
+    /// Stop the run.
+    Cancel {
+        /// The run.
+        run: RunName,
+    },
+    /// Fresh links, privately.
+    Link {
+        /// The run.
+        run: RunName,
+    },
+    /// The same again.
+    Again {
+        /// The run.
+        run: RunName,
+    },
+}
+
+impl Button {
+    /// The run that the button belongs to.
+    pub fn run(&self) -> &RunName {
+        match self {
+            Self::Choose { run, .. }
+            | Self::Confirm { run }
+            | Self::Cancel { run }
+            | Self::Link { run }
+            | Self::Again { run } => run,
+        }
+    }
+
+    /// Which button of the run; the second half of an action's key.
+    pub fn key(&self) -> String {
+        match self {
+            Self::Choose { index, .. } => format!("choose-{index}"),
+            Self::Confirm { .. } => "confirm".to_owned(),
+            Self::Cancel { .. } => "cancel".to_owned(),
+            Self::Link { .. } => "link".to_owned(),
+            Self::Again { .. } => "again".to_owned(),
+        }
+    }
+
+    /// Unique in a message.
+    pub fn action_id(&self) -> String {
+        format!("{PREFIX}.{}", self.key())
+    }
+
+    /// The opaque value: the run's name.
+    pub fn value(&self) -> String {
+        self.run().as_str().to_owned()
+    }
+
+    /// Reads a click back; nothing else is a button of ours.
+    pub fn parse(action_id: &str, value: &str) -> Option<Self> {
+        let key = action_id.strip_prefix(PREFIX)?.strip_prefix('.')?;
+        let run: RunName = value.parse().ok()?;
+        match key {
+            "confirm" => Some(Self::Confirm { run }),
+            "cancel" => Some(Self::Cancel { run }),
+            "link" => Some(Self::Link { run }),
+            "again" => Some(Self::Again { run }),
+            _ => {
+                let index = key.strip_prefix("choose-")?.parse().ok().filter(|index| *index < 100)?;
+                Some(Self::Choose { run, index })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_click_is_read_back_and_nothing_else_is_a_button() {
+        let run: RunName = "d-0123456789abcdef".parse().unwrap();
+        let buttons = [
+            Button::Choose {
+                run: run.clone(),
+                index: 3,
+            },
+            Button::Confirm { run: run.clone() },
+            Button::Cancel { run: run.clone() },
+            Button::Link { run: run.clone() },
+            Button::Again { run },
+        ];
+        for button in buttons {
+            assert_eq!(Button::parse(&button.action_id(), &button.value()), Some(button));
+        }
+        for (action, value) in [
+            ("diag.choose-", "d-0123456789abcdef"),
+            ("diag.choose--1", "d-0123456789abcdef"),
+            ("diag.rm", "d-0123456789abcdef"),
+            ("cancel", "d-0123456789abcdef"),
+            ("diag.cancel", "shop/checkout"),
+        ] {
+            assert_eq!(Button::parse(action, value), None, "{action} {value}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The first word: a diagnostic by name, alias or unique beginning, or one of our own words; else what was meant.
+
+use diagbot_catalog::{Catalog, Diagnostic};
+
+use super::{Fault, fault};
+
+/// Our own words; they win over the catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuiltIn {
+    /// `list`
+    List,
+    /// `help`
+    Help,
+    /// `status`
+    Status,
+    /// `runs`
+    Runs,
+    /// `cancel`
+    Cancel,
+}
+
+impl BuiltIn {
+    /// Every word.
+    pub const ALL: [Self; 5] = [Self::List, Self::Help, Self::Status, Self::Runs, Self::Cancel];
+
+    /// The word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::List => "list",
+            Self::Help => "help",
+            Self::Status => "status",
+            Self::Runs => "runs",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
+/// What the first word means.
+#[derive(Debug)]
+pub(super) enum Meaning<'a> {
+    Diagnostic(&'a Diagnostic),
+    BuiltIn(BuiltIn),
+}
+
+/// How unlike two words may be to be taken for a slip.
+const MOST_EDITS: usize = 2;
+
+pub(super) fn meaning<'a>(word: &str, catalog: &'a Catalog) -> Result<Meaning<'a>, Fault> {
+    // Phones capitalise the first word.
+    let word = word.to_lowercase();
+    if let Some(built_in) = BuiltIn::ALL.into_iter().find(|b| b.word() == word) {
+        return Ok(Meaning::BuiltIn(built_in));
+    }
+    if let Some(diagnostic) = catalog.get(&word) {
+        return Ok(Meaning::Diagnostic(diagnostic));
+    }
+    let mut begun: Vec<&Diagnostic> = Vec::new();
+    for name in catalog.words().filter(|name| name.starts_with(&word)) {
+        if let Some(diagnostic) = catalog.get(name)
+            && !begun.iter().any(|d| d.name == diagnostic.name)
+        {
+            begun.push(diagnostic);
+        }
+    }
+    match begun.as_slice() {
+        [one] if !word.is_empty() => Ok(Meaning::Diagnostic(one)),
+        [] => Err(Fault::UnknownDiagnostic {
+            word: fault::shown(&word),
+            foreign: super::text::foreign(&word),
+            meant: closest(&word, catalog.words().chain(BuiltIn::ALL.iter().map(|b| b.word()))),
+        }),
+        several => Err(Fault::AmbiguousDiagnostic {
+            word: fault::shown(&word),
+            names: several.iter().map(|d| d.name.to_string()).take(10).collect(),
+        }),
+    }
+}
+
+/// The word that was probably meant.
+pub(super) fn closest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+    if word.len() > 60 {
+        return None;
+    }
+    known
+        .map(|name| (strsim::damerau_levenshtein(word, name), name))
+        .filter(|(edits, name)| *edits <= MOST_EDITS && *edits < name.len().min(word.chars().count()))
+        .min()
+        .map(|(_, name)| name.to_owned())
+}

@@ -1,0 +1,9 @@
+//! Every message that people see, as a named constructor: blocks and, for when Slack refuses the blocks, plain text.
+//!
+//! Owns all wording, escaping and Slack's limits. Never decides what is told when, and never makes a link: links are handed
+//! in when a message is sent.
+
+mod build;
+pub mod escape;
+
+pub use self::build::{Builder, Message};
