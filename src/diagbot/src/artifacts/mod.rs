@@ -23,6 +23,9 @@ pub mod store;
 mod upload;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::{
     config::{Encryption, LinkLifetimes, StoreConfig, Transfer},
     error::StoreError,
