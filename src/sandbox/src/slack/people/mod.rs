@@ -162,7 +162,12 @@ fn overview(workspace: &Workspace) -> Value {
 /// `GET /people/channels/X?thread=&as=&plain=1&contains=&count=&wait_ms=`: the messages of a channel. With `contains`, waits
 /// until `count` (1 if not given) of the shown messages contain that text; `matched` says whether that came true.
 async fn messages(workspace: &Arc<Workspace>, channel: &str, call: &Call) -> Reply {
-    let channel = workspace.change(|state| channel_id(state, channel))?;
+    // Looking must not count as a change: those who wait for one would never rest.
+    let open = workspace.read(|state| state.directory.channel(channel).map(|channel| channel.id.clone()));
+    let channel = match open {
+        Some(id) => id,
+        None => workspace.change(|state| channel_id(state, channel))?,
+    };
     let (thread, viewer) = (call.parameter("thread"), call.parameter("as"));
     let contains = call.parameter("contains");
     let wanted = call
