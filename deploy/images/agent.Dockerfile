@@ -1,5 +1,5 @@
 # The agent: one static file and nothing else: docker build -f deploy/images/agent.Dockerfile .
-FROM rust:1.95-slim AS build
+FROM rust:1.95-slim-bookworm AS build
 WORKDIR /source
 COPY . .
 RUN RUSTFLAGS="-C target-feature=+crt-static" \
