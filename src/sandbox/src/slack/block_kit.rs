@@ -144,7 +144,7 @@ impl Check {
         }
         if !fields.is_null() {
             self.items(fields, 10, &format!("{at}/fields"), |check, field, at| {
-                check.text(field, None, 2000, at)
+                check.text(field, None, 2000, at);
             });
         }
         if !block["accessory"].is_null() {

@@ -139,14 +139,14 @@ impl Workspace {
         let id = self.change(|state| state.id(""));
         // The shape of a UUID, as in Slack's envelopes.
         let digits = format!("{id:0>32}").to_lowercase();
-        let (a, b, c, d, e) = (
+        let parts = [
             &digits[..8],
             &digits[8..12],
             &digits[12..16],
             &digits[16..20],
             &digits[20..32],
-        );
-        format!("{a}-{b}-{c}-{d}-{e}")
+        ];
+        parts.join("-")
     }
 
     async fn send_and_wait(&self, parcel: &Parcel, envelope_id: &str, attempt: u32) -> Outcome {
@@ -182,16 +182,14 @@ impl Workspace {
             acked = timeout(self.config.ack_limit, answered) => acked,
             () = self.stop.cancelled() => return Outcome::Unacked,
         };
-        match acked {
-            Ok(Ok(payload)) => Outcome::Acked {
+        if let Ok(Ok(payload)) = acked {
+            return Outcome::Acked {
                 payload,
                 after: sent.elapsed(),
-            },
-            Ok(Err(_)) | Err(_) => {
-                self.change(|state| state.waiting.remove(envelope_id));
-                Outcome::Unacked
-            }
+            };
         }
+        self.change(|state| state.waiting.remove(envelope_id));
+        Outcome::Unacked
     }
 
     /// A client acknowledged an envelope. A late or repeated acknowledgement changes nothing.

@@ -25,7 +25,7 @@ use super::{directory::APP, workspace::Workspace};
 /// none of them counts as stuck and is passed over.
 const ORDERS: usize = 512;
 /// How long a connection without any sign of life is kept.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// What the server tells a connection's task.
 #[derive(Debug)]

@@ -28,6 +28,8 @@ mod people;
 mod plain;
 mod response_url;
 mod server;
+#[cfg(test)]
+mod tests;
 mod workspace;
 
 pub use alone::serve_alone;

@@ -184,6 +184,7 @@ impl Workspace {
 }
 
 /// Where an element stands.
+#[derive(Clone, Copy)]
 pub(super) enum Within<'a> {
     /// In the message of this time stamp.
     Message(Place<'a>, &'a str),

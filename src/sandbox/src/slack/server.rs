@@ -16,7 +16,7 @@ use super::{api, config::SlackConfig, faults::FaultKind, link, people, response_
 /// Largest body taken. Slack's own limit for a view is 250 kB; files are small here.
 const BODY_LIMIT: usize = 16 << 20;
 /// How long a call that is never answered stays open.
-pub(super) const NEVER: Duration = Duration::from_secs(60);
+pub(super) const NEVER: Duration = Duration::from_mins(1);
 /// The page that shows the workspace.
 const PAGE: &str = include_str!("page.html");
 

@@ -27,7 +27,7 @@ use super::{
 /// How long a `trigger_id` may be used. Slack: 3 s, once.
 const TRIGGER_LIFETIME: Duration = Duration::from_secs(3);
 /// How long a `response_url` may be used. Slack: 30 min.
-const RESPONSE_URL_LIFETIME: Duration = Duration::from_secs(30 * 60);
+const RESPONSE_URL_LIFETIME: Duration = Duration::from_mins(30);
 /// How often a `response_url` may be used. Slack: 5 times.
 const RESPONSE_URL_USES: u32 = 5;
 

@@ -122,22 +122,19 @@ pub(super) async fn answer(workspace: &Arc<Workspace>, method: &str, call: &Call
         Some(fault) => strike(workspace, fault).await?,
         None => None,
     };
-    let (answer, error) = match early {
-        Some(early) => early,
-        None => {
-            let outcome = read.map_err(|error| ApiError::named(error.name())).and_then(|args| {
-                admit(workspace, method, call, &args)?;
-                Ok(args)
-            });
-            match outcome {
-                Ok(args) => match limited(workspace, method, &args) {
-                    Some(wait) => (rate_limited(wait), Some("ratelimited".to_owned())),
-                    None => finished(perform(workspace, method, &args)),
-                },
-                Err(error) => finished(Err(error)),
-            }
+    let (answer, error) = early.unwrap_or_else(|| {
+        let admitted = read.map_err(|error| ApiError::named(error.name())).and_then(|args| {
+            admit(workspace, method, call, &args)?;
+            Ok(args)
+        });
+        match admitted {
+            Ok(args) => match limited(workspace, method, &args) {
+                Some(wait) => (rate_limited(wait), Some("ratelimited".to_owned())),
+                None => finished(perform(workspace, method, &args)),
+            },
+            Err(error) => finished(Err(error)),
         }
-    };
+    });
     let status = answer.status().as_u16();
     workspace.change(|state| state.calls.answered(number, status, error.as_deref()));
     match fault.map(|fault| fault.kind) {

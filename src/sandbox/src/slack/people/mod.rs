@@ -23,7 +23,7 @@ use super::{
 };
 
 /// Longest wait of one call.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 
 /// Why a person cannot do this.
 #[derive(Debug, thiserror::Error)]
@@ -226,17 +226,16 @@ async fn events(workspace: &Workspace, call: &Call) -> Value {
     json!({"version": workspace.version()})
 }
 
-/// `GET /people/connections?at_least=N&opened=M&wait_ms=`: waits until N connections are open and M were ever opened.
+/// `GET /people/connections?at_least=N&at_most=N&opened=M&wait_ms=`: waits until so many connections are open and M were ever opened.
 async fn connections(workspace: &Workspace, call: &Call) -> Value {
-    let number = |name| {
-        call.parameter(name)
-            .and_then(|text| text.parse::<u64>().ok())
-            .unwrap_or_default()
+    let number = |name| call.parameter(name).and_then(|text| text.parse::<u64>().ok());
+    let (at_least, at_most) = (number("at_least").unwrap_or(0), number("at_most").unwrap_or(u64::MAX));
+    let opened = number("opened").unwrap_or(0);
+    let fits = |state: &State| {
+        let open = (at_least..=at_most).contains(&(state.links.count() as u64));
+        (open && state.links.opened() >= opened).then_some(())
     };
-    let (at_least, opened) = (number("at_least"), number("opened"));
-    let enough =
-        |state: &State| (state.links.count() as u64 >= at_least && state.links.opened() >= opened).then_some(());
-    let matched = workspace.wait(deadline(call), enough).await.is_some();
+    let matched = workspace.wait(deadline(call), fits).await.is_some();
     workspace
         .read(|state| json!({"connections": state.links.count(), "opened": state.links.opened(), "matched": matched}))
 }
