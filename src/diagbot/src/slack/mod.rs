@@ -14,4 +14,6 @@ pub mod button;
 pub mod config;
 pub mod dial;
 pub mod grammar;
+pub mod inbound;
+pub mod socket;
 pub mod views;
