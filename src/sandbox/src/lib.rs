@@ -7,8 +7,11 @@ use std::{ffi::OsString, process::ExitCode};
 
 /// Runs the part that the first word names.
 pub fn run(mut args: Vec<OsString>) -> ExitCode {
-    if args.first().is_some_and(|part| part == "slack") {
-        return slack::serve_alone(args.split_off(1));
+    match args.first().and_then(|part| part.to_str()) {
+        Some("slack") => slack::serve_alone(args.split_off(1)),
+        Some("kubernetes") => kubernetes::serve_alone(&args[1..]),
+        Some("container-init") => kubernetes::container_init(&args[1..]),
+        Some("workload") => kubernetes::workload(&args[1..]),
+        _ => diagbot::cli::run(args),
     }
-    diagbot::cli::run(args)
 }

@@ -15,10 +15,10 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{
     answer::ApiError,
     cluster::Cluster,
-    discovery,
+    control, discovery,
     faults::{FaultKind, Occasion},
     identity::{self, User},
-    rbac, review,
+    log, rbac, review, stream,
     target::{Target, Verb},
     verbs, watch,
 };
@@ -32,7 +32,6 @@ const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// One request to a resource, past authentication.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) user: User,
     pub(super) target: Target,
     pub(super) verb: Verb,
     pub(super) query: Query,
@@ -117,6 +116,10 @@ async fn serve(cluster: Arc<Cluster>, stream: TcpStream) {
 }
 
 async fn answer(cluster: Arc<Cluster>, request: Request<Incoming>) -> Result<Response<Body>, Dropped> {
+    let uri_path = request.uri().path().to_owned();
+    if let Some(rest) = uri_path.strip_prefix("/sandbox/") {
+        return Ok(control::answer(&cluster, rest, request).await);
+    }
     match route(&cluster, request).await {
         Ok(response) => Ok(response),
         Err(Failure::Api(error)) => Ok(refuse(&error)),
@@ -172,6 +175,7 @@ async fn route(cluster: &Arc<Cluster>, mut request: Request<Incoming>) -> Result
         Some(FaultKind::Timeout) => return Err(Failure::Silent),
         _ => {}
     }
+    let upgrade = matches!(&*target.subresource, "exec" | "attach").then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY_BYTES)
         .collect()
@@ -179,17 +183,17 @@ async fn route(cluster: &Arc<Cluster>, mut request: Request<Incoming>) -> Result
         .map_err(|e| ApiError::bad_request(format!("the body can't be read: {e}")))?
         .to_bytes();
     let call = Call {
-        user,
         target,
         verb,
         query,
         headers: parts.headers,
         body,
     };
-    let response = match &*call.target.subresource {
-        "log" | "exec" | "attach" => return Err(ApiError::not_in_sandbox("streams").into()),
-        _ if call.verb == Verb::Watch => watch::answer(cluster, &call)?,
-        _ => verbs::answer(cluster, &call)?,
+    let response = match (upgrade, &*call.target.subresource) {
+        (Some(upgrade), _) => stream::answer(cluster, &call, upgrade)?,
+        (None, "log") => log::answer(cluster, &call)?,
+        (None, _) if call.verb == Verb::Watch => watch::answer(cluster, &call)?,
+        (None, _) => verbs::answer(cluster, &call)?,
     };
     if struck == Some(FaultKind::LostAnswer) {
         return Err(Failure::Dropped);

@@ -5,6 +5,7 @@
 
 /// One kind of object.
 #[derive(Debug)]
+#[expect(clippy::struct_field_names, reason = "`kind` is what Kubernetes calls it")]
 pub(super) struct Kind {
     /// API group; empty for the core group.
     pub(super) group: &'static str,

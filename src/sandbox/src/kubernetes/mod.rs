@@ -11,14 +11,18 @@
 //! * Plain HTTP on loopback; see [`identity`] for how kubectl's token gets through.
 //! * Faults are part of the simulator, armed from outside ([`faults`]); no code path knows about tests.
 
+mod alone;
 mod answer;
 mod cluster;
+mod control;
 mod discovery;
 mod faults;
 mod form;
 mod http;
 mod identity;
 mod kind;
+mod log;
+mod node;
 mod patch;
 mod pod;
 mod rbac;
@@ -26,23 +30,28 @@ mod review;
 mod seed;
 mod selector;
 mod store;
+mod stream;
 mod target;
 mod verbs;
 mod watch;
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use alone::serve_alone;
 use cluster::Cluster;
 pub use faults::{Fault, FaultKind};
+pub use node::{container_init, workload};
 pub use seed::SeedError;
 
 /// How a sandbox cluster is made.
 #[derive(Debug, Clone, Default)]
 pub struct KubernetesConfig {
+    /// The multi-call program (`diagbot-sandbox`) that containers are started from; the running program unless given.
+    pub program: Option<PathBuf>,
     /// Leave the sample workloads out.
     pub without_workloads: bool,
     /// Further manifests (YAML, several documents allowed), loaded at the start: access rules, pods.
@@ -74,15 +83,21 @@ impl KubernetesServer {
     pub async fn start(config: KubernetesConfig) -> Result<Self, StartError> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
+        let program = match config.program {
+            Some(program) => program,
+            None => std::env::current_exe()?,
+        };
         let cluster = Arc::new(Cluster {
             store: store::Store::new(),
             tokens: identity::Tokens::default(),
             faults: faults::Faults::new(config.faults),
+            node: node::Node::new(program)?,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });
         seed::load(&cluster.store, !config.without_workloads, &config.manifests)?;
         cluster.tasks.spawn(http::listen(Arc::clone(&cluster), listener));
+        cluster.tasks.spawn(node::run(Arc::clone(&cluster)));
         Ok(Self { cluster, address })
     }
 
@@ -94,6 +109,11 @@ impl KubernetesServer {
     /// A kubeconfig (YAML) for `admin`, `bot`, `system:serviceaccount:<namespace>:<name>`, or any other user name.
     pub fn kubeconfig(&self, user: &str) -> String {
         identity::kubeconfig(&self.url(), &self.cluster.tokens.issue(user))
+    }
+
+    /// How the node isolates containers, in words for a startup line.
+    pub fn isolation(&self) -> String {
+        self.cluster.node.isolation().to_string()
     }
 
     /// Adds `count` pods named `<prefix>-<n>` that only pretend to run, for tests with many of them.
@@ -123,6 +143,7 @@ impl KubernetesServer {
         self.cluster.stop.cancel();
         self.cluster.tasks.close();
         self.cluster.tasks.wait().await;
+        self.cluster.node.close();
     }
 }
 

@@ -230,10 +230,11 @@ fn difference(before: &Value, after: &Value) -> String {
     let mut changed: Vec<&String> = fields.filter(|f| before[f.as_str()] != after[f.as_str()]).collect();
     changed.sort();
     changed.dedup();
-    changed
+    let lines: Vec<String> = changed
         .iter()
         .map(|f| format!("- {f}: {}\n+ {f}: {}\n", before[f.as_str()], after[f.as_str()]))
-        .collect()
+        .collect();
+    lines.concat()
 }
 
 /// Refuses changes of a pod's spec through the pod itself.

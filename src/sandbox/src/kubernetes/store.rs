@@ -374,11 +374,6 @@ pub(super) fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// Now, in microseconds, as `metav1.MicroTime`.
-pub(super) fn now_micro() -> String {
-    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
-}
-
 /// A random (version 4) UUID.
 pub(super) fn new_uid() -> String {
     let mut bytes: [u8; 16] = rand::random();

@@ -193,10 +193,7 @@ fn name_object(kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
     if text(&metadata["name"]).is_empty()
         && let Some(prefix) = metadata["generateName"].as_str()
     {
-        let suffix: String = (0..5)
-            .map(|_| char::from(b"bcdfghjklmnpqrstvwxz2456789"[rand::random_range(0..27)]))
-            .collect();
-        metadata["name"] = json!(format!("{prefix}{suffix}"));
+        metadata["name"] = json!(format!("{prefix}{}", name_suffix()));
     }
     let name = text(&metadata["name"]);
     if name.is_empty() {
@@ -209,6 +206,14 @@ fn name_object(kind: &Kind, object: &mut Value) -> Result<(), ApiError> {
         return Err(ApiError::invalid(kind, name, &[cause]));
     }
     Ok(())
+}
+
+/// Five letters and digits, as the API server makes them for `generateName`.
+pub(super) fn name_suffix() -> String {
+    const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    (0..5)
+        .map(|_| char::from(LETTERS[rand::random_range(0..LETTERS.len())]))
+        .collect()
 }
 
 const SUBDOMAIN_RULE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', \

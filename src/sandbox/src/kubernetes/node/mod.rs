@@ -1,0 +1,504 @@
+//! The node: takes up the pods that it finds in the store and runs their containers as real processes.
+//!
+//! Owns the pods' containers, their directories and the programs that they are made from. Never answers a client.
+//!
+//! # Design notes
+//! * Level-triggered, as a kubelet: each change of a pod leads to one look at the whole pod ([`Node::take_up`]).
+//! * An ephemeral container joins its target's PID namespace, with a root and a `/proc` of its own; see [`launch`] for how.
+
+mod container;
+mod events;
+mod image;
+mod init;
+mod isolation;
+mod journal;
+mod launch;
+mod lifecycle;
+mod status;
+mod workload;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{process::Command, sync::OnceCell, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    answer::ApiError,
+    cluster::Cluster,
+    kind,
+    pod::list,
+    seed::{self, NODE},
+    store::{Change, Key, Removal, now, text},
+    verbs,
+};
+pub(super) use container::{Output, Run, exit_code};
+use events::{Weight, record_of_pod};
+use image::Image;
+pub use init::container_init;
+use isolation::Isolation;
+pub(super) use journal::Segment;
+use launch::{Identity, Place as Where, Spawner};
+use status::{Place, Section};
+pub use workload::workload;
+
+/// Scheme of container IDs.
+pub(super) const ID_PREFIX: &str = "sandbox://";
+/// Capabilities that a container runtime gives to root.
+const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "net_bind_service",
+    "net_raw",
+    "sys_chroot",
+    "mknod",
+    "audit_write",
+    "setfcap",
+];
+
+/// The node of one sandbox cluster.
+#[derive(Debug)]
+pub(super) struct Node {
+    program: PathBuf,
+    isolation: Isolation,
+    spawner: Spawner,
+    directory: TempDir,
+    classes: OnceCell<PathBuf>,
+    pods: Mutex<Pods>,
+}
+
+#[derive(Debug, Default)]
+struct Pods {
+    /// Containers taken up, by pod UID and container name.
+    slots: BTreeMap<(String, String), Arc<Slot>>,
+    /// Runs whose log can still be asked for, by their ID.
+    runs: BTreeMap<String, Arc<Run>>,
+    /// UIDs of pods that are being ended.
+    ending: BTreeSet<String>,
+}
+
+/// One container of one pod.
+#[derive(Debug)]
+struct Slot {
+    stop: CancellationToken,
+    runs: Mutex<Vec<Arc<Run>>>,
+}
+
+impl Slot {
+    fn current(&self) -> Option<Arc<Run>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
+    }
+
+    /// Notes a run that has begun. The log of the one before it is kept, older ones go.
+    fn began(&self, node: &Node, run: &Arc<Run>) {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.push(Arc::clone(run));
+        let forgotten = if runs.len() > 2 { Some(runs.remove(0)) } else { None };
+        drop(runs);
+        let mut pods = node.lock();
+        pods.runs.insert(run.id.clone(), Arc::clone(run));
+        if let Some(forgotten) = forgotten {
+            pods.runs.remove(&forgotten.id);
+        }
+    }
+}
+
+/// What an operator or a bad day does to a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Disturbance {
+    /// Deleted with its grace.
+    Delete,
+    /// Deleted without grace.
+    Replace,
+    /// Ended by the kubelet for want of memory.
+    Evict,
+    /// One container (the first unless named) is killed.
+    Restart { container: Option<String> },
+}
+
+impl Node {
+    pub(super) fn new(program: PathBuf) -> io::Result<Self> {
+        Ok(Self {
+            program,
+            isolation: Isolation::probe(),
+            spawner: Spawner::new()?,
+            directory: tempfile::Builder::new().prefix("diagbot-node-").tempdir()?,
+            classes: OnceCell::new(),
+            pods: Mutex::default(),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pods> {
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// Ends the thread that starts processes.
+    pub(super) fn close(&self) {
+        self.spawner.close();
+    }
+
+    /// The run with this `containerID`.
+    pub(super) fn run_of(&self, container_id: &str) -> Option<Arc<Run>> {
+        self.lock().runs.get(container_id.strip_prefix(ID_PREFIX)?).cloned()
+    }
+
+    /// The run of a pod's container that is alive now.
+    pub(super) fn running(&self, uid: &str, container: &str) -> Option<Arc<Run>> {
+        self.slot(uid, container)?.current().filter(|run| run.running())
+    }
+
+    fn slot(&self, uid: &str, container: &str) -> Option<Arc<Slot>> {
+        self.lock().slots.get(&(uid.to_owned(), container.to_owned())).cloned()
+    }
+
+    /// A command inside a running container, not yet started.
+    pub(super) fn exec(&self, run: &Run, argv: &[String]) -> Command {
+        let argv = run.image.translate(argv);
+        let argv = match (self.isolation, argv.split_first()) {
+            (Isolation::Shared, Some((first, rest))) if first == run.image.program() => {
+                [self.program.to_string_lossy().into_owned()]
+                    .into_iter()
+                    .chain(rest.iter().cloned())
+                    .collect()
+            }
+            _ => argv,
+        };
+        let inner = launch::as_identity(&run.identity, self.isolation == Isolation::Namespaces, &argv);
+        launch::command(self.isolation, Where::Inside(run.pid), &inner, &run.env)
+    }
+
+    /// Starts what [`Self::exec`] made.
+    pub(super) async fn spawn(&self, command: Command) -> io::Result<tokio::process::Child> {
+        self.spawner.spawn(command).await
+    }
+
+    fn room_for(&self, uid: &str, container: &str) -> io::Result<PathBuf> {
+        let parent = self.directory.path().join(uid).join(container);
+        fs::create_dir_all(&parent)?;
+        Ok(tempfile::Builder::new().prefix("root-").tempdir_in(parent)?.keep())
+    }
+
+    fn volume(&self, uid: &str, name: &str) -> io::Result<PathBuf> {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = self.directory.path().join(uid).join("volumes").join(name);
+        fs::create_dir_all(&directory)?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777))?;
+        Ok(directory)
+    }
+
+    /// The directory with the classes of `checkout`, compiled once.
+    async fn checkout_classes(&self) -> io::Result<PathBuf> {
+        self.classes
+            .get_or_try_init(|| workload::compile_checkout(self.directory.path()))
+            .await
+            .cloned()
+    }
+
+    /// Looks at one pod and starts, or ends, what it asks for.
+    fn take_up(&self, cluster: &Arc<Cluster>, pod: &Arc<Value>) {
+        let key = Key::new(
+            &kind::POD,
+            text(&pod["metadata"]["namespace"]),
+            text(&pod["metadata"]["name"]),
+        );
+        let uid = text(&pod["metadata"]["uid"]).to_owned();
+        if text(&pod["spec"]["nodeName"]).is_empty() {
+            return schedule(cluster, &key, &uid);
+        }
+        if !pod["metadata"]["deletionTimestamp"].is_null() {
+            if self.lock().ending.insert(uid.clone()) {
+                let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(30);
+                cluster
+                    .tasks
+                    .spawn(end_pod(Arc::clone(cluster), key, uid, Duration::from_secs(grace)));
+            }
+            return;
+        }
+        let phase = text(&pod["status"]["phase"]);
+        for section in [Section::Regular, Section::Ephemeral] {
+            // The kubelet starts ephemeral containers in running pods only; elsewhere they stay without a status.
+            let takes = if section == Section::Regular {
+                !is_over(phase)
+            } else {
+                phase == "Running"
+            };
+            for spec in list(&pod["spec"][section.spec_field()]).iter().filter(|_| takes) {
+                self.take_up_container(cluster, pod, &key, &uid, section, spec);
+            }
+        }
+    }
+
+    fn take_up_container(
+        &self,
+        cluster: &Arc<Cluster>,
+        pod: &Arc<Value>,
+        key: &Key,
+        uid: &str,
+        section: Section,
+        spec: &Value,
+    ) {
+        let name = text(&spec["name"]).to_owned();
+        let slot = {
+            let mut pods = self.lock();
+            if pods.ending.contains(uid) || pods.slots.contains_key(&(uid.to_owned(), name.clone())) {
+                return;
+            }
+            let slot = Arc::new(Slot {
+                stop: cluster.stop.child_token(),
+                runs: Mutex::default(),
+            });
+            pods.slots.insert((uid.to_owned(), name.clone()), Arc::clone(&slot));
+            slot
+        };
+        let place = Place {
+            pod: key.clone(),
+            uid: uid.to_owned(),
+            section,
+            name,
+            image: text(&spec["image"]).to_owned(),
+        };
+        cluster.tasks.spawn(lifecycle::live(lifecycle::Life {
+            cluster: Arc::clone(cluster),
+            place,
+            pod: Arc::clone(pod),
+            spec: spec.clone(),
+            slot,
+        }));
+    }
+
+    /// Does what an operator asks for through `/sandbox/pods/…`.
+    pub(super) fn disturb(&self, cluster: &Arc<Cluster>, key: &Key, what: Disturbance) -> Result<(), ApiError> {
+        let pod = cluster.store.get(key)?;
+        let uid = text(&pod["metadata"]["uid"]);
+        match what {
+            Disturbance::Delete => {
+                let grace = pod["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
+                cluster.store.delete(key, Some(grace), |_| Ok(())).map(|_| ())
+            }
+            Disturbance::Replace => cluster.store.delete(key, None, |_| Ok(())).map(|_| ()),
+            Disturbance::Evict => {
+                cluster.store.update(key, |pod| {
+                    let mut pod = pod.clone();
+                    pod["status"]["phase"] = json!("Failed");
+                    pod["status"]["reason"] = json!("Evicted");
+                    pod["status"]["message"] = json!("The node was low on resource: memory.");
+                    Ok(pod)
+                })?;
+                let message = "The node was low on resource: memory.";
+                record_of_pod(cluster, key, uid, "", Weight::Warning, "Evicted", message);
+                self.abandon(uid);
+                replace(cluster, &pod);
+                Ok(())
+            }
+            Disturbance::Restart { container } => {
+                let name = container.unwrap_or_else(|| text(&pod["spec"]["containers"][0]["name"]).to_owned());
+                let run = self.running(uid, &name).ok_or_else(|| {
+                    ApiError::bad_request(format!("container {name} of pod {} does not run", key.name))
+                })?;
+                run.kill();
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends the containers of a pod at once, and forgets them; their logs go with them.
+    fn abandon(&self, uid: &str) {
+        let mut pods = self.lock();
+        pods.ending.insert(uid.to_owned());
+        let of_pod = |key: &(String, String)| key.0 == uid;
+        let slots: Vec<Arc<Slot>> = pods
+            .slots
+            .iter()
+            .filter(|(k, _)| of_pod(k))
+            .map(|(_, s)| Arc::clone(s))
+            .collect();
+        pods.slots.retain(|key, _| !of_pod(key));
+        for slot in slots {
+            slot.stop.cancel();
+            for run in slot.runs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                run.signal(Signal::KILL);
+                pods.runs.remove(&run.id);
+            }
+        }
+    }
+
+    fn runs_of_pod(&self, uid: &str) -> Vec<Arc<Run>> {
+        let pods = self.lock();
+        pods.slots
+            .iter()
+            .filter(|(key, _)| key.0 == uid)
+            .filter_map(|(_, slot)| slot.current())
+            .collect()
+    }
+}
+
+fn is_over(phase: &str) -> bool {
+    matches!(phase, "Succeeded" | "Failed")
+}
+
+/// Follows the pods until the server stops, then ends every process.
+pub(super) async fn run(cluster: Arc<Cluster>) {
+    let mut changes = cluster.store.subscribe();
+    let (mut revision, pods) = cluster.store.list(&kind::POD, None);
+    for pod in &pods {
+        cluster.node.take_up(&cluster, pod);
+    }
+    loop {
+        changes.mark_unchanged();
+        revision = match cluster.store.changes_since(&kind::POD, None, revision) {
+            Ok((reached, entries)) => {
+                for entry in entries {
+                    if entry.change == Change::Deleted {
+                        cluster.node.abandon(text(&entry.object["metadata"]["uid"]));
+                        replace(&cluster, &entry.object);
+                    } else {
+                        cluster.node.take_up(&cluster, &entry.object);
+                    }
+                }
+                reached
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the sandbox's node lists the pods anew");
+                let (reached, pods) = cluster.store.list(&kind::POD, None);
+                for pod in &pods {
+                    cluster.node.take_up(&cluster, pod);
+                }
+                reached
+            }
+        };
+        tokio::select! {
+            () = cluster.stop.cancelled() => break,
+            changed = changes.changed() => if changed.is_err() { break },
+        }
+    }
+    let uids: BTreeSet<String> = cluster.node.lock().slots.keys().map(|(uid, _)| uid.clone()).collect();
+    for uid in uids {
+        cluster.node.abandon(&uid);
+    }
+}
+
+fn schedule(cluster: &Cluster, key: &Key, uid: &str) {
+    let scheduled = cluster.store.update(key, |pod| {
+        let mut pod = pod.clone();
+        pod["spec"]["nodeName"] = json!(NODE);
+        let status = &mut pod["status"];
+        status["hostIP"] = json!("127.0.0.1");
+        status["podIP"] = json!("127.0.0.1");
+        status["podIPs"] = json!([{ "ip": "127.0.0.1" }]);
+        status["startTime"] = json!(now());
+        Ok(pod)
+    });
+    if scheduled.is_ok() {
+        let message = format!("Successfully assigned {}/{} to {NODE}", key.namespace, key.name);
+        record_of_pod(cluster, key, uid, "", Weight::Normal, "Scheduled", &message);
+    }
+}
+
+/// Ends a pod with grace, and removes it.
+async fn end_pod(cluster: Arc<Cluster>, key: Key, uid: String, grace: Duration) {
+    for run in cluster.node.runs_of_pod(&uid) {
+        run.signal(Signal::TERM);
+    }
+    let all = async {
+        for run in cluster.node.runs_of_pod(&uid) {
+            run.ended().await;
+        }
+    };
+    tokio::select! {
+        () = cluster.stop.cancelled() => return,
+        ended = timeout(grace, all) => if ended.is_err() {
+            tracing::debug!(pod = %key.name, "the grace of a pod is over");
+        }
+    }
+    let same = |pod: &Value| {
+        if pod["metadata"]["uid"] == uid {
+            Ok(())
+        } else {
+            Err(ApiError::not_found(key.kind, &key.name))
+        }
+    };
+    match cluster.store.delete(&key, None, same) {
+        Ok(Removal::Gone(_)) => verbs::collect_dependents(&cluster.store, &uid),
+        Ok(Removal::Marked(_)) => {}
+        Err(error) => tracing::debug!(%error, "the pod was gone already"),
+    }
+}
+
+/// The replica set's controller: a pod that is gone is followed by another of the same template.
+fn replace(cluster: &Cluster, pod: &Value) {
+    if cluster.stop.is_cancelled() {
+        return;
+    }
+    let Some(owner) = list(&pod["metadata"]["ownerReferences"])
+        .iter()
+        .find(|o| o["kind"] == "ReplicaSet")
+    else {
+        return;
+    };
+    let key = Key::new(
+        &kind::REPLICA_SET,
+        text(&pod["metadata"]["namespace"]),
+        text(&owner["name"]),
+    );
+    let Ok(replica_set) = cluster.store.get(&key) else {
+        return;
+    };
+    if replica_set["metadata"]["uid"] != owner["uid"] {
+        return;
+    }
+    let name = format!("{}-{}", key.name, verbs::name_suffix());
+    if let Err(error) = seed::apply(&cluster.store, seed::pod_of(&replica_set, &name)) {
+        tracing::warn!(%error, "a replica set's pod can't be made anew");
+    }
+}
+
+/// Whom a container runs as: its own security context, then the pod's, then the image's user.
+fn identity_of(pod: &Value, spec: &Value, image: Image) -> Identity {
+    let contexts = [&spec["securityContext"], &pod["spec"]["securityContext"]];
+    let number = |field: &str| contexts.iter().find_map(|c| c[field].as_u64()).map(|n| n as u32);
+    let (own_uid, own_gid) = image.user();
+    let uid = number("runAsUser");
+    let gid = number("runAsGroup").unwrap_or(if uid.is_none() { own_gid } else { 0 });
+    let capabilities = &spec["securityContext"]["capabilities"];
+    let named = |field: &str| -> Vec<String> {
+        list(&capabilities[field])
+            .iter()
+            .map(|c| text(c).trim_start_matches("CAP_").to_lowercase())
+            .collect()
+    };
+    let (drop, add) = (named("drop"), named("add"));
+    let dropped = |name: &str| drop.iter().any(|d| d == "all" || d == name);
+    let mut kept: Vec<String> = DEFAULT_CAPABILITIES
+        .iter()
+        .filter(|c| !dropped(c))
+        .map(|c| (*c).to_owned())
+        .collect();
+    if spec["securityContext"]["privileged"] == true {
+        kept = vec!["all".to_owned()];
+    }
+    kept.extend(add);
+    Identity {
+        uid: uid.unwrap_or(own_uid),
+        gid,
+        capabilities: kept,
+        no_new_privileges: spec["securityContext"]["allowPrivilegeEscalation"] == false,
+    }
+}
