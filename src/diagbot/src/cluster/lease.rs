@@ -297,11 +297,11 @@ mod tests {
         }
     }
 
-    fn term(epoch: u64) -> Option<Term> {
-        Some(Term {
+    fn term(epoch: u64) -> Term {
+        Term {
             epoch,
             valid_until: Instant::now() + Duration::from_secs(10),
-        })
+        }
     }
 
     #[test]
@@ -311,13 +311,16 @@ mod tests {
         assert_eq!(stand(&lease("b", 3), "a", None, fresh), Stand::Wait);
         assert_eq!(stand(&lease("b", 3), "a", None, silent), Stand::Take { epoch: 4 });
         // We believed that we held it: somebody took it.
-        assert_eq!(stand(&lease("b", 4), "a", term(3), fresh), Stand::Wait);
+        assert_eq!(stand(&lease("b", 4), "a", Some(term(3)), fresh), Stand::Wait);
     }
 
     #[test]
     fn every_change_of_hands_and_every_restart_is_a_new_epoch() {
         let now = Duration::ZERO;
-        assert_eq!(stand(&lease("a", 3), "a", term(3), now), Stand::Renew { epoch: 3 });
+        assert_eq!(
+            stand(&lease("a", 3), "a", Some(term(3)), now),
+            Stand::Renew { epoch: 3 }
+        );
         assert_eq!(
             stand(&lease("a", 3), "a", None, now),
             Stand::Take { epoch: 4 },
@@ -334,10 +337,10 @@ mod tests {
     async fn a_term_that_ran_out_is_no_leadership_and_a_renewal_wakes_nobody() {
         let (sender, mut leadership) = leadership();
         assert_eq!(leadership.current(), None);
-        sender.set(term(1));
+        sender.set(Some(term(1)));
         leadership.changed().await;
         assert_eq!(leadership.current().map(|t| t.epoch), Some(1));
-        sender.set(term(1));
+        sender.set(Some(term(1)));
         let woken = tokio::time::timeout(Duration::ZERO, leadership.changed()).await;
         assert!(woken.is_err());
         sender.set(Some(Term {

@@ -40,7 +40,7 @@ pub(super) struct Unsettled {
 }
 
 /// Chooses among what was found.
-pub(super) fn settle(found: &Found, typed: &TargetRef, need: Need) -> Result<Settled, Unsettled> {
+pub(super) fn settle(found: &Found, typed: &TargetRef, need: Need) -> Result<Settled, Box<Unsettled>> {
     let wanted = typed.pod_uid.as_deref();
     let chosen = found
         .pods
@@ -50,19 +50,19 @@ pub(super) fn settle(found: &Found, typed: &TargetRef, need: Need) -> Result<Set
         (Some(pod), _) => pod,
         (None, [pod]) if found.count == 1 => pod,
         (None, []) => {
-            return Err(Unsettled {
+            return Err(Box::new(Unsettled {
                 reason: unknown(found, typed),
                 candidates: Vec::new(),
-            });
+            }));
         }
         (None, pods) => {
-            return Err(Unsettled {
+            return Err(Box::new(Unsettled {
                 reason: Reason::SeveralTargets {
                     typed: typed.to_string(),
                     count: found.count,
                 },
                 candidates: pods.iter().take(CANDIDATES).map(|pod| candidate(pod, None)).collect(),
-            });
+            }));
         }
     };
     let pin = pin(pod, typed.container.as_deref(), wanted, need).map_err(|error| unpinned(pod, typed, error))?;
@@ -117,7 +117,7 @@ fn unknown(found: &Found, typed: &TargetRef) -> Reason {
     }
 }
 
-fn unpinned(pod: &Pod, typed: &TargetRef, error: PinError) -> Unsettled {
+fn unpinned(pod: &Pod, typed: &TargetRef, error: PinError) -> Box<Unsettled> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let name = pod.metadata.name.clone().unwrap_or_default();
     let target = format!("{namespace}/{name}");
@@ -140,7 +140,7 @@ fn unpinned(pod: &Pod, typed: &TargetRef, error: PinError) -> Unsettled {
             }
         }
     };
-    Unsettled { reason, candidates }
+    Box::new(Unsettled { reason, candidates })
 }
 
 fn candidate(pod: &Pod, container: Option<&str>) -> Candidate {
