@@ -1,1 +1,3 @@
 //! User stories on the sandbox: Slack in, store and thread out. One binary; a module a story.
+
+mod runs;
