@@ -121,6 +121,17 @@ fn add(store: &Store, workload: &Workload) -> Result<(), SeedError> {
             "spec": spec, "status": status,
         }),
     )?;
+    // As the Deployment controller does: the template's hash is in the name and in the labels.
+    let hash = workload
+        .replica_set
+        .trim_start_matches(workload.name)
+        .trim_start_matches('-');
+    let labels = json!({ "app": workload.name, "pod-template-hash": hash });
+    let spec = json!({
+        "replicas": 1,
+        "selector": { "matchLabels": labels },
+        "template": { "metadata": { "labels": labels }, "spec": pod_spec(workload.name) },
+    });
     let replica_set = store.create(
         &kind::REPLICA_SET,
         json!({
