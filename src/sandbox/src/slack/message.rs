@@ -71,9 +71,6 @@ impl Message {
         }
         if let Some(thread) = &self.thread_ts {
             view["thread_ts"] = json!(thread);
-            if !self.is_root() {
-                view["parent_user_id"] = json!(BOT_USER);
-            }
         }
         if self.edited {
             view["edited"] = json!({"user": self.user, "ts": self.ts});

@@ -31,6 +31,9 @@ const RESPONSE_URL_LIFETIME: Duration = Duration::from_mins(30);
 /// How often a `response_url` may be used. Slack: 5 times.
 const RESPONSE_URL_USES: u32 = 5;
 
+/// How long either is remembered, so that it can be refused by the right name.
+const MEMORY: Duration = Duration::from_hours(1);
+
 /// A `trigger_id` that was handed out.
 #[derive(Debug)]
 pub(super) struct Trigger {
@@ -128,6 +131,7 @@ impl State {
             self.counter,
             self.counter.wrapping_mul(0x9e37_79b9_7f4a_7c15)
         );
+        self.triggers.retain(|_, trigger| trigger.issued.elapsed() < MEMORY);
         self.triggers.insert(
             id.clone(),
             Trigger {
@@ -162,6 +166,7 @@ impl State {
             user: user.to_owned(),
             origin: origin.map(str::to_owned),
         };
+        self.responses.retain(|_, response| response.issued.elapsed() < MEMORY);
         self.responses.insert(path.clone(), response);
         path
     }

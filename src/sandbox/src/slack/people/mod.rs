@@ -2,6 +2,32 @@
 //!
 //! It acts for people only: nothing here does what the app should do. Waits have deadlines and end at the first change that
 //! fulfils them, so that callers need not sleep.
+//!
+//! Users and channels go by id or name (`ada`, `incidents`); `@ada` is ada's direct conversation with the bot. What a person cannot do
+//! answers 400 with `{"error": …}`. What reaches the app answers `{delivered, ack, ack_ms, error?}` once it is acknowledged, or after
+//! 3 s with `operation_timeout` (no acknowledgement) or at once with `dispatch_failed` (no connection).
+//!
+//! | `GET /people…` | |
+//! | --- | --- |
+//! | (nothing more) | users, channels, groups, number of connections |
+//! | `/channels/X?thread=&as=&plain=1&contains=&count=&wait_ms=` | messages; waits until `count` of them contain the text |
+//! | `/connections?at_least=&at_most=&opened=&wait_ms=` | waits for Socket Mode connections |
+//! | `/events?since=&wait_ms=` | waits for any change after a version |
+//! | `/views?user=` | open modals |
+//! | `/log?method=` | `calls` of the Web API and `envelopes`, without tokens |
+//!
+//! | `POST /people/…` | body |
+//! | --- | --- |
+//! | `command` | `user, channel, text` |
+//! | `message` | `user, channel, text, thread_ts?` |
+//! | `click` | `user, channel, ts` or `view_id`; `action_id` or `label`; `value?, block_id?, selected?` |
+//! | `shortcut` | `user, channel, ts, callback_id` |
+//! | `suggest` | `user, channel, ts` or `view_id`; `action_id, value` |
+//! | `submit`, `close` | `user, view_id, values?` |
+//! | `faults` | `method?, kind, count?, retry_after?`; kinds: see [`super::FaultKind`]; `none` disarms |
+//! | `disconnect` | `reason, count?` |
+//! | `outage` | `kind`: `break` or `half_open`; `count?` |
+//! | `membership`, `group`, `archive` | `channel, user, member`; `group, users`; `channel, archived` |
 
 mod acts;
 mod modal;
