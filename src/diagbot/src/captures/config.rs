@@ -1,8 +1,14 @@
 //! What captures are configured with, and the bot's Secret. Owns the settings' limits; reads no file itself.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::Deserialize;
+
+use crate::{
+    artifacts::Store,
+    clock::Clock,
+    cluster::{Clusters, lease::Leadership},
+};
 
 /// Longest wait of a container for its ticket, in seconds. A constant, since it stands in the container's arguments and
 /// a bot that is restarted with other settings must recognise its own container.
@@ -91,4 +97,21 @@ impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretKey(redacted)")
     }
+}
+
+/// What the captures controller works with.
+#[derive(Clone)]
+pub struct CapturesContext {
+    /// Home and target clusters.
+    pub clusters: Clusters,
+    /// Where artifacts go.
+    pub store: Store,
+    /// Whether we lead.
+    pub leadership: Leadership,
+    /// The bot's Secret.
+    pub secret: Arc<SecretKey>,
+    /// Settings.
+    pub config: CapturesConfig,
+    /// The time.
+    pub clock: Clock,
 }

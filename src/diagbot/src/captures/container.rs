@@ -14,7 +14,7 @@ const GRACE_S: i64 = 60;
 
 /// The spec can't be built: the capture's own fields are not what the runs controller writes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ContainerError {
+pub(super) enum ContainerError {
     /// The object is not from the API server.
     #[error("the capture has no {0}")]
     Incomplete(&'static str),
@@ -24,12 +24,12 @@ pub enum ContainerError {
 }
 
 /// Name of the attempt's container: `diag-<16 characters of the run>-<n>-<attempt>`.
-pub fn container_name(capture: &str, attempt: u32) -> String {
+pub(super) fn container_name(capture: &str, attempt: u32) -> String {
     format!("diag-{}-{attempt}", capture.strip_prefix("d-").unwrap_or(capture))
 }
 
 /// The container that the attempt adds to the pod.
-pub fn build(
+pub(super) fn build(
     capture: &DiagnosticCapture,
     pod: &Pod,
     attempt: u32,
@@ -96,14 +96,14 @@ fn arguments(
 }
 
 /// The container called `name`, if the pod has it.
-pub fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a EphemeralContainer> {
+pub(super) fn find<'a>(pod: &'a Pod, name: &str) -> Option<&'a EphemeralContainer> {
     let spec = pod.spec.as_ref()?;
     spec.ephemeral_containers.iter().flatten().find(|c| c.name == name)
 }
 
 /// Whether `found` is what we asked for: equal in all that decides what runs and as whom. What the API server defaults
 /// (paths, policies, empty lists) is left aside.
-pub fn is_ours(found: &EphemeralContainer, wanted: &EphemeralContainer) -> bool {
+pub(super) fn is_ours(found: &EphemeralContainer, wanted: &EphemeralContainer) -> bool {
     found.image == wanted.image
         && found.args == wanted.args
         && found.target_container_name == wanted.target_container_name

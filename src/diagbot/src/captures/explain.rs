@@ -11,7 +11,7 @@ const MAX_FOREIGN_CHARS: usize = 300;
 
 /// Ways to fail that the cluster, the store or we ourselves are the cause of. (What the agent reports is a [`Failure`].)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
+pub(super) enum Refusal {
     /// The pod is gone.
     PodGone,
     /// Another pod has its name now.
@@ -75,7 +75,7 @@ pub enum Refusal {
 }
 
 /// The explanation of a refusal; `detail` is foreign text or a name.
-pub fn refusal(refusal: Refusal, detail: &str) -> Explanation {
+pub(super) fn refusal(refusal: Refusal, detail: &str) -> Explanation {
     let detail = clean(detail);
     let (message, remedy) = words(refusal);
     let message = if detail.is_empty() {
@@ -213,7 +213,7 @@ fn words(refusal: Refusal) -> (&'static str, &'static str) {
 }
 
 /// The explanation of what the agent reported; `detail` is the target's or tool's text.
-pub fn failure(failure: Failure, diagnostic: &str, detail: &str) -> Explanation {
+pub(super) fn failure(failure: Failure, diagnostic: &str, detail: &str) -> Explanation {
     let (message, remedy) = match failure {
         Failure::NoSuchProcess => (
             "no process of the target fits",
@@ -273,7 +273,7 @@ pub fn failure(failure: Failure, diagnostic: &str, detail: &str) -> Explanation 
 }
 
 /// The API server's answer to the added container.
-pub fn launch_refusal(status: &kube::core::Status) -> Explanation {
+pub(super) fn launch_refusal(status: &kube::core::Status) -> Explanation {
     let text = status.message.as_str();
     let kind = if text.contains("violates PodSecurity") {
         Refusal::PodSecurity
@@ -294,7 +294,7 @@ pub fn launch_refusal(status: &kube::core::Status) -> Explanation {
 }
 
 /// Foreign text made fit to be shown: one line, no control or bidirectional characters, bounded.
-pub fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let hidden = |c: char| {
         c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')

@@ -13,20 +13,20 @@ use k8s_openapi::api::core::v1::{Capabilities, Container, ContainerStatus, Pod, 
 use super::resource::{AgentIdentity, IdentitySource};
 
 /// The user of a first look: the "nonroot" user of distroless images, owner of nothing.
-pub const LOOK_UID: i64 = 65532;
+pub(super) const LOOK_UID: i64 = 65532;
 /// Images whose user is remembered.
 const LEARNT_IMAGES: usize = 256;
 
 /// Users by image, as agents found them. Bounded: the oldest goes first. Losing it costs a second container.
-#[derive(Debug, Default)]
-pub struct LearntUsers {
+#[derive(Debug, Clone, Default)]
+pub(super) struct LearntUsers {
     by_image: BTreeMap<String, (i64, i64)>,
     order: VecDeque<String>,
 }
 
 impl LearntUsers {
     /// Remembers that processes of this image run as `uid:gid`.
-    pub fn learn(&mut self, image_id: &str, uid: i64, gid: i64) {
+    pub(super) fn learn(&mut self, image_id: &str, uid: i64, gid: i64) {
         if image_id.is_empty() {
             return;
         }
@@ -41,13 +41,13 @@ impl LearntUsers {
     }
 
     /// What is remembered.
-    pub fn get(&self, image_id: &str) -> Option<(i64, i64)> {
+    pub(super) fn get(&self, image_id: &str) -> Option<(i64, i64)> {
         self.by_image.get(image_id).copied()
     }
 }
 
 /// The status of the container called `name`.
-pub fn container_status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+pub(super) fn container_status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let regular = status.container_statuses.iter().flatten();
     let init = status.init_container_statuses.iter().flatten();
@@ -55,14 +55,14 @@ pub fn container_status<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerSta
 }
 
 /// The spec of the container called `name`, sidecars (restartable init containers) included.
-pub fn container_spec<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+pub(super) fn container_spec<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     let spec = pod.spec.as_ref()?;
     let init = spec.init_containers.iter().flatten();
     spec.containers.iter().chain(init).find(|c| c.name == name)
 }
 
 /// The identity for a first container beside the target `container`.
-pub fn choose(pod: &Pod, container: &str, learnt: &LearntUsers) -> AgentIdentity {
+pub(super) fn choose(pod: &Pod, container: &str, learnt: &LearntUsers) -> AgentIdentity {
     let status = container_status(pod, container);
     let reported = status
         .and_then(|s| s.user.as_ref())
@@ -108,7 +108,11 @@ fn written(pod: &Pod, container: &str) -> Option<AgentIdentity> {
 }
 
 /// The security context of the agent's container.
-pub fn security_context(identity: &AgentIdentity, target: Option<&Container>, extra: &[String]) -> SecurityContext {
+pub(super) fn security_context(
+    identity: &AgentIdentity,
+    target: Option<&Container>,
+    extra: &[String],
+) -> SecurityContext {
     let runtime_default = SeccompProfile {
         type_: "RuntimeDefault".to_owned(),
         ..SeccompProfile::default()

@@ -12,7 +12,7 @@ use super::resource::Progress;
 
 /// The journal of one attempt, as far as it was read.
 #[derive(Debug, Clone, Default)]
-pub struct Journal {
+pub(super) struct Journal {
     reader: Reader,
     /// The agent's introduction. Not authenticated: a claim to be checked.
     pub hello: Option<Hello>,
@@ -38,7 +38,7 @@ pub struct Journal {
 
 /// An artifact that waits in the container.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Staged {
+pub(super) struct Staged {
     /// How its step ended, with the digests.
     pub result: StepResult,
     /// Why the pod could not upload it itself. Untrusted text.
@@ -47,7 +47,7 @@ pub struct Staged {
 
 /// The journal's last line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct End {
+pub(super) struct End {
     /// Whether the result object is in the store.
     pub result_stored: bool,
     /// The agent stopped since it was told to, or since its time was over.
@@ -56,7 +56,7 @@ pub struct End {
 
 impl Journal {
     /// Takes one line of the log. True if it said something new.
-    pub fn take(&mut self, line: &str, key: &[u8]) -> bool {
+    pub(super) fn take(&mut self, line: &str, key: &[u8]) -> bool {
         let Some((seq, event)) = self.reader.take(line, key) else {
             return false;
         };
@@ -117,14 +117,14 @@ impl Journal {
     }
 
     /// The result of a step, ended or staged.
-    pub fn result(&self, step: u16) -> Option<&StepResult> {
+    pub(super) fn result(&self, step: u16) -> Option<&StepResult> {
         self.ended
             .get(&step)
             .or_else(|| self.staged.get(&step).map(|s| &s.result))
     }
 
     /// Lines that were not ours: counted and shown, never acted on.
-    pub fn rejected(&self) -> u64 {
+    pub(super) fn rejected(&self) -> u64 {
         self.reader.rejected()
     }
 }

@@ -15,7 +15,7 @@ use super::{
 
 /// Our container as the pod shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ContainerView {
+pub(super) enum ContainerView {
     /// Not in the spec.
     Absent,
     /// In the spec; the kubelet has not said anything.
@@ -39,7 +39,7 @@ pub enum ContainerView {
 }
 
 /// Our container called `name`.
-pub fn view(pod: &Pod, name: &str) -> ContainerView {
+pub(super) fn view(pod: &Pod, name: &str) -> ContainerView {
     let in_spec = super::container::find(pod, name).is_some();
     let state = pod
         .status
@@ -67,7 +67,7 @@ pub fn view(pod: &Pod, name: &str) -> ContainerView {
 }
 
 /// Why the pinned target can't be looked at (any more); none where it can.
-pub fn target_fault(pod: &Pod, target: &PinnedTarget) -> Option<Explanation> {
+pub(super) fn target_fault(pod: &Pod, target: &PinnedTarget) -> Option<Explanation> {
     if pod.metadata.uid.as_deref() != Some(target.pod_uid.as_str()) {
         return Some(explain::refusal(Refusal::PodReplaced, &target.pod));
     }
@@ -95,7 +95,7 @@ pub fn target_fault(pod: &Pod, target: &PinnedTarget) -> Option<Explanation> {
 
 /// What to do about a container that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wait {
+pub(super) enum Wait {
     /// Nothing is wrong so far.
     Normal,
     /// It may pass; people are told this meanwhile.
@@ -105,7 +105,7 @@ pub enum Wait {
 }
 
 /// Reads a waiting container's reason. `overdue`: the launch limit has passed.
-pub fn judge_wait(reason: &str, message: &str, events: &[String], overdue: bool) -> Wait {
+pub(super) fn judge_wait(reason: &str, message: &str, events: &[String], overdue: bool) -> Wait {
     let said = if message.is_empty() {
         events.last().map_or("", String::as_str)
     } else {
@@ -136,7 +136,7 @@ pub fn judge_wait(reason: &str, message: &str, events: &[String], overdue: bool)
 }
 
 /// The messages of the events about our container, oldest first. Untrusted text.
-pub fn container_events(events: &[Event], name: &str) -> Vec<String> {
+pub(super) fn container_events(events: &[Event], name: &str) -> Vec<String> {
     let path = format!("spec.ephemeralContainers{{{name}}}");
     let mut ours: Vec<&Event> = events
         .iter()

@@ -4,14 +4,26 @@
 //! facts (the object, the pod, the agent's journal, the result object), asks [`plan`] what follows from them, and lets
 //! [`act`] do it. Start, retry and recovery after a crash are the same path: nothing that matters is held in memory alone.
 
+mod act;
 pub mod config;
 mod container;
+mod control;
+pub mod controller;
 mod explain;
 mod identity;
 mod journal;
 mod launch;
+mod log;
+mod manifest;
+mod plan;
+mod pods;
+mod pursuit;
+mod record;
+mod relay;
+mod report;
 pub mod resource;
 #[cfg(test)]
 mod samples;
+mod sweep;
 
-pub use config::{CapturesConfig, SecretKey};
+pub use config::{CapturesConfig, CapturesContext, SecretKey};

@@ -1,0 +1,229 @@
+//! Actions that keep what was captured: relay, completion, the result object, the manifest, the record of progress and end.
+
+use diagbot_wire::{
+    control,
+    result::{SignedResult, StepOutcome, StepResult},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use std::sync::Arc;
+
+use super::{ActError, Outcome, Scene, converse::names};
+use crate::{
+    artifacts::{self, Stored},
+    captures::{
+        container,
+        explain::{self, Refusal},
+        manifest,
+        plan::{Ending, Facts, Fault, Observed, PodFact, ResultFact},
+        relay::Relay,
+        resource::{ArtifactRecord, CaptureStatus, Proof, UploadRecord},
+    },
+};
+
+/// The result object's name beside the artifacts.
+pub(super) const RESULT_NAME: &str = "result.json";
+/// The manifest's name beside the artifacts.
+const MANIFEST_NAME: &str = "manifest.json";
+/// Longest result object: previews of 20 steps and the rest.
+const MAX_RESULT_BYTES: usize = 256 * 1024;
+
+/// Fetches a staged artifact, then completes its upload.
+pub(super) async fn relay(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome, ActError> {
+    let (result, upload) = at_hand(f, step)?;
+    let report = result.artifact.as_ref().ok_or_else(|| nothing(step))?;
+    let (key, id) = names(upload)?;
+    let _permit = scene.relays.acquire().await.map_err(|_| ActError::NotOurs)?;
+    let container = f.recorded(|s| s.container.clone()).unwrap_or_default();
+    Relay {
+        pods: scene.streaming_pods(),
+        pod: &f.spec().target.pod,
+        container: &container,
+        step,
+        report,
+        store: &scene.context.store,
+        key: &key,
+        upload: &id,
+        part_size_bytes: upload.part_size_bytes,
+    }
+    .run()
+    .await
+    .map_err(|error| ActError::of_relay(step, &error))?;
+    scene.record.check_term()?;
+    complete(scene, f, step).await
+}
+
+/// Completes a step's upload, has it proven, and records the artifact.
+pub(super) async fn complete(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome, ActError> {
+    let (result, upload) = at_hand(f, step)?;
+    let report = result.artifact.as_ref().ok_or_else(|| nothing(step))?;
+    let (key, id) = names(upload)?;
+    let stored = scene
+        .context
+        .store
+        .complete(&key, &id, report, upload.part_size_bytes)
+        .await
+        .map_err(|error| ActError::of_store(Fault::Artifact(step), &error))?;
+    record_artifact(scene, f, result, upload, &stored).await?;
+    Ok(Outcome::Recorded)
+}
+
+/// Records that a step's artifact is in the store.
+pub(in crate::captures) async fn record_artifact(
+    scene: &Scene,
+    f: &Facts,
+    result: &StepResult,
+    upload: &UploadRecord,
+    stored: &Stored,
+) -> Result<(), ActError> {
+    let report = result.artifact.as_ref().ok_or_else(|| nothing(result.step))?;
+    let spec = &f.spec().steps[usize::from(result.step)];
+    let artifact = ArtifactRecord {
+        diagnostic: spec.diagnostic.clone(),
+        name: format!("{}{}", spec.artifact, report.suffix),
+        media_type: spec.media_type.clone(),
+        key: upload.key.clone(),
+        version: stored.version.clone(),
+        size_bytes: report.digests.size_bytes,
+        sha256: report.digests.sha256.clone(),
+        proof: match stored.proof {
+            artifacts::Proof::StoreChecked => Proof::StoreChecked,
+            artifacts::Proof::ReadBack => Proof::ReadBack,
+        },
+        truncated: result.outcome != StepOutcome::Done,
+        sensitive: spec.sensitive,
+        preview: if spec.sensitive {
+            String::new()
+        } else {
+            report.preview.clone()
+        },
+    };
+    let verified = scene.now();
+    scene
+        .write(f, |status| {
+            if !status.artifacts.iter().any(|a| a.key == artifact.key) {
+                status.artifacts.push(artifact.clone());
+            }
+            for record in status.uploads.iter_mut().filter(|u| u.upload_id == upload.upload_id) {
+                record.closed = true;
+            }
+            trace(status, "toolStarted", millisecond(result.started_ms));
+            trace(status, "toolEnded", millisecond(result.ended_ms));
+            status.trace.insert("verified".to_owned(), MicroTime(verified));
+        })
+        .await?;
+    Ok(())
+}
+
+fn trace(status: &mut CaptureStatus, moment: &str, at: Option<Timestamp>) {
+    if let Some(at) = at {
+        status.trace.entry(moment.to_owned()).or_insert(MicroTime(at));
+    }
+}
+
+fn millisecond(ms: u64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok()
+}
+
+fn at_hand(f: &Facts, step: u16) -> Result<(&StepResult, &UploadRecord), ActError> {
+    let result = f.step_result(step).ok_or_else(|| nothing(step))?;
+    let upload = f.upload(step).ok_or_else(|| nothing(step))?;
+    Ok((result, upload))
+}
+
+fn nothing(step: u16) -> ActError {
+    ActError::Never(
+        Fault::Artifact(step),
+        explain::refusal(Refusal::Invalid, "a step has no artifact"),
+    )
+}
+
+/// Looks for the result object. One that the agent did not sign is none.
+pub(super) async fn read_result(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+    let attempt = f.attempt_number();
+    let uid = f.capture.metadata.uid.as_deref().unwrap_or_default();
+    let found = scene
+        .context
+        .store
+        .read_small(&scene.key(attempt, RESULT_NAME), MAX_RESULT_BYTES)
+        .await;
+    let bytes = match found {
+        Ok(bytes) => bytes,
+        Err(error) => match ActError::of_store(Fault::Ticket, &error) {
+            ActError::Never(..) => None,
+            later => return Err(later),
+        },
+    };
+    let key = control::journal_key(scene.secret(), uid, attempt);
+    let result = bytes
+        .and_then(|bytes| serde_json::from_slice::<SignedResult>(&bytes).ok())
+        .and_then(|signed| signed.open(&key));
+    Ok(Outcome::Result(result.map_or(ResultFact::Absent, |result| {
+        ResultFact::Found(Arc::new(result))
+    })))
+}
+
+/// Aborts what was opened and will not be completed.
+pub(in crate::captures) async fn abort_uploads(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+    for upload in f.recorded(|s| s.uploads.clone()).iter().filter(|u| !u.closed) {
+        let (key, id) = names(upload)?;
+        scene
+            .context
+            .store
+            .abort(&key, &id)
+            .await
+            .map_err(|error| ActError::of_store(Fault::Abort, &error))?;
+    }
+    scene
+        .write(f, |status| {
+            for upload in &mut status.uploads {
+                upload.closed = true;
+            }
+        })
+        .await?;
+    Ok(Outcome::Recorded)
+}
+
+/// Puts the manifest beside the artifacts; the same again replaces it.
+pub(super) async fn write_manifest(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+    let in_pod = match (&f.pod, f.recorded(|s| s.container.clone())) {
+        (PodFact::Seen(pod), Some(name)) => container::find(pod, &name),
+        _ => None,
+    };
+    let ours = in_pod.or(f.attempt.wanted.as_deref());
+    let bytes = manifest::render(&f.capture, ours, scene.now());
+    let key = scene.key(f.attempt_number(), MANIFEST_NAME);
+    scene
+        .context
+        .store
+        .put(&key, bytes.into(), manifest::MEDIA_TYPE)
+        .await
+        .map_err(|error| ActError::of_store(Fault::Manifest, &error))?;
+    Ok(Outcome::ManifestWritten)
+}
+
+/// Records how far it is.
+pub(super) async fn observe(scene: &Scene, f: &Facts, observed: &Observed) -> Result<Outcome, ActError> {
+    scene
+        .write(f, |status| {
+            status.phase = observed.phase;
+            status.waiting.clone_from(&observed.waiting);
+            status.progress.clone_from(&observed.progress);
+        })
+        .await?;
+    Ok(Outcome::Recorded)
+}
+
+/// Records the end.
+pub(super) async fn finish(scene: &Scene, f: &Facts, ending: &Ending) -> Result<Outcome, ActError> {
+    scene
+        .write(f, |status| {
+            status.phase = ending.phase;
+            status.reason.clone_from(&ending.reason);
+            status.notes.clone_from(&ending.notes);
+            status.waiting = None;
+            status.progress = None;
+        })
+        .await?;
+    Ok(Outcome::Recorded)
+}

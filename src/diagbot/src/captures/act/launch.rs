@@ -1,0 +1,158 @@
+//! Actions up to the running container.
+
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::Event;
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use diagbot_wire::{control::CancelReason, upload::part_size_bytes};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+use super::{ActError, CALL, Outcome, Scene, converse};
+use crate::{
+    captures::{
+        container::container_name,
+        explain::{self, Refusal},
+        launch::container_events,
+        plan::{Facts, Fault},
+        resource::{AgentIdentity, CapturePhase, StepMethod, StepSpec, UploadRecord},
+    },
+    cluster::deadline,
+};
+
+/// Events of one pod that are looked at.
+const MOST_EVENTS: u32 = 200;
+
+/// Records the attempt; the former one's agent, which has no ticket, is told to end.
+pub(super) async fn attempt(
+    scene: &Scene,
+    f: &Facts,
+    number: u32,
+    identity: AgentIdentity,
+) -> Result<Outcome, ActError> {
+    let by_agent = f.spec().steps.iter().any(|s| s.method == StepMethod::Ephemeral);
+    let name = f.capture.metadata.name.clone().unwrap_or_default();
+    let container = by_agent.then(|| container_name(&name, number));
+    let now = scene.now();
+    if f.attempt.journal.hello.is_some() {
+        // It ends by itself after its wait; being told only saves it that.
+        converse::send_cancel(scene, f, CancelReason::Unknown).await.ok();
+    }
+    scene
+        .write(f, |status| {
+            if status.attempt >= number {
+                return;
+            }
+            status.attempt = number;
+            status.container.clone_from(&container);
+            status.identity = by_agent.then_some(identity);
+            status.ticket_sent_at = None;
+            status.control_seq = 0;
+            status.phase = CapturePhase::Launching;
+            status.waiting = None;
+            status.trace.insert("launched".to_owned(), MicroTime(now));
+        })
+        .await?;
+    Ok(Outcome::NewAttempt)
+}
+
+/// Opens an upload for each step that has none, and records them. What a crash leaves unrecorded is found by the sweep.
+pub(super) async fn open_uploads(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+    let missing = f.steps().filter(|step| f.upload(*step).is_none());
+    let opened = try_join_all(missing.map(|step| open_upload(scene, f, step))).await?;
+    record_uploads(scene, f, &opened).await?;
+    Ok(Outcome::Recorded)
+}
+
+pub(in crate::captures) async fn record_uploads(
+    scene: &Scene,
+    f: &Facts,
+    opened: &[UploadRecord],
+) -> Result<(), ActError> {
+    scene
+        .write(f, |status| {
+            for upload in opened {
+                if !status.uploads.iter().any(|u| u.upload_id == upload.upload_id) {
+                    status.uploads.push(upload.clone());
+                }
+            }
+        })
+        .await?;
+    Ok(())
+}
+
+pub(in crate::captures) async fn open_upload(scene: &Scene, f: &Facts, step: u16) -> Result<UploadRecord, ActError> {
+    let spec = &f.spec().steps[usize::from(step)];
+    let attempt = f.attempt_number();
+    let key = scene.key(attempt, &object_name(&f.spec().steps, step));
+    let tags = [
+        ("diagbot-run".to_owned(), f.spec().run.clone()),
+        ("diagbot-sensitive".to_owned(), spec.sensitive.to_string()),
+    ];
+    let upload = scene
+        .context
+        .store
+        .open_upload(&key, &spec.media_type, &tags)
+        .await
+        .map_err(|error| ActError::of_store(Fault::Uploads, &error))?;
+    Ok(UploadRecord {
+        step,
+        attempt,
+        key: key.as_str().to_owned(),
+        upload_id: upload.as_str().to_owned(),
+        part_size_bytes: part_size_bytes(spec.limit_bytes),
+        closed: false,
+    })
+}
+
+/// The step's file name; numbered where two steps make files of one name.
+fn object_name(steps: &[StepSpec], step: u16) -> String {
+    let name = &steps[usize::from(step)].artifact;
+    if steps.iter().filter(|s| s.artifact == *name).count() > 1 {
+        format!("{}-{name}", step + 1)
+    } else {
+        name.clone()
+    }
+}
+
+/// Adds the container. The same name with the same spec again changes nothing, so that an unknown outcome is repeated.
+pub(super) async fn add_container(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+    let Some(container) = &f.attempt.wanted else {
+        return Err(ActError::Never(Fault::Record, explain::refusal(Refusal::Invalid, "")));
+    };
+    let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [container.as_ref()]}}));
+    let pods = scene.pods();
+    let params = PatchParams::default();
+    let pod = &f.spec().target.pod;
+    let call = pods.patch_ephemeral_containers(pod, &params, &patch);
+    match deadline(CALL, call).await {
+        Ok(pod) => Ok(Outcome::Added(Box::new(pod))),
+        Err(error) => match error.status() {
+            Some(status) if !error.is_transient() && !error.is_conflict() => {
+                Ok(Outcome::Refused(explain::launch_refusal(status)))
+            }
+            _ => Err(ActError::Later {
+                what: "the API server did not take the container yet".to_owned(),
+                after: None,
+            }),
+        },
+    }
+}
+
+/// Reads the events about the container; where they may not be read, there are none.
+pub(super) async fn read_events(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+    let target = &f.spec().target;
+    let events: Api<Event> = Api::namespaced(scene.cluster.client.clone(), &target.namespace);
+    let params = ListParams::default()
+        .fields(&format!("involvedObject.uid={}", target.pod_uid))
+        .limit(MOST_EVENTS);
+    let name = f.recorded(|s| s.container.clone()).unwrap_or_default();
+    match deadline(CALL, events.list(&params)).await {
+        Ok(list) => Ok(Outcome::Events(container_events(&list.items, &name))),
+        Err(error) if error.is_transient() => Err(ActError::of_call(Fault::Record, Refusal::Cluster, &error)),
+        Err(_) => Ok(Outcome::Events(Vec::new())),
+    }
+}

@@ -1,0 +1,79 @@
+//! How far a capture is, and when that is worth a write: at most one a second, changes of phase a little sooner, and never
+//! in the way of the writes that matter.
+
+use jiff::SignedDuration;
+
+use super::{Action, Facts, Observed, Plan, Wait, stopping, waiting};
+use crate::captures::{
+    launch::ContainerView,
+    resource::{CapturePhase, StepMethod},
+};
+
+/// Between a write and one that only tells of another phase or another reason to wait.
+const PHASE_EVERY: SignedDuration = SignedDuration::from_millis(300);
+/// Between a write and one that only tells of more bytes.
+const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(1);
+
+/// Adds the record of how far it is, if it is due.
+pub(super) fn add(f: &Facts, next: &mut Plan) {
+    let busy = |action: &Action| {
+        matches!(
+            action,
+            Action::Attempt { .. } | Action::Finish(_) | Action::Complete { .. } | Action::WriteManifest
+        )
+    };
+    if f.attempt_number() == 0 || next.actions.iter().any(busy) {
+        return;
+    }
+    let observed = observed(f);
+    let (phase, waiting, progress) = f.recorded(|s| (s.phase, s.waiting.clone(), s.progress.clone()));
+    let every = if (phase, &waiting) != (observed.phase, &observed.waiting) {
+        PHASE_EVERY
+    } else if progress != observed.progress {
+        PROGRESS_EVERY
+    } else {
+        return;
+    };
+    match f.written_at {
+        Some(written) if f.now < written + every => next.wake(written + every),
+        _ => next.actions.push(Action::Observe(observed)),
+    }
+}
+
+fn observed(f: &Facts) -> Observed {
+    let why = match waiting(f) {
+        Wait::Slow(why) => Some(crate::captures::explain::clean(&why)),
+        Wait::Normal | Wait::Never(_) => None,
+    };
+    Observed {
+        phase: phase(f),
+        waiting: f.trouble.clone().or(why),
+        progress: f.attempt.journal.progress.clone(),
+    }
+}
+
+fn phase(f: &Facts) -> CapturePhase {
+    let journal = &f.attempt.journal;
+    let by_bot = f.spec().steps.iter().all(|s| s.method == StepMethod::Api);
+    let all_read = journal
+        .progress
+        .as_ref()
+        .is_some_and(|p| p.total_bytes.is_some_and(|total| p.captured_bytes >= total));
+    if stopping(f) {
+        CapturePhase::Cancelling
+    } else if by_bot {
+        CapturePhase::Running
+    } else if journal.end.is_some() {
+        CapturePhase::Verifying
+    } else if !journal.staged.is_empty() || all_read {
+        CapturePhase::Uploading
+    } else if journal.started {
+        CapturePhase::Running
+    } else if journal.hello.is_some() {
+        CapturePhase::Meeting
+    } else if f.view() == ContainerView::Absent && f.attempt_number() == 0 {
+        CapturePhase::Pending
+    } else {
+        CapturePhase::Launching
+    }
+}

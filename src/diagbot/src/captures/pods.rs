@@ -1,0 +1,38 @@
+//! Watches one pod: the last state counts, not the way there.
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    runtime::{WatchStreamExt as _, watcher},
+};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+use super::plan::PodFact;
+
+/// Tells the pod's state until nobody listens. `pods` must be of a client without a read timeout.
+pub(super) async fn watch(pods: Api<Pod>, name: String, tell: watch::Sender<PodFact>) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut events = std::pin::pin!(watcher(pods, config).default_backoff());
+    let mut listed = PodFact::Gone;
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Init) => listed = PodFact::Gone,
+            Ok(watcher::Event::InitApply(pod)) => listed = PodFact::Seen(Arc::new(pod)),
+            Ok(watcher::Event::InitDone) => {
+                tell.send_replace(std::mem::take(&mut listed));
+            }
+            Ok(watcher::Event::Apply(pod)) => {
+                tell.send_replace(PodFact::Seen(Arc::new(pod)));
+            }
+            Ok(watcher::Event::Delete(_)) => {
+                tell.send_replace(PodFact::Gone);
+            }
+            Err(error) => tracing::info!(error = %error, "the watch of the target's pod broke and is taken up again"),
+        }
+        if tell.is_closed() {
+            return;
+        }
+    }
+}

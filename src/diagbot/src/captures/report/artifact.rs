@@ -1,0 +1,134 @@
+//! An artifact that the bot writes itself: hashed, cut into parts and uploaded while it grows. Holds one part.
+
+use bytes::Bytes;
+use diagbot_wire::{
+    digest::{Hasher, MultipartEtag, PartMd5},
+    result::{ArtifactReport, Via},
+};
+use std::time::Duration;
+
+use crate::{
+    artifacts::{ArtifactKey, Store, StoreError, UploadId},
+    retry::{self, Backoff},
+};
+
+/// Attempts at one part.
+const ATTEMPTS: u32 = 5;
+/// First bytes that are kept for a preview.
+const PREVIEW_BYTES: usize = 1_500;
+/// The limit leaves room for the line that says so.
+const CUT: &str = "\n\n[cut here: the report reached its limit]\n";
+
+/// An artifact that grows.
+pub(super) struct Artifact<'a> {
+    store: &'a Store,
+    key: &'a ArtifactKey,
+    upload: &'a UploadId,
+    part_size: usize,
+    room_bytes: u64,
+    part: Vec<u8>,
+    parts: u32,
+    hasher: Hasher,
+    etag: MultipartEtag,
+    preview: Vec<u8>,
+    cut: bool,
+}
+
+/// A finished artifact.
+pub(super) struct Finished {
+    /// Its report; the upload is not completed.
+    pub artifact: ArtifactReport,
+    /// It reached its limit.
+    pub cut: bool,
+}
+
+impl<'a> Artifact<'a> {
+    pub(super) fn new(
+        store: &'a Store,
+        key: &'a ArtifactKey,
+        upload: &'a UploadId,
+        part_size_bytes: u64,
+        limit_bytes: u64,
+    ) -> Self {
+        Self {
+            store,
+            key,
+            upload,
+            part_size: part_size_bytes as usize,
+            room_bytes: limit_bytes.saturating_sub(CUT.len() as u64),
+            part: Vec::new(),
+            parts: 0,
+            hasher: Hasher::default(),
+            etag: MultipartEtag::default(),
+            preview: Vec::new(),
+            cut: false,
+        }
+    }
+
+    /// Appends bytes; what is beyond the limit is dropped, once with a line that says so.
+    pub(super) async fn push(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if self.cut {
+            return Ok(());
+        }
+        let fits = (bytes.len() as u64).min(self.room_bytes) as usize;
+        self.room_bytes -= fits as u64;
+        self.append(&bytes[..fits]).await?;
+        if fits < bytes.len() {
+            self.cut = true;
+            self.append(CUT.as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether more would be dropped.
+    pub(super) fn is_full(&self) -> bool {
+        self.cut
+    }
+
+    async fn append(&mut self, mut bytes: &[u8]) -> Result<(), StoreError> {
+        let shown = PREVIEW_BYTES.saturating_sub(self.preview.len()).min(bytes.len());
+        self.preview.extend_from_slice(&bytes[..shown]);
+        while !bytes.is_empty() {
+            let taken = (self.part_size - self.part.len()).min(bytes.len());
+            self.part.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if self.part.len() == self.part_size {
+                self.send().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self) -> Result<(), StoreError> {
+        let bytes = Bytes::from(std::mem::take(&mut self.part));
+        self.hasher.update(&bytes);
+        self.etag.push(PartMd5::of(&bytes));
+        self.parts += 1;
+        let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        retry::retry(ATTEMPTS, backoff, || {
+            self.store.upload_part(self.key, self.upload, self.parts, bytes.clone())
+        })
+        .await
+    }
+
+    /// Uploads the rest.
+    pub(super) async fn finish(mut self) -> Result<Finished, StoreError> {
+        if !self.part.is_empty() || self.parts == 0 {
+            self.send().await?;
+        }
+        let text = String::from_utf8_lossy(&self.preview).into_owned();
+        let whole_lines = text.rfind('\n').map_or(text.as_str(), |end| &text[..end]);
+        Ok(Finished {
+            artifact: ArtifactReport {
+                digests: self.hasher.finish(),
+                parts: self.parts,
+                etag: self.etag.finish(),
+                via: Via::Direct,
+                suffix: String::new(),
+                preview: whole_lines.to_owned(),
+                note: String::new(),
+            },
+            cut: self.cut,
+        })
+    }
+}
