@@ -71,3 +71,13 @@ impl<A: Analyzer> Lines<A> {
         self.pending.clear();
     }
 }
+
+impl<T: Analyzer + ?Sized> Analyzer for Box<T> {
+    fn line(&mut self, line: &str) {
+        (**self).line(line);
+    }
+
+    fn findings(&self) -> Vec<String> {
+        (**self).findings()
+    }
+}

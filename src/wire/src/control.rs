@@ -77,6 +77,9 @@ pub struct Ticket {
     pub store_ca_pem: Option<String>,
     /// HTTP proxy on the way to the store, `http://host:port`.
     pub proxy: Option<String>,
+    /// Most bytes that the pod may write (its ephemeral-storage limit), where its owner set one.
+    #[serde(default)]
+    pub room_bytes: Option<u64>,
 }
 
 impl std::fmt::Debug for Ticket {

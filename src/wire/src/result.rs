@@ -105,6 +105,9 @@ pub struct ArtifactReport {
     /// First bytes of a text artifact, at most 1,500, cut at a line; for previews of non-sensitive text. Else empty.
     #[serde(default)]
     pub preview: String,
+    /// What an analyzer found in a text artifact, most important first; at most five lines of 200 characters.
+    #[serde(default)]
+    pub findings: Vec<String>,
     /// A fallback that was taken, in words a person can use; else empty.
     #[serde(default)]
     pub note: String,

@@ -1,0 +1,205 @@
+//! Paths in the target's file system, opened so that the target can't lead us elsewhere.
+//!
+//! The target owns that file system and runs with our uid: a symbolic link or a swapped folder must not make us read or
+//! remove anything outside it. So a root is held open, every path is resolved beneath it by the kernel (`openat2`), the last
+//! component may be no link, and a file is only taken if it is regular, has one name and the expected owner.
+
+use std::{
+    fs::File,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2},
+    io::Errno,
+};
+
+/// A held folder of the target: its root, or a folder below.
+#[derive(Debug)]
+pub(crate) struct Beneath(OwnedFd);
+
+/// Why a path in the target was not opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BeneathError {
+    /// The kernel refused.
+    #[error("open {path} in the target: {errno}")]
+    Open {
+        /// Path below the target's root.
+        path: String,
+        /// Its answer.
+        errno: Errno,
+    },
+    /// Not the kind of file that we would have made.
+    #[error("{path} in the target is {found}")]
+    Unexpected {
+        /// Path below the target's root.
+        path: String,
+        /// What is wrong with it.
+        found: &'static str,
+    },
+}
+
+impl BeneathError {
+    /// The kernel's answer, where there was one.
+    pub(crate) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Open { errno, .. } => Some(*errno),
+            Self::Unexpected { .. } => None,
+        }
+    }
+}
+
+impl Beneath {
+    /// Holds the root of the process whose `/proc` folder is `folder`.
+    pub(crate) fn root_of(folder: &Path) -> Result<Self, BeneathError> {
+        let path = folder.join("root");
+        // The one magic link that we follow: the kernel's own, to the root of the pinned process.
+        open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map(Self)
+            .map_err(|errno| BeneathError::Open {
+                path: "/".to_owned(),
+                errno,
+            })
+    }
+
+    /// Holds a folder below; links within the target's own root are followed.
+    pub(crate) fn folder(&self, path: &str) -> Result<Self, BeneathError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.open(
+            path,
+            flags,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )
+        .map(Self)
+    }
+
+    /// Makes a new, empty file in this folder, mode 0600.
+    pub(crate) fn make(&self, name: &str) -> Result<OwnedFd, BeneathError> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.open(name, flags, Mode::RUSR | Mode::WUSR, LEAF)
+    }
+
+    /// Opens a regular file in this folder for reading, if it has one name and belongs to `owner`.
+    pub(crate) fn read(&self, name: &str, owner: u32) -> Result<File, BeneathError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = self.open(name, flags, Mode::empty(), LEAF)?;
+        let unexpected = |found| BeneathError::Unexpected {
+            path: name.to_owned(),
+            found,
+        };
+        let stat = fstat(&file).map_err(|errno| BeneathError::Open {
+            path: name.to_owned(),
+            errno,
+        })?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(unexpected("not a regular file"));
+        }
+        if stat.st_nlink != 1 {
+            return Err(unexpected("a file with several names"));
+        }
+        if stat.st_uid != owner {
+            return Err(unexpected("owned by somebody else"));
+        }
+        Ok(File::from(file))
+    }
+
+    /// Opens the socket `name` in this folder as a path only, if it is one and belongs to `owner`.
+    pub(crate) fn socket(&self, name: &str, owner: u32) -> Result<OwnedFd, BeneathError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = self.open(name, flags, Mode::empty(), LEAF)?;
+        let unexpected = |found| BeneathError::Unexpected {
+            path: name.to_owned(),
+            found,
+        };
+        let stat = fstat(&file).map_err(|errno| BeneathError::Open {
+            path: name.to_owned(),
+            errno,
+        })?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
+            return Err(unexpected("not a socket"));
+        }
+        if stat.st_uid != owner {
+            return Err(unexpected("owned by somebody else"));
+        }
+        Ok(file)
+    }
+
+    /// Another handle of this folder.
+    pub(crate) fn handle(&self) -> Result<OwnedFd, BeneathError> {
+        self.0.try_clone().map_err(|error| BeneathError::Open {
+            path: ".".to_owned(),
+            errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
+        })
+    }
+
+    fn open(&self, path: &str, flags: OFlags, mode: Mode, resolve: ResolveFlags) -> Result<OwnedFd, BeneathError> {
+        let relative = path.trim_start_matches('/');
+        openat2(self.0.as_fd(), relative, flags, mode, resolve).map_err(|errno| BeneathError::Open {
+            path: path.to_owned(),
+            errno,
+        })
+    }
+}
+
+/// For a name in a held folder: nothing but that folder, no link of any kind.
+const LEAF: ResolveFlags = ResolveFlags::BENEATH
+    .union(ResolveFlags::NO_MAGICLINKS)
+    .union(ResolveFlags::NO_SYMLINKS);
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A folder that looks like `/proc/<pid>`: its `root` leads to a file system of its own.
+    fn target() -> (tempfile::TempDir, Beneath, u32) {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::create_dir_all(folder.path().join("files/tmp")).expect("folders");
+        symlink(folder.path().join("files"), folder.path().join("root")).expect("a link");
+        let root = Beneath::root_of(folder.path()).expect("a root");
+        (folder, root, rustix::process::geteuid().as_raw())
+    }
+
+    #[test]
+    fn a_link_or_a_second_name_or_a_foreign_owner_is_not_read() {
+        let (folder, root, uid) = target();
+        let tmp = folder.path().join("files/tmp");
+        std::fs::write(tmp.join("good"), "x").expect("write");
+        symlink("/etc/passwd", tmp.join("link")).expect("link");
+        std::fs::write(tmp.join("twice"), "x").expect("write");
+        std::fs::hard_link(tmp.join("twice"), tmp.join("again")).expect("second name");
+        let held = root.folder("/tmp").expect("the folder");
+        assert!(held.read("good", uid).is_ok());
+        for name in ["link", "twice", "../tmp/good", "missing", "."] {
+            assert!(held.read(name, uid).is_err(), "{name}");
+        }
+        assert!(held.read("good", uid + 1).is_err(), "foreign owner");
+    }
+
+    #[test]
+    fn an_absolute_link_stays_within_the_targets_own_root() {
+        let (folder, root, uid) = target();
+        std::fs::create_dir(folder.path().join("files/real")).expect("folder");
+        std::fs::write(folder.path().join("files/real/file"), "inside").expect("write");
+        symlink("/real", folder.path().join("files/link")).expect("link");
+        assert!(root.folder("/link").expect("inside").read("file", uid).is_ok());
+        assert!(root.folder("/../../etc").is_err());
+    }
+
+    #[test]
+    fn a_file_is_made_once() {
+        let (_folder, root, _) = target();
+        let held = root.folder("/tmp").expect("the folder");
+        assert!(held.make("new").is_ok());
+        assert!(matches!(
+            held.make("new"),
+            Err(BeneathError::Open {
+                errno: Errno::EXIST,
+                ..
+            })
+        ));
+    }
+}

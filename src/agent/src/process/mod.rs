@@ -1,0 +1,7 @@
+//! Processes: what `/proc` says of them, which one a step looks at, and how one is pinned.
+
+mod proc_fs;
+mod select;
+
+pub(crate) use proc_fs::{ProcFs, Process, read_text};
+pub(crate) use select::choose;

@@ -1,0 +1,153 @@
+//! Which process a step looks at. Pure: decides over a list of processes.
+
+use diagbot_wire::args::ProcessSelector;
+
+use super::{ProcFs, Process};
+
+/// Programs that only start others.
+const WRAPPERS: [&str; 14] = [
+    "ash",
+    "bash",
+    "busybox",
+    "catatonit",
+    "dash",
+    "docker-init",
+    "dumb-init",
+    "env",
+    "gosu",
+    "ksh",
+    "sh",
+    "su-exec",
+    "tini",
+    "zsh",
+];
+
+/// The process for a selector; none where nothing fits. `own_pid` is never chosen, nor is any other agent.
+pub(crate) fn choose(
+    processes: &[Process],
+    selector: ProcessSelector,
+    own_pid: i32,
+    proc_fs: &ProcFs,
+) -> Option<Process> {
+    let mut candidates: Vec<&Process> = processes
+        .iter()
+        .filter(|p| p.pid != own_pid && !p.cmdline.is_empty() && !is_agent(p) && !is_pause(p))
+        .collect();
+    candidates.sort_by_key(|p| (p.start_time, p.pid));
+    match selector {
+        ProcessSelector::None => None,
+        ProcessSelector::Jvm => candidates.into_iter().find(|p| is_jvm(p, proc_fs)).cloned(),
+        ProcessSelector::Main => main_process(&candidates).cloned(),
+    }
+}
+
+/// The oldest process, or what a wrapper has started in the end.
+fn main_process<'a>(by_age: &[&'a Process]) -> Option<&'a Process> {
+    let mut chosen = *by_age.first()?;
+    // Each step goes to a younger process, so the walk ends.
+    while is_wrapper(chosen) {
+        match by_age
+            .iter()
+            .find(|p| p.ppid == chosen.pid && (p.start_time, p.pid) > (chosen.start_time, chosen.pid))
+        {
+            Some(child) => chosen = child,
+            None => break,
+        }
+    }
+    Some(chosen)
+}
+
+fn program(process: &Process) -> &str {
+    let argv0 = process.cmdline.first().map_or("", String::as_str);
+    process
+        .exe
+        .as_deref()
+        .unwrap_or_else(|| argv0.rsplit('/').next().unwrap_or(argv0))
+}
+
+fn is_wrapper(process: &Process) -> bool {
+    WRAPPERS.contains(&program(process).trim_start_matches('-'))
+}
+
+/// The pod's sandbox process, which is PID 1 where the pod shares its PID namespace.
+fn is_pause(process: &Process) -> bool {
+    program(process) == "pause" || (process.pid == 1 && process.cmdline.iter().any(|word| word == "2147483647"))
+}
+
+/// An agent of another capture, also one that has not ended yet.
+fn is_agent(process: &Process) -> bool {
+    let has = |prefix: &str| process.cmdline.iter().any(|word| word.starts_with(prefix));
+    (has("--capture=") && has("--nonce=")) || process.comm == "diagbot-agent"
+}
+
+fn is_jvm(process: &Process, proc_fs: &ProcFs) -> bool {
+    // The program's name tells for most; a JVM inside another launcher is told by its library, where we may look.
+    program(process) == "java"
+        || proc_fs
+            .text(process.pid, "maps")
+            .is_some_and(|maps| maps.lines().any(|line| line.ends_with("/libjvm.so")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(pid: i32, ppid: i32, cmdline: &[&str]) -> Process {
+        Process {
+            pid,
+            ppid,
+            own_pid: pid,
+            start_time: 100 + u64::try_from(pid).expect("a PID"),
+            uid: 1000,
+            gid: 1000,
+            comm: cmdline[0].rsplit('/').next().unwrap_or_default().to_owned(),
+            cmdline: cmdline.iter().map(|w| (*w).to_owned()).collect(),
+            exe: None,
+            caught_signals: 0,
+            container_id: String::new(),
+        }
+    }
+
+    fn chosen(processes: &[Process], selector: ProcessSelector) -> Option<i32> {
+        choose(
+            processes,
+            selector,
+            99,
+            &ProcFs::at(std::path::Path::new("/nonexistent")),
+        )
+        .map(|p| p.pid)
+    }
+
+    #[test]
+    fn a_shell_in_front_is_passed_over() {
+        let processes = [
+            process(1, 0, &["/bin/sh", "-c", "java -jar x"]),
+            process(7, 1, &["java", "-jar", "x"]),
+        ];
+        assert_eq!(chosen(&processes, ProcessSelector::Main), Some(7));
+        assert_eq!(chosen(&processes, ProcessSelector::Jvm), Some(7));
+        assert_eq!(chosen(&processes[..1], ProcessSelector::Main), Some(1));
+        assert_eq!(chosen(&processes[..1], ProcessSelector::Jvm), None);
+    }
+
+    #[test]
+    fn neither_pause_nor_any_agent_is_the_target() {
+        let processes = [
+            process(1, 0, &["/pause"]),
+            process(5, 0, &["/diagbot-agent", "run", "--capture=d-x-0-1", "--nonce=00"]),
+            process(9, 0, &["/ledger"]),
+            process(99, 0, &["/diagbot-agent", "run"]),
+        ];
+        assert_eq!(chosen(&processes, ProcessSelector::Main), Some(9));
+        assert_eq!(chosen(&processes[..2], ProcessSelector::Main), None);
+        assert_eq!(chosen(&processes, ProcessSelector::None), None);
+    }
+
+    #[test]
+    fn a_process_that_only_calls_itself_java_by_comm_is_no_jvm() {
+        let mut liar = process(3, 0, &["/ledger"]);
+        liar.comm = "java".to_owned();
+        liar.exe = Some("ledger".to_owned());
+        assert_eq!(chosen(&[liar], ProcessSelector::Jvm), None);
+    }
+}

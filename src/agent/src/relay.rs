@@ -1,0 +1,232 @@
+//! Staged artifacts, fetched through exec: where the pod can't reach the store, the bot runs `cat` in our own container.
+//!
+//! The running agent serves its files over a socket in a folder of its own; `cat` connects to it. So only files that the
+//! running agent lists are served, nothing of them has a name, and the folder of the running, non-dumpable agent can't be
+//! entered by neighbours of the same uid.
+
+use std::{
+    cell::RefCell,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, FileExt as _},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    rc::Rc,
+    sync::Arc,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{UnixListener, UnixStream},
+};
+
+/// Folders in which a socket can be made, in order; `cat` looks in the same.
+const PLACES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+/// Name of our folder: one agent a container, so one name serves. In a shared file system the uid keeps folders apart.
+const FOLDER: &str = ".diagbot-agent";
+/// Bytes copied at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Fetches at once; the bot makes one.
+const CLIENTS: usize = 4;
+
+/// What is staged.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Staged(Rc<RefCell<Vec<StagedFile>>>);
+
+/// A captured file that waits to be fetched.
+#[derive(Debug, Clone)]
+struct StagedFile {
+    step: u16,
+    file: Arc<File>,
+    size_bytes: u64,
+}
+
+impl Staged {
+    /// Lists a file.
+    pub(crate) fn add(&self, step: u16, file: Arc<File>, size_bytes: u64) {
+        self.0.borrow_mut().push(StagedFile { step, file, size_bytes });
+    }
+
+    /// Takes a file off the list; its bytes go with the last descriptor.
+    pub(crate) fn remove(&self, step: u16) {
+        self.0.borrow_mut().retain(|staged| staged.step != step);
+    }
+
+    fn find(&self, step: u16) -> Option<StagedFile> {
+        self.0.borrow().iter().find(|staged| staged.step == step).cloned()
+    }
+}
+
+/// The socket's folder; removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Door {
+    listener: UnixListener,
+    folder: PathBuf,
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        // Ours alone; a crash leaves an empty folder in a container that ends with us.
+        let _removed = fs::remove_file(self.folder.join("door"));
+        let _removed = fs::remove_dir(&self.folder);
+    }
+}
+
+fn folder_in(place: &str) -> PathBuf {
+    Path::new(place).join(format!("{FOLDER}-{}", std::process::id()))
+}
+
+/// Opens the door.
+pub(crate) fn open() -> io::Result<Door> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for place in PLACES {
+        let folder = folder_in(place);
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => {
+                let listener = UnixListener::bind(folder.join("door"))?;
+                return Ok(Door { listener, folder });
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// Serves what is staged, for ever; runs beside the session.
+pub(crate) async fn serve(door: &Door, staged: &Staged) {
+    let mut clients = Vec::new();
+    loop {
+        if clients.len() < CLIENTS
+            && let Ok((stream, _)) = tokio::select! {
+                accepted = door.listener.accept() => accepted,
+                () = any_ended(&mut clients), if !clients.is_empty() => continue,
+            }
+        {
+            clients.push(Box::pin(answer(stream, staged.clone())));
+        } else {
+            any_ended(&mut clients).await;
+        }
+    }
+}
+
+/// Drives the clients until one has ended, and forgets that one.
+async fn any_ended<F: Future<Output = io::Result<()>> + Unpin>(clients: &mut Vec<F>) {
+    std::future::poll_fn(|context| {
+        let ended = clients
+            .iter_mut()
+            .position(|client| std::pin::Pin::new(client).poll(context).is_ready());
+        match ended {
+            Some(index) => {
+                drop(clients.swap_remove(index));
+                std::task::Poll::Ready(())
+            }
+            None => std::task::Poll::Pending,
+        }
+    })
+    .await;
+}
+
+async fn answer(mut stream: UnixStream, staged: Staged) -> io::Result<()> {
+    let step = stream.read_u16().await?;
+    let mut offset = stream.read_u64().await?;
+    let Some(StagedFile { file, size_bytes, .. }) = staged.find(step) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    stream.write_u64(size_bytes).await?;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while offset < size_bytes {
+        let wanted = usize::try_from(size_bytes - offset)
+            .unwrap_or(usize::MAX)
+            .min(CHUNK_BYTES);
+        file.read_exact_at(&mut chunk[..wanted], offset)?;
+        stream.write_all(&chunk[..wanted]).await?;
+        offset += wanted as u64;
+    }
+    stream.shutdown().await
+}
+
+/// `cat --step=N --from=M`: writes the staged bytes from an offset on to standard output. Fails when they came short.
+pub(crate) async fn cat(args: &[String]) -> ExitCode {
+    let number = |index: usize, prefix: &str| args.get(index)?.strip_prefix(prefix)?.parse::<u64>().ok();
+    let (Some(step), Some(from)) = (number(0, "--step="), number(1, "--from=")) else {
+        return crate::complain("usage: cat --step=N --from=M");
+    };
+    let Ok(step) = u16::try_from(step) else {
+        return crate::complain("there is no such step");
+    };
+    match fetch(step, from).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => crate::complain(&format!("fetch step {step} from {from}: {error}")),
+    }
+}
+
+async fn fetch(step: u16, from: u64) -> io::Result<()> {
+    let mut stream = connect().await?;
+    stream.write_u16(step).await?;
+    stream.write_u64(from).await?;
+    let size_bytes = stream.read_u64().await?;
+    // Blocking writes: this process does nothing else.
+    let mut stdout = io::stdout().lock();
+    let mut at = from;
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        match stream.read(&mut chunk).await? {
+            0 if at < size_bytes => return Err(io::ErrorKind::UnexpectedEof.into()),
+            0 => return io::Write::flush(&mut stdout),
+            read => {
+                io::Write::write_all(&mut stdout, &chunk[..read])?;
+                at += read as u64;
+            }
+        }
+    }
+}
+
+/// The door of the running agent: of our own uid, and alive.
+async fn connect() -> io::Result<UnixStream> {
+    for place in PLACES {
+        let Ok(entries) = fs::read_dir(place) else { continue };
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(FOLDER)
+                && let Ok(stream) = UnixStream::connect(entry.path().join("door")).await
+                && stream.peer_cred()?.uid() == rustix::process::geteuid().as_raw()
+            {
+                return Ok(stream);
+            }
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_listed_files_are_served_and_from_the_offset_on() {
+        let staged = Staged::default();
+        let mut file = crate::spool::nameless_file().expect("a file");
+        file.write_all(b"0123456789").expect("write");
+        staged.add(3, Arc::new(file), 10);
+        let door = open().expect("a door");
+        let client = async {
+            let mut bytes = Vec::new();
+            let mut stream = UnixStream::connect(door.folder.join("door")).await.expect("connect");
+            stream.write_u16(3).await.expect("write");
+            stream.write_u64(4).await.expect("write");
+            assert_eq!(stream.read_u64().await.expect("size"), 10);
+            stream.read_to_end(&mut bytes).await.expect("read");
+            assert_eq!(bytes, b"456789");
+
+            let mut stream = UnixStream::connect(door.folder.join("door")).await.expect("connect");
+            stream.write_u16(4).await.expect("write");
+            stream.write_u64(0).await.expect("write");
+            assert!(stream.read_u64().await.is_err(), "an unlisted step is not served");
+        };
+        tokio::select! {
+            () = serve(&door, &staged) => panic!("it serves for ever"),
+            () = client => {}
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The life of the agent: hello, ticket, steps, result, end. One path, whatever happens: whoever reads the journal always
+//! finds an end line, unless the container itself was killed.
+
+mod delivery;
+
+use std::{
+    process::ExitCode,
+    rc::Rc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use diagbot_wire::{
+    VERSION,
+    args::{AgentArgs, StepArgs},
+    control::{CancelReason, PinnedProcess, Ticket},
+    digest::sha256_hex,
+    journal::{ChosenProcess, Event, Hello},
+    result::{CaptureResult, Failure, SignedResult, StepOutcome, StepResult},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    cleanup::Cleanup,
+    inbox::{self, Contents, Inbox},
+    journal::Journal,
+    process::{ProcFs, Process, choose},
+    relay::{self, Staged},
+    step::{self, Context, StepError},
+};
+use delivery::Delivery;
+
+/// What the parts of a session share.
+pub(crate) struct Session<'a> {
+    args: &'a AgentArgs,
+    proc_fs: ProcFs,
+    /// The process of each step, as chosen at the start.
+    processes: Vec<Option<Process>>,
+    journal: Journal,
+    inbox: Rc<Inbox>,
+    cleanup: Cleanup,
+    staged: Staged,
+}
+
+/// Runs the agent from hello to end.
+pub(crate) async fn run(args: &AgentArgs) -> ExitCode {
+    let lines = match inbox::lines_of_stdin() {
+        Ok(lines) => lines,
+        Err(error) => return crate::complain(&format!("read standard input: {error}")),
+    };
+    let inbox = Rc::new(Inbox::new(&args.nonce_sha256));
+    let proc_fs = ProcFs::system();
+    let own_pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
+    let all = proc_fs.all();
+    let session = Session {
+        args,
+        processes: args
+            .steps
+            .iter()
+            .map(|step| choose(&all, step.process, own_pid, &proc_fs))
+            .collect(),
+        proc_fs,
+        journal: Journal::default(),
+        inbox: Rc::clone(&inbox),
+        cleanup: Cleanup::default(),
+        staged: Staged::default(),
+    };
+    // A door that can't be opened only costs the relay.
+    let door = relay::open().ok();
+    let serving = async {
+        match &door {
+            Some(door) => relay::serve(door, &session.staged).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = session.live() => ExitCode::SUCCESS,
+        () = inbox.pump(lines) => ExitCode::FAILURE,
+        () = serving => ExitCode::FAILURE,
+        () = cancel_in_time(&inbox, Duration::from_secs(args.deadline_s.into())) => ExitCode::FAILURE,
+    }
+}
+
+/// Turns SIGTERM and the hard deadline into cancellation; never returns, since the session still has to end in order.
+async fn cancel_in_time(inbox: &Inbox, deadline: Duration) {
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => {
+                terminate.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminated => inbox.cancel(CancelReason::Requested),
+        () = tokio::time::sleep(deadline) => inbox.cancel(CancelReason::Deadline),
+    }
+    std::future::pending::<()>().await;
+}
+
+impl Session<'_> {
+    async fn live(&self) {
+        self.hello();
+        let wait = Duration::from_secs(self.args.wait_s.into());
+        let ticket = tokio::select! {
+            ticket = self.inbox.wait(Contents::take_ticket) => Some(ticket),
+            _ = self.inbox.wait(|contents| contents.cancelled()) => None,
+            () = tokio::time::sleep(wait) => None,
+        };
+        match ticket {
+            Some(ticket) => self.work(ticket).await,
+            // Nobody came, or changed their mind: nothing was touched.
+            None => self.end("", false, true),
+        }
+    }
+
+    fn hello(&self) {
+        let chosen = |(step, process): (u16, &Option<Process>)| {
+            let process = process.as_ref()?;
+            Some(ChosenProcess {
+                pinned: PinnedProcess {
+                    step,
+                    pid: process.pid,
+                    start_time: process.start_time,
+                },
+                uid: process.uid,
+                gid: process.gid,
+                comm: process.comm.chars().take(64).collect(),
+                container_id: process.container_id.clone(),
+            })
+        };
+        let wants_one = |step: &StepArgs| step.process != diagbot_wire::args::ProcessSelector::None;
+        let numbered = || (0_u16..).zip(&self.processes);
+        let unmatched = numbered()
+            .zip(&self.args.steps)
+            .filter(|((_, process), step)| process.is_none() && wants_one(step))
+            .map(|((step, _), _)| step)
+            .collect();
+        self.journal.write(&Event::Hello(Hello {
+            version: VERSION,
+            capture: self.args.capture.clone(),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            processes: numbered().filter_map(chosen).collect(),
+            unmatched,
+        }));
+    }
+
+    async fn work(&self, mut ticket: Ticket) {
+        let key = hex::decode(&ticket.journal_key).unwrap_or_default();
+        self.journal.use_key(key.clone());
+        let pinned: Vec<_> = ticket
+            .processes
+            .iter()
+            .filter(|pinned| self.is_pinned(pinned))
+            .cloned()
+            .collect();
+        self.journal.write(&Event::Started {
+            processes: pinned.clone(),
+        });
+        let grants = std::mem::take(&mut ticket.grants);
+        let direct: Vec<u16> = grants.iter().filter(|g| !g.urls.is_empty()).map(|g| g.step).collect();
+        self.inbox.add_grants(grants);
+        let delivery = Delivery::new(self, &ticket, direct);
+        let mut results = Vec::new();
+        for (index, step) in (0_u16..).zip(&self.args.steps) {
+            let result = match self.stop_reason().await {
+                Some(_) => ended(index, StepOutcome::Cancelled, None, now_ms()),
+                None => self.step(index, step, &pinned, &ticket, &delivery).await,
+            };
+            results.push(result.clone());
+            self.journal.write(&Event::StepEnded { result });
+        }
+        let (removed, left) = self.cleanup.outcome();
+        self.journal.write(&Event::CleanedUp { removed, left });
+        let result = CaptureResult {
+            version: VERSION,
+            capture: self.args.capture.clone(),
+            steps: results,
+        };
+        let sealed = SignedResult::seal(&result, &key);
+        let stored = delivery.store_result(&sealed).await;
+        self.end(
+            &sha256_hex(sealed.body.as_bytes()),
+            stored,
+            self.stop_reason().await.is_some(),
+        );
+    }
+
+    async fn step(
+        &self,
+        index: u16,
+        step: &StepArgs,
+        pinned: &[PinnedProcess],
+        ticket: &Ticket,
+        delivery: &Delivery<'_>,
+    ) -> StepResult {
+        let started_ms = now_ms();
+        self.journal.write(&Event::StepStarted { step: index });
+        let work = async {
+            let process = self.process_of(index, step, pinned)?;
+            let context = Context {
+                proc_fs: &self.proc_fs,
+                process,
+                cleanup: &self.cleanup,
+                room_bytes: ticket.room_bytes,
+                progress: &|captured| self.journal.progress(index, captured, 0, None),
+            };
+            step::run(step, &context).await
+        };
+        // Dropping the work stops the tool and removes what was written.
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            reason = self.inbox.wait(|contents| contents.cancelled()) => return stopped(index, reason, started_ms),
+        };
+        let tool_ended_ms = now_ms();
+        tokio::select! {
+            result = delivery.deliver(index, step, outcome, started_ms, tool_ended_ms) => result,
+            reason = self.inbox.wait(|contents| contents.cancelled()) => stopped(index, reason, started_ms),
+        }
+    }
+
+    /// The step's process, if it is still the one that the ticket names.
+    fn process_of(&self, index: u16, step: &StepArgs, pinned: &[PinnedProcess]) -> Result<Option<&Process>, StepError> {
+        if step.process == diagbot_wire::args::ProcessSelector::None {
+            return Ok(None);
+        }
+        let Some(process) = self.processes.get(usize::from(index)).and_then(Option::as_ref) else {
+            let text = format!("no process in the container fits `{}`", step.process.as_str());
+            return Err(StepError::new(Failure::NoSuchProcess, text));
+        };
+        let named = pinned
+            .iter()
+            .any(|p| p.step == index && p.pid == process.pid && p.start_time == process.start_time);
+        if !named || !process.is_still_there(&self.proc_fs) {
+            return Err(StepError::new(
+                Failure::TargetReplaced,
+                "the process is no longer the one that was chosen",
+            ));
+        }
+        Ok(Some(process))
+    }
+
+    fn is_pinned(&self, pinned: &PinnedProcess) -> bool {
+        self.proc_fs
+            .read(pinned.pid)
+            .is_some_and(|now| now.start_time == pinned.start_time)
+    }
+
+    async fn stop_reason(&self) -> Option<CancelReason> {
+        let looking = self.inbox.wait(|contents| Some(contents.cancelled()));
+        looking.await
+    }
+
+    fn end(&self, result_sha256: &str, result_stored: bool, cancelled: bool) {
+        self.journal.write(&Event::End {
+            result_sha256: result_sha256.to_owned(),
+            result_stored,
+            cancelled,
+        });
+    }
+}
+
+fn stopped(step: u16, reason: CancelReason, started_ms: u64) -> StepResult {
+    let outcome = match reason {
+        CancelReason::Deadline => StepOutcome::Failed {
+            failure: Failure::TimedOut,
+            detail: "the capture's time is over".to_owned(),
+        },
+        _ => StepOutcome::Cancelled,
+    };
+    ended(step, outcome, None, started_ms)
+}
+
+fn ended(
+    step: u16,
+    outcome: StepOutcome,
+    artifact: Option<diagbot_wire::result::ArtifactReport>,
+    started_ms: u64,
+) -> StepResult {
+    StepResult {
+        step,
+        artifact,
+        outcome,
+        started_ms,
+        ended_ms: now_ms(),
+    }
+}
+
+/// Milliseconds since the epoch by the node's clock; only ever told, never decided by.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the agent has no clock module: nothing is decided by this time"
+)]
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,188 @@
+//! A step's captured file on its way: straight to the store, or staged for the bot where the store can't be reached.
+
+use std::{cell::Cell, io::Write as _, sync::Arc};
+
+use diagbot_wire::{
+    args::StepArgs,
+    control::Ticket,
+    journal::Event,
+    result::{ArtifactReport, Failure, SignedResult, StepOutcome, StepResult, Via},
+};
+
+use super::Session;
+use crate::{
+    pipeline::Captured,
+    spool,
+    step::StepError,
+    upload::{self, Store, UploadError, Uploaded},
+};
+
+/// Delivers the artifacts of one session.
+pub(super) struct Delivery<'a> {
+    session: &'a Session<'a>,
+    store: Option<Arc<Store>>,
+    /// Steps for which there are URLs.
+    direct: Vec<u16>,
+    result_url: Option<String>,
+    /// Why the store can't be reached, once that is known: no later step tries again.
+    unreachable: Cell<Option<String>>,
+}
+
+impl<'a> Delivery<'a> {
+    pub(super) fn new(session: &'a Session<'a>, ticket: &Ticket, direct: Vec<u16>) -> Self {
+        let store = Store::new(ticket.store_ca_pem.as_deref(), ticket.proxy.as_deref());
+        let unreachable = store.as_ref().err().map(ToString::to_string);
+        Self {
+            session,
+            store: store.ok().map(Arc::new),
+            direct,
+            result_url: ticket.result_url.clone(),
+            unreachable: Cell::new(unreachable),
+        }
+    }
+
+    /// Delivers what a step captured, and tells how the step ended.
+    pub(super) async fn deliver(
+        &self,
+        index: u16,
+        step: &StepArgs,
+        outcome: Result<Captured, StepError>,
+        started_ms: u64,
+        ended_ms: u64,
+    ) -> StepResult {
+        let (captured, outcome) = match outcome {
+            Ok(captured) if captured.truncated => {
+                let outcome = StepOutcome::Truncated {
+                    limit_bytes: step.limit_bytes,
+                };
+                (Some(captured), outcome)
+            }
+            Ok(captured) => (Some(captured), StepOutcome::Done),
+            Err(error) => {
+                let outcome = StepOutcome::Failed {
+                    failure: error.failure,
+                    detail: error.detail,
+                };
+                (error.partial.map(|partial| *partial), outcome)
+            }
+        };
+        let result = |artifact, outcome| StepResult {
+            step: index,
+            artifact,
+            outcome,
+            started_ms,
+            ended_ms,
+        };
+        let Some(captured) = captured else {
+            return result(None, outcome);
+        };
+        match self
+            .send(index, step, captured, &|artifact| {
+                result(Some(artifact), outcome.clone())
+            })
+            .await
+        {
+            Ok(artifact) => result(Some(artifact), outcome),
+            Err(error) => {
+                let detail = error.to_string();
+                result(
+                    None,
+                    StepOutcome::Failed {
+                        failure: Failure::UploadFailed,
+                        detail,
+                    },
+                )
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        index: u16,
+        step: &StepArgs,
+        captured: Captured,
+        result: &dyn Fn(ArtifactReport) -> StepResult,
+    ) -> Result<ArtifactReport, UploadError> {
+        let Captured {
+            file,
+            size_bytes,
+            preview,
+            findings,
+            suffix,
+            note,
+            ..
+        } = captured;
+        let file = Arc::new(file);
+        let report = |uploaded: Uploaded, via| ArtifactReport {
+            digests: uploaded.digests,
+            parts: uploaded.parts,
+            etag: uploaded.etag,
+            via,
+            suffix: suffix.to_owned(),
+            preview,
+            findings,
+            note,
+        };
+        let reason = match self.upload(index, step, &file, size_bytes).await {
+            Ok(uploaded) => return Ok(report(uploaded, Via::Direct)),
+            Err(error) if error.wants_relay() => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        self.unreachable.set(Some(reason.clone()));
+        let digests = upload::digest(step.limit_bytes, &file, size_bytes).await?;
+        let artifact = report(digests, Via::Relay);
+        self.session.staged.add(index, file, size_bytes);
+        self.session.journal.write(&Event::Staged {
+            result: result(artifact.clone()),
+            reason,
+        });
+        self.session
+            .inbox
+            .wait(|contents| contents.is_released(index).then_some(()))
+            .await;
+        self.session.staged.remove(index);
+        Ok(artifact)
+    }
+
+    async fn upload(
+        &self,
+        index: u16,
+        step: &StepArgs,
+        file: &Arc<std::fs::File>,
+        size_bytes: u64,
+    ) -> Result<Uploaded, UploadError> {
+        let known = self.unreachable.take();
+        self.unreachable.set(known.clone());
+        match (&self.store, known) {
+            (Some(_), None) if !self.direct.contains(&index) => {
+                Err(UploadError::Unreachable("the bot gave no upload URLs".to_owned()))
+            }
+            (Some(store), None) => {
+                let (inbox, journal) = (&*self.session.inbox, &self.session.journal);
+                upload::upload(index, step.limit_bytes, file, size_bytes, store, inbox, journal).await
+            }
+            (_, reason) => Err(UploadError::Unreachable(reason.unwrap_or_default())),
+        }
+    }
+
+    /// PUTs the result object, since the journal dies with the pod. False where that is not possible.
+    pub(super) async fn store_result(&self, sealed: &SignedResult) -> bool {
+        let known = self.unreachable.take();
+        let (Some(store), Some(url), None) = (&self.store, &self.result_url, known) else {
+            return false;
+        };
+        let Ok(text) = serde_json::to_vec(sealed) else {
+            return false;
+        };
+        let Ok(mut file) = spool::nameless_file() else {
+            return false;
+        };
+        if file.write_all(&text).is_err() {
+            return false;
+        }
+        store
+            .put(url, &Arc::new(file), (0, text.len() as u64), None)
+            .await
+            .is_ok()
+    }
+}

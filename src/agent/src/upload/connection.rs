@@ -1,0 +1,279 @@
+//! Connections to the store: names resolved in pure Rust, TLS against the ticket's certificates or the public roots, an
+//! HTTP proxy where the ticket names one. One connection a request.
+
+use std::{
+    fs::File,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use diagbot_wire::digest::PartMd5;
+use hickory_resolver::TokioResolver;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{
+    body::{Body, Incoming},
+    client::conn::http1,
+};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
+
+use super::{body::RangeBody, error::UploadError};
+
+/// Longest look-up, connect and handshake, each.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest exchange of a small request; a part gets more by its length.
+const EXCHANGE_DEADLINE: Duration = Duration::from_mins(1);
+/// Slowest rate that a part may have over its time, in bytes a second.
+const SLOWEST_BYTES_PER_S: u64 = 64 * 1024;
+/// Longest answer that is read, in bytes: an S3 error.
+const MAX_ANSWER_BYTES: usize = 16 * 1024;
+
+/// The way to the store.
+pub(crate) struct Store {
+    tls: TlsConnector,
+    proxy: Option<Url>,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+impl Store {
+    /// `ca_pem`: certificates to trust instead of the public roots; `proxy`: `http://host:port`.
+    pub(crate) fn new(ca_pem: Option<&str>, proxy: Option<&str>) -> Result<Self, UploadError> {
+        let internal = |text: String| UploadError::Internal(text);
+        let mut roots = RootCertStore::empty();
+        match ca_pem {
+            Some(pem) => {
+                for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                    let certificate =
+                        certificate.map_err(|e| internal(format!("read the store's certificates: {e}")))?;
+                    roots
+                        .add(certificate)
+                        .map_err(|e| internal(format!("use the store's certificates: {e}")))?;
+                }
+            }
+            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| internal(e.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let proxy = proxy
+            .map(Url::parse)
+            .transpose()
+            .map_err(|e| internal(format!("read the proxy's address: {e}")))?;
+        Ok(Self {
+            tls: TlsConnector::from(Arc::new(config)),
+            proxy,
+        })
+    }
+
+    /// PUTs a range of the file (offset and length).
+    pub(crate) async fn put(
+        &self,
+        url: &str,
+        file: &Arc<File>,
+        range: (u64, u64),
+        md5: Option<PartMd5>,
+    ) -> Result<(), UploadError> {
+        let url = Url::parse(url).map_err(|e| UploadError::Internal(format!("read the upload URL: {e}")))?;
+        let limit = EXCHANGE_DEADLINE + Duration::from_secs(range.1 / SLOWEST_BYTES_PER_S);
+        let exchange = async {
+            let stream = self.open(&url).await?;
+            let mut request = Request::put(path_of(&url)).header(header::CONTENT_LENGTH, range.1);
+            if let Some(md5) = md5 {
+                // No `x-amz-…` header, so it may be sent unsigned; the store refuses a damaged part.
+                request = request.header("content-md5", md5.content_md5());
+            }
+            let body = RangeBody::new(Arc::clone(file), range);
+            let request = request
+                .header(header::HOST, host_of(&url)?)
+                .body(body)
+                .map_err(|e| UploadError::Internal(e.to_string()))?;
+            judge(exchange(stream, request).await?)
+        };
+        timeout(limit, exchange)
+            .await
+            .unwrap_or_else(|_| Err(UploadError::Broken(format!("no answer within {} s", limit.as_secs()))))
+    }
+
+    async fn open(&self, url: &Url) -> Result<Box<dyn Stream>, UploadError> {
+        let stream: Box<dyn Stream> = match &self.proxy {
+            Some(proxy) => Box::new(tunnel(dial(proxy).await?, url).await?),
+            None => Box::new(dial(url).await?),
+        };
+        if url.scheme() != "https" {
+            return Ok(stream);
+        }
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let name = ServerName::try_from(host).map_err(|e| UploadError::Unreachable(e.to_string()))?;
+        within(self.tls.connect(name, stream))
+            .await
+            .map(|tls| Box::new(tls) as Box<dyn Stream>)
+    }
+}
+
+async fn within<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, UploadError> {
+    match timeout(CONNECT_DEADLINE, work).await {
+        Ok(outcome) => outcome.map_err(|error| UploadError::Unreachable(error.to_string())),
+        Err(_) => Err(UploadError::Unreachable(format!(
+            "no answer within {} s",
+            CONNECT_DEADLINE.as_secs()
+        ))),
+    }
+}
+
+async fn dial(url: &Url) -> Result<TcpStream, UploadError> {
+    let port = url.port_or_known_default().unwrap_or(443);
+    let mut last = UploadError::Unreachable("the host has no address".to_owned());
+    for address in resolve(url).await? {
+        match within(TcpStream::connect(SocketAddr::new(address, port))).await {
+            Ok(stream) => {
+                // Small requests must not wait for more; a failure only costs time.
+                let _prompt = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn resolve(url: &Url) -> Result<Vec<IpAddr>, UploadError> {
+    let unreachable = |text: String| UploadError::Unreachable(text);
+    let name = match url.host() {
+        Some(Host::Ipv4(address)) => return Ok(vec![address.into()]),
+        Some(Host::Ipv6(address)) => return Ok(vec![address.into()]),
+        Some(Host::Domain(name)) => name,
+        None => return Err(unreachable("the URL has no host".to_owned())),
+    };
+    let resolver = TokioResolver::builder_tokio()
+        .map_err(|e| unreachable(format!("read resolv.conf: {e}")))?
+        .build();
+    match timeout(CONNECT_DEADLINE, resolver.lookup_ip(name)).await {
+        Ok(Ok(found)) => Ok(found.iter().collect()),
+        Ok(Err(error)) => Err(unreachable(format!("resolve {name}: {error}"))),
+        Err(_) => Err(unreachable(format!("resolve {name}: no answer"))),
+    }
+}
+
+/// Asks an HTTP proxy for a tunnel.
+async fn tunnel(stream: TcpStream, url: &Url) -> Result<impl Stream + use<>, UploadError> {
+    let port = url.port_or_known_default().unwrap_or(443);
+    let authority = format!("{}:{port}", url.host_str().unwrap_or_default());
+    let request = Request::connect(authority.clone())
+        .header(header::HOST, authority)
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| UploadError::Internal(e.to_string()))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| UploadError::Unreachable(format!("the proxy: {e}")))?;
+    let mut connection = std::pin::pin!(connection.with_upgrades());
+    let answer = async {
+        let mut answer = sender
+            .send_request(request)
+            .await
+            .map_err(|e| UploadError::Unreachable(format!("the proxy: {e}")))?;
+        if answer.status() != StatusCode::OK {
+            return Err(UploadError::Unreachable(format!(
+                "the proxy answered {}",
+                answer.status()
+            )));
+        }
+        let upgraded = hyper::upgrade::on(&mut answer).await;
+        upgraded.map_err(|e| UploadError::Unreachable(format!("the proxy: {e}")))
+    };
+    let mut answer = std::pin::pin!(answer);
+    let mut closed = false;
+    let upgraded = loop {
+        tokio::select! {
+            upgraded = &mut answer => break upgraded?,
+            _ = &mut connection, if !closed => closed = true,
+        }
+    };
+    Ok(TokioIo::new(upgraded))
+}
+
+/// Sends the request and reads the head of the answer, driving the connection meanwhile; then the whole short answer.
+async fn exchange<B>(stream: Box<dyn Stream>, request: Request<B>) -> Result<(StatusCode, Bytes), UploadError>
+where
+    B: Body<Data = Bytes, Error = io::Error> + Send + 'static,
+{
+    let broken = |error: &dyn std::error::Error| UploadError::Broken(error.to_string());
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+    let answer = async {
+        let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
+        let (head, body): (_, Incoming) = answer.into_parts();
+        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+        Ok((
+            head.status,
+            body.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
+        ))
+    };
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    let mut closed = false;
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut answer => return outcome,
+            // A store that closes after its answer is no error: the answer tells.
+            _ = &mut connection, if !closed => closed = true,
+        }
+    }
+}
+
+fn judge((status, body): (StatusCode, Bytes)) -> Result<(), UploadError> {
+    if status.is_success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&body);
+    let between = |open: &str, close: &str| {
+        let rest = text.split_once(open)?.1;
+        Some(rest.split_once(close)?.0.chars().take(80).collect::<String>())
+    };
+    let code = between("<Code>", "</Code>").unwrap_or_default();
+    let message = between("<Message>", "</Message>").unwrap_or_default();
+    let expired = matches!(
+        code.as_str(),
+        "ExpiredToken" | "TokenRefreshRequired" | "RequestExpired"
+    ) || message.to_ascii_lowercase().contains("expired");
+    if status == StatusCode::FORBIDDEN && expired {
+        return Err(UploadError::Expired);
+    }
+    Err(UploadError::Refused {
+        status: status.as_u16(),
+        code,
+    })
+}
+
+/// Path and query of a URL: what a request to the origin names.
+fn path_of(url: &Url) -> String {
+    match url.query() {
+        Some(query) => format!("{}?{query}", url.path()),
+        None => url.path().to_owned(),
+    }
+}
+
+fn host_of(url: &Url) -> Result<HeaderValue, UploadError> {
+    let host = url.host_str().unwrap_or_default();
+    let text = match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    };
+    HeaderValue::from_str(&text).map_err(|e| UploadError::Internal(e.to_string()))
+}

@@ -1,0 +1,47 @@
+//! Why a part did not arrive. Never shows a URL.
+
+use std::io;
+
+/// Why a part did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadError {
+    /// No way to the store from here.
+    #[error("the store can't be reached from the pod: {0}")]
+    Unreachable(String),
+    /// The connection broke.
+    #[error("the connection to the store broke: {0}")]
+    Broken(String),
+    /// The URL has expired, or its credentials have.
+    #[error("the upload URL has expired")]
+    Expired,
+    /// The store said no.
+    #[error("the store answered {status} {code}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// S3 error code.
+        code: String,
+    },
+    /// The file can't be read.
+    #[error("read the captured file: {0}")]
+    Read(#[source] io::Error),
+    /// A fault of our own.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl UploadError {
+    /// Whether the same part may well arrive at a second try.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Refused { status, code } => *status >= 500 || *status == 429 || code == "BadDigest",
+            _ => false,
+        }
+    }
+
+    /// Whether another way (through the bot) may work where this one does not.
+    pub(crate) fn wants_relay(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Broken(_))
+    }
+}

@@ -1,0 +1,237 @@
+//! Parts go straight from here to the store, over presigned URLs. Owns the digests, the retries and the grants; memory does
+//! not depend on the artifact's size, since every part is read from the file again.
+
+mod body;
+mod connection;
+mod error;
+
+use std::{cell::Cell, collections::VecDeque, fs::File, os::unix::fs::FileExt as _, sync::Arc, time::Duration};
+
+use diagbot_wire::{
+    digest::{Digests, Hasher, MultipartEtag, PartMd5},
+    journal::Event,
+    upload::{Grant, part_count, part_size_bytes},
+};
+use md5::{Digest as _, Md5};
+use tokio::task::JoinSet;
+
+use crate::{inbox::Inbox, journal::Journal};
+pub(crate) use connection::Store;
+pub(crate) use error::UploadError;
+
+/// Parts under way at once: one is sent while the next is hashed.
+const IN_FLIGHT: usize = 2;
+/// Tries of one part.
+const TRIES: u32 = 4;
+/// First pause between two tries.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// Bytes hashed at a time.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A finished upload.
+#[derive(Debug)]
+pub(crate) struct Uploaded {
+    /// Of exactly the uploaded bytes.
+    pub(crate) digests: Digests,
+    /// Number of parts.
+    pub(crate) parts: u32,
+    /// The multipart ETag that follows from the parts' MD5s.
+    pub(crate) etag: String,
+}
+
+/// Hands out the URL of each part; asks for more when they end or have died.
+struct Urls<'a> {
+    step: u16,
+    journal: &'a Journal,
+    inbox: &'a Inbox,
+    at_hand: VecDeque<(u32, String)>,
+    asked_from: Cell<u32>,
+}
+
+/// Uploads the first `size_bytes` of the file as the artifact of a step.
+pub(crate) async fn upload(
+    step: u16,
+    limit_bytes: u64,
+    file: &Arc<File>,
+    size_bytes: u64,
+    store: &Arc<Store>,
+    inbox: &Inbox,
+    journal: &Journal,
+) -> Result<Uploaded, UploadError> {
+    let part_size = part_size_bytes(limit_bytes);
+    let parts = part_count(size_bytes, part_size);
+    let mut urls = Urls {
+        step,
+        journal,
+        inbox,
+        at_hand: VecDeque::new(),
+        asked_from: Cell::new(0),
+    };
+    let mut hasher = Hasher::default();
+    let mut etag = MultipartEtag::default();
+    let mut sending = Sending::new();
+    let mut uploaded_bytes = 0;
+    for number in 1..=parts {
+        let range = part_range(number, part_size, size_bytes);
+        let (returned, md5) = hash(Arc::clone(file), range, hasher).await?;
+        hasher = returned;
+        etag.push(md5);
+        while sending.len() >= IN_FLIGHT {
+            uploaded_bytes += settle(&mut sending, &mut urls, file, part_size, size_bytes, store).await?;
+            journal.progress(step, size_bytes, uploaded_bytes, Some(size_bytes));
+        }
+        let url = urls.of(number).await;
+        send(
+            &mut sending,
+            number,
+            url,
+            md5,
+            Arc::clone(file),
+            range,
+            Arc::clone(store),
+        );
+    }
+    while !sending.is_empty() {
+        uploaded_bytes += settle(&mut sending, &mut urls, file, part_size, size_bytes, store).await?;
+        journal.progress(step, size_bytes, uploaded_bytes, Some(size_bytes));
+    }
+    Ok(Uploaded {
+        digests: hasher.finish(),
+        parts,
+        etag: etag.finish(),
+    })
+}
+
+/// Length and digests of the first `size_bytes` of a file that is not uploaded from here.
+pub(crate) async fn digest(limit_bytes: u64, file: &Arc<File>, size_bytes: u64) -> Result<Uploaded, UploadError> {
+    let part_size = part_size_bytes(limit_bytes);
+    let parts = part_count(size_bytes, part_size);
+    let mut hasher = Hasher::default();
+    let mut etag = MultipartEtag::default();
+    for number in 1..=parts {
+        let (returned, md5) = hash(Arc::clone(file), part_range(number, part_size, size_bytes), hasher).await?;
+        hasher = returned;
+        etag.push(md5);
+    }
+    Ok(Uploaded {
+        digests: hasher.finish(),
+        parts,
+        etag: etag.finish(),
+    })
+}
+
+/// Parts under way: the bytes of one that arrived, or the part that did not.
+type Sending = JoinSet<Result<u64, (u32, PartMd5, UploadError)>>;
+
+fn send(
+    sending: &mut Sending,
+    number: u32,
+    url: String,
+    md5: PartMd5,
+    file: Arc<File>,
+    range: (u64, u64),
+    store: Arc<Store>,
+) {
+    sending.spawn(async move {
+        let mut pause = FIRST_PAUSE;
+        let mut tried = 1;
+        loop {
+            match store.put(&url, &file, range, Some(md5)).await {
+                Ok(()) => return Ok(range.1),
+                Err(error) if error.is_passing() && tried < TRIES => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                    tried += 1;
+                }
+                Err(error) => return Err((number, md5, error)),
+            }
+        }
+    });
+}
+
+/// Waits for one part; a part whose URL has died is sent again with a new one.
+async fn settle(
+    sending: &mut Sending,
+    urls: &mut Urls<'_>,
+    file: &Arc<File>,
+    part_size: u64,
+    size_bytes: u64,
+    store: &Arc<Store>,
+) -> Result<u64, UploadError> {
+    loop {
+        match sending.join_next().await {
+            Some(Ok(Ok(bytes))) => return Ok(bytes),
+            Some(Ok(Err((number, md5, UploadError::Expired)))) => {
+                urls.at_hand.clear();
+                let url = urls.of(number).await;
+                let range = part_range(number, part_size, size_bytes);
+                send(sending, number, url, md5, Arc::clone(file), range, Arc::clone(store));
+            }
+            Some(Ok(Err((_, _, error)))) => return Err(error),
+            Some(Err(error)) => return Err(UploadError::Internal(error.to_string())),
+            None => return Ok(0),
+        }
+    }
+}
+
+/// Offset and length of a part.
+fn part_range(number: u32, part_size: u64, size_bytes: u64) -> (u64, u64) {
+    let offset = u64::from(number - 1) * part_size;
+    (offset, part_size.min(size_bytes - offset))
+}
+
+/// Hashes a part on a thread of its own, so that the one before it is sent meanwhile.
+async fn hash(file: Arc<File>, range: (u64, u64), mut hasher: Hasher) -> Result<(Hasher, PartMd5), UploadError> {
+    let work = tokio::task::spawn_blocking(move || {
+        let (mut offset, mut left) = range;
+        let mut md5 = Md5::new();
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while left > 0 {
+            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
+            file.read_exact_at(&mut chunk[..wanted], offset)?;
+            hasher.update(&chunk[..wanted]);
+            md5.update(&chunk[..wanted]);
+            offset += wanted as u64;
+            left -= wanted as u64;
+        }
+        Ok((hasher, PartMd5::from_hasher(md5)))
+    });
+    match work.await {
+        Ok(outcome) => outcome.map_err(UploadError::Read),
+        Err(error) => Err(UploadError::Internal(error.to_string())),
+    }
+}
+
+impl Urls<'_> {
+    /// The URL of a part; waits for the bot where there is none at hand.
+    async fn of(&mut self, number: u32) -> String {
+        loop {
+            if let Some(index) = self.at_hand.iter().position(|(n, _)| *n == number)
+                && let Some((_, url)) = self.at_hand.remove(index)
+            {
+                return url;
+            }
+            let step = self.step;
+            let waiting = self.inbox.wait(|contents| contents.take_grant(step));
+            let grant = if let Ok(grant) = tokio::time::timeout(Duration::ZERO, waiting).await {
+                grant
+            } else {
+                if self.asked_from.replace(number) != number {
+                    self.journal.write(&Event::NeedUrls {
+                        step,
+                        from_part: number,
+                    });
+                }
+                self.inbox.wait(|contents| contents.take_grant(step)).await
+            };
+            self.take(grant);
+        }
+    }
+
+    fn take(&mut self, grant: Grant) {
+        // A renewal replaces what is at hand.
+        self.at_hand.retain(|(number, _)| *number < grant.first_part);
+        self.at_hand.extend((grant.first_part..).zip(grant.urls));
+        self.asked_from.set(0);
+    }
+}
