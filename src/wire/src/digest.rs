@@ -100,6 +100,35 @@ impl PartMd5 {
     }
 }
 
+/// Computes the MD5 and the CRC-64/NVME of one part while it passes.
+#[derive(Debug)]
+pub struct PartHasher {
+    md5: Md5,
+    crc64nvme: crc_fast::Digest,
+}
+
+impl Default for PartHasher {
+    fn default() -> Self {
+        Self {
+            md5: Md5::new(),
+            crc64nvme: crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme),
+        }
+    }
+}
+
+impl PartHasher {
+    /// Takes the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.md5.update(bytes);
+        self.crc64nvme.update(bytes);
+    }
+
+    /// The part's MD5 and the value of its CRC-64/NVME.
+    pub fn finish(self) -> (PartMd5, u64) {
+        (PartMd5::from_hasher(self.md5), self.crc64nvme.finalize())
+    }
+}
+
 /// The ETag that S3 shows for a multipart object whose part ETags are MD5s: MD5 over the parts' MD5s, `-`, part count.
 #[derive(Debug, Default)]
 pub struct MultipartEtag {
@@ -129,6 +158,9 @@ mod tests {
         let mut hasher = Hasher::default();
         hasher.update(b"1234");
         hasher.update(b"56789");
+        let mut part = PartHasher::default();
+        part.update(b"123456789");
+        assert_eq!(part.finish(), (PartMd5::of(b"123456789"), 0xae8b_1486_0a79_9888));
         let digests = hasher.finish();
         assert_eq!(digests.size_bytes, 9);
         assert_eq!(

@@ -220,7 +220,7 @@ impl Disk {
         folder: &Path,
         record: &ObjectRecord,
     ) -> io::Result<String> {
-        write_record(&folder.join(OBJECT_FILE), record)?;
+        write_record(&folder.join(OBJECT_FILE), record, Lasting::Synced)?;
         sync_folder(folder)?;
         let place = self.objects().join(name.place());
         fs::create_dir_all(&place)?;
@@ -284,7 +284,7 @@ impl Disk {
     pub(super) fn open_upload(&self, record: &UploadRecord) -> io::Result<String> {
         let folder = self.incoming_path();
         fs::create_dir(folder.path())?;
-        write_record(&folder.path().join(UPLOAD_FILE), record)?;
+        write_record(&folder.path().join(UPLOAD_FILE), record, Lasting::Written)?;
         let id = random_name();
         fs::rename(folder.path(), self.uploads().join(&id))?;
         Ok(id)
@@ -333,7 +333,7 @@ impl Disk {
 
 /// Replaces the record of the version in `folder` (its tags).
 pub(super) fn rewrite(folder: &Path, record: &ObjectRecord) -> io::Result<()> {
-    write_record(&folder.join(OBJECT_FILE), record)
+    write_record(&folder.join(OBJECT_FILE), record, Lasting::Synced)
 }
 
 /// The record of an upload, of which `folder` is the folder.
@@ -344,7 +344,7 @@ pub(super) fn upload_record(folder: &Path) -> io::Result<Option<UploadRecord>> {
 /// Makes a received file the part of that number.
 pub(super) fn add_part(folder: &Path, received: &Path, record: &PartRecord) -> io::Result<()> {
     fs::rename(received, folder.join(&record.file.name))?;
-    write_record(&folder.join(part_file(record.number)), record)
+    write_record(&folder.join(part_file(record.number)), record, Lasting::Written)
 }
 
 /// Parts of an upload, in order.
@@ -411,13 +411,24 @@ fn read_record<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
+/// How long a record must last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lasting {
+    /// Through a power cut.
+    Synced,
+    /// Through the end of the process. Enough for uploads: one that a power cut took is noticed and made again.
+    Written,
+}
+
 /// Writes a record so that it is seen whole or not at all.
-fn write_record<T: Serialize>(path: &Path, record: &T) -> io::Result<()> {
+fn write_record<T: Serialize>(path: &Path, record: &T, lasting: Lasting) -> io::Result<()> {
     let fresh = path.with_extension(format!("{}.new", random_name()));
     let written = (|| {
         let mut file = File::create_new(&fresh)?;
         file.write_all(&serde_json::to_vec(record)?)?;
-        file.sync_data()?;
+        if lasting == Lasting::Synced {
+            file.sync_data()?;
+        }
         fs::rename(&fresh, path)
     })();
     if written.is_err() {

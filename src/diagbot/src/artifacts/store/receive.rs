@@ -5,9 +5,9 @@ use std::{fs::File, io::Write as _, mem, path::Path, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use diagbot_wire::digest::{PartHasher, PartMd5};
 use futures::StreamExt as _;
 use http::HeaderMap;
-use md5::{Digest as _, Md5};
 use s3s::{
     S3Error, S3ErrorCode, S3Result, TrailingHeaders,
     checksum::ChecksumHasher,
@@ -45,15 +45,16 @@ pub(super) struct Received {
 
 struct Sink {
     file: File,
-    md5: Md5,
-    checksum: ChecksumHasher,
+    digests: PartHasher,
+    /// Checksums besides CRC-64/NVME, where the client claims one.
+    others: ChecksumHasher,
 }
 
 impl Sink {
     fn write(mut self, batch: Vec<Bytes>) -> std::io::Result<Self> {
         for bytes in batch {
-            self.md5.update(&bytes);
-            self.checksum.update(&bytes);
+            self.digests.update(&bytes);
+            self.others.update(&bytes);
             self.file.write_all(&bytes)?;
         }
         Ok(self)
@@ -71,25 +72,23 @@ pub(super) async fn receive(
     let file = File::create_new(path).map_err(|error| storage_fault(&error))?;
     let sink = Sink {
         file,
-        md5: Md5::new(),
-        checksum: hasher(&claims.checksum, trailer_names),
+        digests: PartHasher::default(),
+        others: hasher(&claims.checksum, trailer_names),
     };
     let (sink, size_bytes) = drain(body, length, sink).await?;
     let sink = blocking(move || sink.file.sync_data().map(|()| sink)).await?;
-    let md5 = sink.md5.finalize();
-    let found = sink.checksum.finalize();
-    compare_md5(&md5, claims.content_md5.as_deref())?;
+    let (md5, crc) = sink.digests.finish();
+    let crc64nvme = STANDARD.encode(crc.to_be_bytes());
+    let mut found = sink.others.finalize();
+    compare_md5(md5, claims.content_md5.as_deref())?;
+    found.checksum_crc64nvme = Some(crc64nvme.clone());
     compare(&found, &claimed(claims, trailer_names)?)?;
-    let crc64nvme = found.checksum_crc64nvme.clone().unwrap_or_default();
-    let checksum = Checksum {
-        checksum_crc64nvme: None,
-        ..found
-    };
+    found.checksum_crc64nvme = None;
     Ok(Received {
         size_bytes,
-        md5: hex::encode(md5),
+        md5: md5.etag(),
         crc64nvme,
-        checksum,
+        checksum: found,
     })
 }
 
@@ -172,7 +171,7 @@ fn hasher(claimed: &Checksum, trailer_names: &[String]) -> ChecksumHasher {
         crc32c: wanted(claimed.checksum_crc32c.is_some(), "x-amz-checksum-crc32c").then(s3s::crypto::Crc32c::new),
         sha1: wanted(claimed.checksum_sha1.is_some(), "x-amz-checksum-sha1").then(s3s::crypto::Sha1::new),
         sha256: wanted(claimed.checksum_sha256.is_some(), "x-amz-checksum-sha256").then(s3s::crypto::Sha256::new),
-        crc64nvme: Some(s3s::crypto::Crc64Nvme::new()),
+        crc64nvme: None,
     }
 }
 
@@ -211,12 +210,15 @@ fn claimed(claims: &Claims, trailer_names: &[String]) -> S3Result<Checksum> {
     Ok(all)
 }
 
-fn compare_md5(found: &[u8], claimed: Option<&str>) -> S3Result<()> {
+fn compare_md5(found: PartMd5, claimed: Option<&str>) -> S3Result<()> {
     let Some(claimed) = claimed else { return Ok(()) };
-    match STANDARD.decode(claimed) {
-        Ok(digest) if digest.len() == 16 && digest == found => Ok(()),
-        Ok(digest) if digest.len() == 16 => Err(S3ErrorCode::BadDigest.into()),
-        _ => Err(S3ErrorCode::InvalidDigest.into()),
+    if !STANDARD.decode(claimed).is_ok_and(|digest| digest.len() == 16) {
+        return Err(S3ErrorCode::InvalidDigest.into());
+    }
+    if found.content_md5() == claimed {
+        Ok(())
+    } else {
+        Err(S3ErrorCode::BadDigest.into())
     }
 }
 
