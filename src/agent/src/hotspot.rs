@@ -136,7 +136,11 @@ async fn start_listener(folder: &Beneath, process: &Process, context: &Context<'
         Ok(_made) => {}
         // Somebody else's, or one that an earlier tool left: the JVM takes it as well, and it is not ours to remove.
         Err(error) if error.errno() == Some(Errno::EXIST) => trigger.forget(),
-        Err(error) => return Err(refused(&error)),
+        // It never came to be: nothing to remove, and nothing that was left behind.
+        Err(error) => {
+            trigger.forget();
+            return Err(refused(&error));
+        }
     }
     let lost = |errno: Errno| StepError::new(Failure::TargetReplaced, format!("signal the JVM: {errno}"));
     let pid = Pid::from_raw(process.pid).ok_or_else(|| lost(Errno::SRCH))?;
