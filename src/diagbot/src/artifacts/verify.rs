@@ -133,6 +133,7 @@ mod tests {
             via: Via::Direct,
             suffix: String::new(),
             preview: String::new(),
+            findings: Vec::new(),
             note: String::new(),
         };
         (listed, report)

@@ -145,6 +145,7 @@ pub(super) fn report(parts: &[Bytes]) -> ArtifactReport {
         via: Via::Direct,
         suffix: String::new(),
         preview: String::new(),
+        findings: Vec::new(),
         note: String::new(),
     }
 }

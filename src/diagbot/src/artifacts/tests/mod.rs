@@ -407,7 +407,7 @@ async fn the_probe_finds_everything_in_order_and_leaves_nothing() {
     let away = Fixture::start().await;
     let store = away
         .client(Clock::System, |config| {
-            config.endpoint = Some("http://127.0.0.1:9".to_owned())
+            config.endpoint = Some("http://127.0.0.1:9".to_owned());
         })
         .await;
     assert!(!store.probe().await.is_usable());
