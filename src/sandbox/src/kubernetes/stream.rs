@@ -23,7 +23,11 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, process::ChildStdin};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+    tungstenite::{
+        Message,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
 };
 use tokio_util::io::ReaderStream;
 
@@ -176,7 +180,9 @@ async fn carry(
         input: Input::Closed,
         output: stream::empty().boxed(),
         status: std::future::ready(
-            ApiError::internal(&format!("error executing command in container: {error}")).to_status(),
+            // Twice "Internal error occurred", as the API server wraps what the kubelet has wrapped.
+            ApiError::internal(&ApiError::internal(&format!("error executing command in container: {error}")).message)
+                .to_status(),
         )
         .boxed(),
         fault,
@@ -234,7 +240,7 @@ async fn exec(
     wants: Wants,
     fault: Option<FaultKind>,
 ) -> io::Result<Session> {
-    let mut prepared = cluster.node.exec(run, command);
+    let mut prepared = cluster.node.exec(run, command).map_err(io::Error::other)?;
     let piped = |wanted| if wanted { Stdio::piped() } else { Stdio::null() };
     prepared
         .stdin(piped(wants.stdin))
@@ -299,9 +305,9 @@ impl Session {
                 Fate::Complete => {
                     let status = status.await.to_string();
                     send(&mut sink, STATUS, status.as_bytes()).await?;
-                    sink.close().await.map_err(io::Error::other)
+                    close(&mut sink).await
                 }
-                Fate::Closed => sink.close().await.map_err(io::Error::other),
+                Fate::Closed => close(&mut sink).await,
                 Fate::Silent => std::future::pending().await,
                 Fate::Reset => Ok(rustix::net::sockopt::set_socket_linger(
                     socket,
@@ -363,6 +369,16 @@ async fn send(sink: &mut Sink, channel: u8, bytes: &[u8]) -> io::Result<()> {
     message.push(channel);
     message.extend_from_slice(bytes);
     sink.send(Message::binary(message)).await.map_err(io::Error::other)
+}
+
+/// Closes as the real server does: clients take a close without a code for a failure.
+async fn close(sink: &mut Sink) -> io::Result<()> {
+    let frame = CloseFrame {
+        code: CloseCode::Normal,
+        reason: "".into(),
+    };
+    sink.send(Message::Close(Some(frame))).await.map_err(io::Error::other)?;
+    sink.close().await.map_err(io::Error::other)
 }
 
 /// Takes what the client sends until it is gone. A container's input outlives the client unless it was made to be used once.

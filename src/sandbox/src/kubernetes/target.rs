@@ -137,7 +137,7 @@ mod tests {
             ("Namespace", "", "shop")
         );
         let runs = parse("/apis/diagbot.dev/v1alpha1/diagnosticruns");
-        assert_eq!(runs.verb(&Method::GET, false).map(|v| v.as_str()), Some("list"));
+        assert_eq!(runs.verb(&Method::GET, false).map(super::Verb::as_str), Some("list"));
         assert!(Target::parse("/version").expect("no refusal").is_none());
         let refused = Target::parse("/api/v1/namespaces/shop/services").expect_err("not served");
         assert_eq!(refused.code, StatusCode::NOT_IMPLEMENTED);

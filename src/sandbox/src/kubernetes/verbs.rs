@@ -81,6 +81,16 @@ pub(super) fn selector(call: &Call) -> Result<Selector, ApiError> {
 }
 
 fn body(call: &Call) -> Result<Value, ApiError> {
+    let content_type = call
+        .headers
+        .get("content-type")
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    if content_type.contains("protobuf") {
+        return Err(ApiError::not_in_sandbox(
+            "protobuf bodies; `kubectl create -f` and kube-rs send JSON",
+        ));
+    }
     serde_json::from_slice(&call.body).or_else(|error| {
         let yaml = std::str::from_utf8(&call.body)
             .ok()

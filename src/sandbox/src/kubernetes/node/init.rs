@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::launch::{Launch, SEARCH_PATH, as_identity};
+use super::launch::{self, Launch, as_identity};
 
 /// Directories of the machine that every container sees; the rest of its root is its own.
 const SHARED_DIRECTORIES: [&str; 11] = [
@@ -128,21 +128,12 @@ fn mount(words: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
 
 /// The runtime's refusal of a program that is not there, before anything runs.
 fn check_program(program: &str) -> anyhow::Result<()> {
-    let found = if program.contains('/') {
-        Path::new(program).is_file()
-    } else {
-        SEARCH_PATH.split(':').any(|dir| Path::new(dir).join(program).is_file())
-    };
-    if found {
+    if launch::has_program(Path::new("/"), program) {
         return Ok(());
     }
-    let why = if program.contains('/') {
-        "no such file or directory"
-    } else {
-        "executable file not found in $PATH"
-    };
     bail!(
         "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: \
-         unable to start container process: error during container init: exec: {program:?}: {why}"
+         unable to start container process: exec: {program:?}: {}",
+        launch::why_not_found(program)
     )
 }

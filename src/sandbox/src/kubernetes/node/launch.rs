@@ -155,6 +155,25 @@ pub(super) fn as_identity(identity: &Identity, take: bool, argv: &[String]) -> V
     words
 }
 
+/// Whether a container with this root has the program.
+pub(super) fn has_program(root: &Path, program: &str) -> bool {
+    let below = |path: &str| root.join(path.trim_start_matches('/')).is_file();
+    if program.contains('/') {
+        below(program)
+    } else {
+        SEARCH_PATH.split(':').any(|dir| below(&format!("{dir}/{program}")))
+    }
+}
+
+/// The runtime's words for a program that is not there.
+pub(super) fn why_not_found(program: &str) -> String {
+    if program.contains('/') {
+        format!("stat {program}: no such file or directory")
+    } else {
+        "executable file not found in $PATH".to_owned()
+    }
+}
+
 /// A pipe whose both ends belong to the container's user, as a runtime makes it.
 pub(super) fn pipe(owner: Option<(u32, u32)>) -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = io::pipe()?;

@@ -242,11 +242,8 @@ impl Life {
                     self.slot.began(&self.cluster.node, &run);
                     return Ok(run);
                 }
-                Err(Refusal { reason, message, state }) => {
-                    self.event(Weight::Warning, "Failed", &format!("Error: {message}"));
-                    if state {
-                        self.waits(reason, &message);
-                    }
+                Err(refusal) => {
+                    self.refused(&refusal);
                     if self.place.section == Section::Ephemeral {
                         return Err(Over::Settled);
                     }
@@ -254,6 +251,20 @@ impl Life {
                 }
             }
         }
+    }
+
+    fn refused(&self, refusal: &Refusal) {
+        match refusal {
+            Refusal::Config(message) => self.waits("CreateContainerConfigError", message),
+            Refusal::Create(message) => self.waits("CreateContainerError", message),
+            Refusal::Start(message) => {
+                self.event(Weight::Normal, "Created", "Container created");
+                status::write_start_error(&self.cluster, &self.place, message);
+            }
+            // Measured: the status stays ContainerCreating, only the event tells.
+            Refusal::Target(_) => {}
+        }
+        self.event(Weight::Warning, "Failed", &format!("Error: {}", refusal.message()));
     }
 
     async fn try_start(&self, image: Image) -> Result<Arc<Run>, Refusal> {
@@ -271,22 +282,15 @@ impl Life {
                 "container has runAsNonRoot and image will run as root (pod: \"{pod}\", container: {})",
                 self.place.name
             );
-            return Err(Refusal {
-                reason: "CreateContainerConfigError",
-                message,
-                state: true,
-            });
+            return Err(Refusal::Config(message));
         }
         let place = self.namespaces()?;
         let state = node
             .room_for(&self.place.uid, &self.place.name)
-            .map_err(|e| Refusal::create(&e.to_string()))?;
-        let mut binds = self.volumes().map_err(|e| Refusal::create(&e.to_string()))?;
+            .map_err(|e| Refusal::create(&e))?;
+        let mut binds = self.volumes().map_err(|e| Refusal::create(&e))?;
         if image == Image::Checkout {
-            let classes = node
-                .checkout_classes()
-                .await
-                .map_err(|e| Refusal::create(&e.to_string()))?;
+            let classes = node.checkout_classes().await.map_err(|e| Refusal::create(&e))?;
             binds.push((classes, "/app".to_owned()));
         }
         let isolated = node.isolation() != Isolation::Shared;
@@ -320,12 +324,8 @@ impl Life {
         })
         .await
         .map_err(|error| match error {
-            StartError::Refused(message) => Refusal {
-                reason: "RunContainerError",
-                message,
-                state: true,
-            },
-            StartError::Io(error) => Refusal::create(&error.to_string()),
+            StartError::Refused(message) => Refusal::Start(message),
+            StartError::Io(error) => Refusal::create(&error),
         })
     }
 
@@ -354,12 +354,7 @@ impl Life {
                      container {id:?} is not running - in state CONTAINER_EXITED",
                     hex::encode(rand::random::<[u8; 32]>())
                 );
-                // Measured: the status stays ContainerCreating, only the event tells.
-                Err(Refusal {
-                    reason: "CreateContainerError",
-                    message,
-                    state: false,
-                })
+                Err(Refusal::Target(message))
             }
         }
     }
@@ -392,20 +387,26 @@ impl Life {
     }
 }
 
-/// A container that is not created or not started.
-struct Refusal {
-    reason: &'static str,
-    message: String,
-    /// Whether the status tells it too.
-    state: bool,
+/// A container that is not created or not started, in the runtime's words.
+enum Refusal {
+    /// Its spec can't be had.
+    Config(String),
+    /// It can't be created.
+    Create(String),
+    /// It was created, and its process can't be started.
+    Start(String),
+    /// The container whose processes it should see does not run.
+    Target(String),
 }
 
 impl Refusal {
-    fn create(message: &str) -> Self {
-        Self {
-            reason: "CreateContainerError",
-            message: message.to_owned(),
-            state: true,
+    fn create(error: &std::io::Error) -> Self {
+        Self::Create(error.to_string())
+    }
+
+    fn message(&self) -> &str {
+        match self {
+            Self::Config(message) | Self::Create(message) | Self::Start(message) | Self::Target(message) => message,
         }
     }
 }

@@ -169,20 +169,29 @@ impl Node {
         self.lock().slots.get(&(uid.to_owned(), container.to_owned())).cloned()
     }
 
-    /// A command inside a running container, not yet started.
-    pub(super) fn exec(&self, run: &Run, argv: &[String]) -> Command {
-        let argv = run.image.translate(argv);
-        let argv = match (self.isolation, argv.split_first()) {
-            (Isolation::Shared, Some((first, rest))) if first == run.image.program() => {
-                [self.program.to_string_lossy().into_owned()]
-                    .into_iter()
-                    .chain(rest.iter().cloned())
-                    .collect()
+    /// A command inside a running container, not yet started; or the runtime's words for why it can't be.
+    pub(super) fn exec(&self, run: &Run, argv: &[String]) -> Result<Command, String> {
+        let mut argv = run.image.translate(argv);
+        let program = argv.first().cloned().unwrap_or_default();
+        if self.isolation == Isolation::Shared {
+            if let Some(first) = argv.first_mut().filter(|first| *first == run.image.program()) {
+                *first = self.program.to_string_lossy().into_owned();
             }
-            _ => argv,
-        };
+        } else if !launch::has_program(&PathBuf::from(format!("/proc/{}/root", run.pid)), &program) {
+            return Err(format!(
+                "failed to exec in container: failed to start exec {:?}: OCI runtime exec failed: exec failed: unable to \
+                 start container process: exec: {program:?}: {}",
+                hex::encode(rand::random::<[u8; 32]>()),
+                launch::why_not_found(&program)
+            ));
+        }
         let inner = launch::as_identity(&run.identity, self.isolation == Isolation::Namespaces, &argv);
-        launch::command(self.isolation, Where::Inside(run.pid), &inner, &run.env)
+        Ok(launch::command(
+            self.isolation,
+            Where::Inside(run.pid),
+            &inner,
+            &run.env,
+        ))
     }
 
     /// Starts what [`Self::exec`] made.
@@ -401,6 +410,7 @@ fn schedule(cluster: &Cluster, key: &Key, uid: &str) {
         pod["spec"]["nodeName"] = json!(NODE);
         let status = &mut pod["status"];
         status["hostIP"] = json!("127.0.0.1");
+        status["hostIPs"] = json!([{ "ip": "127.0.0.1" }]);
         status["podIP"] = json!("127.0.0.1");
         status["podIPs"] = json!([{ "ip": "127.0.0.1" }]);
         status["startTime"] = json!(now());
@@ -476,7 +486,12 @@ fn identity_of(pod: &Value, spec: &Value, image: Image) -> Identity {
     let number = |field: &str| contexts.iter().find_map(|c| c[field].as_u64()).map(|n| n as u32);
     let (own_uid, own_gid) = image.user();
     let uid = number("runAsUser");
-    let gid = number("runAsGroup").unwrap_or(if uid.is_none() { own_gid } else { 0 });
+    // Every image of the sandbox knows a user 1000 with a group of its own, and root; others get group 0, as runtimes do.
+    let gid = number("runAsGroup").unwrap_or(match uid {
+        None => own_gid,
+        Some(1000) => 1000,
+        Some(_) => 0,
+    });
     let capabilities = &spec["securityContext"]["capabilities"];
     let named = |field: &str| -> Vec<String> {
         list(&capabilities[field])

@@ -71,6 +71,26 @@ pub(super) fn terminated(run: &Run, code: i32, started: &str) -> Value {
     } })
 }
 
+/// Writes that a container was created and could not be started: it waits, and its last state is the failed start.
+pub(super) fn write_start_error(cluster: &Cluster, place: &Place, message: &str) {
+    let id = format!("{}{}", super::ID_PREFIX, hex::encode(rand::random::<[u8; 32]>()));
+    let failed = json!({ "terminated": {
+        "exitCode": 128,
+        "reason": "StartError",
+        "message": message,
+        "startedAt": "1970-01-01T00:00:00Z",
+        "finishedAt": now(),
+        "containerID": id,
+    } });
+    write_entry(cluster, place, |old| {
+        let mut entry = entry(place, old, waiting("RunContainerError", message), None);
+        entry["lastState"] = failed;
+        entry["containerID"] = json!(id);
+        entry["imageID"] = json!(image::id(&place.image));
+        entry
+    });
+}
+
 /// `containerID` of a run.
 pub(super) fn container_id(run: &Run) -> String {
     format!("{}{}", super::ID_PREFIX, run.id)
@@ -79,6 +99,10 @@ pub(super) fn container_id(run: &Run) -> String {
 /// Writes a container's state; `run` is the run that the state is about, if there is one. Keeps the rest of the entry, and
 /// moves a former run's end to `lastState` when a new one starts. A pod that is gone or replaced is left alone.
 pub(super) fn write(cluster: &Cluster, place: &Place, state: Value, run: Option<&Run>) {
+    write_entry(cluster, place, |old| entry(place, old, state, run));
+}
+
+fn write_entry(cluster: &Cluster, place: &Place, make: impl FnOnce(Option<&Value>) -> Value) {
     let written = cluster.store.update(&place.pod, |pod| {
         if pod["metadata"]["uid"] != place.uid {
             return Ok(pod.clone());
@@ -87,7 +111,7 @@ pub(super) fn write(cluster: &Cluster, place: &Place, state: Value, run: Option<
         let field = place.section.status_field();
         let mut entries: Vec<Value> = list(&pod["status"][field]).to_vec();
         let old = entries.iter().position(|e| e["name"] == place.name);
-        let entry = entry(place, old.map(|at| &entries[at]), state, run);
+        let entry = make(old.map(|at| &entries[at]));
         match old {
             Some(at) => entries[at] = entry,
             None => entries.push(entry),
@@ -170,16 +194,23 @@ fn summarize(pod: &mut Value) {
         ("ContainersReady", ready),
         ("PodScheduled", true),
     ] {
-        set_condition(pod, kind, holds);
+        set_condition(pod, kind, holds, phase);
     }
 }
 
-fn set_condition(pod: &mut Value, kind: &str, holds: bool) {
+fn set_condition(pod: &mut Value, kind: &str, holds: bool, phase: &str) {
     let status = if holds { "True" } else { "False" };
     let mut conditions: Vec<Value> = list(&pod["status"]["conditions"]).to_vec();
-    let condition = json!({ "type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": now() });
+    let mut condition = json!({ "type": kind, "status": status, "lastProbeTime": null, "lastTransitionTime": now() });
+    if !holds {
+        condition["reason"] = json!(match phase {
+            "Succeeded" => "PodCompleted",
+            "Failed" => "PodFailed",
+            _ => "ContainersNotReady",
+        });
+    }
     match conditions.iter_mut().find(|c| c["type"] == kind) {
-        Some(old) if old["status"] == status => return,
+        Some(old) if old["status"] == status && old["reason"] == condition["reason"] => return,
         Some(old) => *old = condition,
         None => conditions.push(condition),
     }
