@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{ContainerState, Event, Pod};
 
 use super::{
     explain::{self, Refusal},
-    identity::container_status,
+    identity::{container_spec, container_status},
     resource::{Explanation, PinnedTarget},
 };
 
@@ -91,6 +91,33 @@ pub(super) fn target_fault(pod: &Pod, target: &PinnedTarget) -> Option<Explanati
     } else {
         None
     }
+}
+
+/// The ephemeral-storage limit of the target's container, in bytes: writing more gets the pod evicted.
+pub(super) fn room_bytes(pod: &Pod, container: &str) -> Option<u64> {
+    let limits = container_spec(pod, container)?.resources.as_ref()?.limits.as_ref()?;
+    quantity_bytes(&limits.get("ephemeral-storage")?.0)
+}
+
+/// A Kubernetes quantity as bytes: decimal digits and a suffix.
+fn quantity_bytes(text: &str) -> Option<u64> {
+    let digits = text
+        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
+        .unwrap_or(text.len());
+    let (number, suffix) = text.split_at(digits);
+    let unit = match suffix {
+        "" => 1.0,
+        "k" => 1e3,
+        "M" => 1e6,
+        "G" => 1e9,
+        "T" => 1e12,
+        "Ki" => 1024.0,
+        "Mi" => 1_048_576.0,
+        "Gi" => 1_073_741_824.0,
+        "Ti" => 1_099_511_627_776.0,
+        _ => return None,
+    };
+    Some((number.parse::<f64>().ok()? * unit) as u64)
 }
 
 /// What to do about a container that waits.
@@ -190,6 +217,20 @@ mod tests {
         assert_eq!(exited.as_deref(), Some("TargetNotRunning"));
         let leaving = fault(|pod| pod["metadata"]["deletionTimestamp"] = "2026-11-22T10:00:00Z".into());
         assert_eq!(leaving.as_deref(), Some("PodTerminating"));
+    }
+
+    #[test]
+    fn storage_limits_are_read_as_kubernetes_writes_them() {
+        let cases = [
+            ("1Gi", Some(1 << 30)),
+            ("1.5k", Some(1500)),
+            ("7", Some(7)),
+            ("1e3", None),
+            ("x", None),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(quantity_bytes(text), bytes, "{text}");
+        }
     }
 
     #[test]

@@ -123,6 +123,7 @@ mod tests {
                 truncated: false,
                 sensitive: false,
                 preview: "SECRET LINE".to_owned(),
+                findings: Vec::new(),
             }],
             ..CaptureStatus::default()
         });

@@ -283,6 +283,9 @@ pub struct ArtifactRecord {
     /// First lines of non-sensitive text.
     #[serde(default)]
     pub preview: String,
+    /// What an analyzer found in non-sensitive text, most important first; at most five lines.
+    #[serde(default)]
+    pub findings: Vec<String>,
 }
 
 /// How an artifact was proven whole.

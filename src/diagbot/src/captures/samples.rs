@@ -149,6 +149,7 @@ pub(super) fn step_result() -> StepResult {
             via: Via::Direct,
             suffix: String::new(),
             preview: "first line".to_owned(),
+            findings: Vec::new(),
             note: String::new(),
         }),
         outcome: StepOutcome::Done,

@@ -100,6 +100,9 @@ async fn ticket(scene: &Scene, f: &Facts) -> Result<Ticket, ActError> {
         result_url,
         store_ca_pem: store.ca_pem_for_pods().map(str::to_owned),
         proxy: store.proxy_for_pods().map(str::to_owned),
+        room_bytes: f
+            .pinned_pod()
+            .and_then(|pod| launch::room_bytes(pod, &f.spec().target.container)),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use diagbot_wire::{
     control,
-    result::{SignedResult, StepOutcome, StepResult},
+    result::{ArtifactReport, SignedResult, StepOutcome, StepResult},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -27,6 +27,8 @@ pub(super) const RESULT_NAME: &str = "result.json";
 const MANIFEST_NAME: &str = "manifest.json";
 /// Longest result object: previews of 20 steps and the rest.
 const MAX_RESULT_BYTES: usize = 256 * 1024;
+/// Findings that are recorded of one artifact.
+const MAX_FINDINGS: usize = 5;
 
 /// Fetches a staged artifact, then completes its upload.
 pub(super) async fn relay(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome, ActError> {
@@ -97,6 +99,7 @@ pub(in crate::captures) async fn record_artifact(
         } else {
             report.preview.clone()
         },
+        findings: findings(report, spec.sensitive),
     };
     let verified = scene.now();
     scene
@@ -113,6 +116,19 @@ pub(in crate::captures) async fn record_artifact(
         })
         .await?;
     Ok(())
+}
+
+/// The agent's text is the target's text: bounded and cleaned before it is recorded.
+fn findings(report: &ArtifactReport, sensitive: bool) -> Vec<String> {
+    if sensitive {
+        return Vec::new();
+    }
+    report
+        .findings
+        .iter()
+        .take(MAX_FINDINGS)
+        .map(|f| explain::clean(f))
+        .collect()
 }
 
 fn trace(status: &mut CaptureStatus, moment: &str, at: Option<Timestamp>) {

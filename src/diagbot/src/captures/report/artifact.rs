@@ -126,6 +126,7 @@ impl<'a> Artifact<'a> {
                 via: Via::Direct,
                 suffix: String::new(),
                 preview: whole_lines.to_owned(),
+                findings: Vec::new(),
                 note: String::new(),
             },
             cut: self.cut,
