@@ -161,10 +161,7 @@ pub(crate) async fn cat(args: &[String]) -> ExitCode {
 }
 
 async fn fetch(step: u16, from: u64) -> io::Result<()> {
-    let mut stream = connect().await?;
-    stream.write_u16(step).await?;
-    stream.write_u64(from).await?;
-    let size_bytes = stream.read_u64().await?;
+    let (mut stream, size_bytes) = connect(step, from).await?;
     // Blocking writes: this process does nothing else.
     let mut stdout = io::stdout().lock();
     let mut at = from;
@@ -181,20 +178,30 @@ async fn fetch(step: u16, from: u64) -> io::Result<()> {
     }
 }
 
-/// The door of the running agent: of our own uid, and alive.
-async fn connect() -> io::Result<UnixStream> {
+/// The door of the running agent that has staged the step: of our own uid, and alive. With the stream, the whole length.
+async fn connect(step: u16, from: u64) -> io::Result<(UnixStream, u64)> {
     for place in PLACES {
         let Ok(entries) = fs::read_dir(place) else { continue };
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(FOLDER)
-                && let Ok(stream) = UnixStream::connect(entry.path().join("door")).await
-                && stream.peer_cred()?.uid() == rustix::process::geteuid().as_raw()
+                && let Ok(opened) = ask(&entry.path().join("door"), step, from).await
             {
-                return Ok(stream);
+                return Ok(opened);
             }
         }
     }
     Err(io::ErrorKind::NotFound.into())
+}
+
+async fn ask(door: &Path, step: u16, from: u64) -> io::Result<(UnixStream, u64)> {
+    let mut stream = UnixStream::connect(door).await?;
+    if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    stream.write_u16(step).await?;
+    stream.write_u64(from).await?;
+    let size_bytes = stream.read_u64().await?;
+    Ok((stream, size_bytes))
 }
 
 #[cfg(test)]
