@@ -4,6 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use diagbot::{
     access::{Access, AccessConfig, ChannelFacts, Directory, DirectoryError, PersonFacts, Requester},
+    admission::{Door, RateConfig},
     artifacts::Store,
     captures::resource::{ANNOTATION_CANCEL, CapturePhase, DiagnosticCapture},
     clock::Clock,
@@ -171,6 +172,7 @@ impl World {
             catalog: Arc::new(catalog),
             access: Access::new(Arc::new(People), AccessConfig::default(), Clock::System),
             store: Store::connect(&store, Clock::System).await.unwrap(),
+            door: Door::new(RateConfig::default()),
             leadership: leadership.clone(),
             clock: Clock::System,
         };

@@ -17,6 +17,11 @@ pub enum Reason {
         /// Longest length in bytes, or largest number.
         most: usize,
     },
+    /// The person or the channel asks too often.
+    TooManyRequests {
+        /// When the next one is taken, in seconds.
+        seconds: u64,
+    },
     /// The catalog has no such diagnostic.
     UnknownDiagnostic {
         /// As typed.
@@ -183,6 +188,10 @@ impl Reason {
             Self::RequestTooLarge { part, most } => (
                 format!("{part} is too long."),
                 format!("At most {most} are taken; shorten it."),
+            ),
+            Self::TooManyRequests { seconds } => (
+                "Too many requests at a time.".to_owned(),
+                format!("Ask again in {seconds} s."),
             ),
             Self::UnknownDiagnostic { typed, near } => (
                 format!("There is no diagnostic `{}`.", shown(typed)),

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::{Access, AccessError, Requester},
+    admission::{Door, TooOften},
     artifacts::{Store, StoreError},
     captures::resource::Explanation,
     clock::Clock,
@@ -25,6 +26,7 @@ use crate::{
     },
     retry::Backoff,
     runs::{
+        reason::Reason,
         records::{Records, Reflection, reflection},
         request::{RunName, RunRequest, spoken_ids},
         resource::{DiagnosticRun, LABEL_RUN, Phase},
@@ -167,6 +169,8 @@ pub struct ServiceParts {
     pub access: Access,
     /// The store, for links.
     pub store: Store,
+    /// How often people may ask.
+    pub door: Door,
     /// Whether this process leads.
     pub leadership: Leadership,
     /// The time.
@@ -224,6 +228,11 @@ impl RunService {
         request
             .check()
             .map_err(|reason| AcceptError::Rejected(reason.explain()))?;
+        let knock = self.0.parts.door.knock(&request.requester, &request.origin.channel);
+        knock.map_err(|TooOften(wait)| {
+            let seconds = wait.as_secs();
+            AcceptError::Rejected(Reason::TooManyRequests { seconds }.explain())
+        })?;
         self.create(&request, ACCEPT_BUDGET).await
     }
 
