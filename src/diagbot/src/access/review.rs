@@ -254,3 +254,6 @@ impl Question {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
