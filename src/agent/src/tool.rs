@@ -3,7 +3,9 @@
 use std::{process::Stdio, time::Duration};
 
 use diagbot_wire::{args::StepArgs, result::Failure};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process_group, prlimit, setpriority_process};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process_group, prlimit, setpriority_process, waitid,
+};
 use tokio::{
     io::AsyncReadExt as _,
     process::{Child, ChildStdout, Command},
@@ -35,6 +37,8 @@ impl Drop for Group {
         if let Some(pid) = self.pid {
             // It may have ended by itself.
             let _killed = kill_process_group(pid, Signal::KILL);
+            // Only what has ended may be told as stopped; the runtime collects its status.
+            let _ended = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
         }
     }
 }
