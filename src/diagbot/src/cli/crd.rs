@@ -20,7 +20,7 @@ pub fn render() -> String {
 fn document(definition: &impl Serialize) -> String {
     // By way of a `Value`, whose maps are sorted: the same types give the same text.
     let mut value = serde_json::to_value(definition).expect("a custom resource definition is plain data");
-    drop_unsigned_formats(&mut value);
+    adjust(&mut value);
     let mut text = serde_saphyr::to_string(&value).expect("JSON data is YAML data");
     if !text.ends_with('\n') {
         text.push('\n');
@@ -28,17 +28,24 @@ fn document(definition: &impl Serialize) -> String {
     text
 }
 
-/// Kubernetes knows no `uint…` formats and would warn about each at every apply; the minimum of 0 stays.
-fn drop_unsigned_formats(value: &mut Value) {
+/// What the API server wants otherwise than the schema's maker writes it: it knows no `uint…` formats and would warn about
+/// each at every apply (the minimum of 0 stays), and it takes null for a nullable word only where the list of words holds it.
+fn adjust(value: &mut Value) {
     match value {
         Value::Object(map) => {
             let unsigned = |format: &Value| format.as_str().is_some_and(|name| name.starts_with("uint"));
             if map.get("format").is_some_and(unsigned) {
                 map.remove("format");
             }
-            map.values_mut().for_each(drop_unsigned_formats);
+            if map.get("nullable") == Some(&Value::Bool(true))
+                && let Some(Value::Array(words)) = map.get_mut("enum")
+                && !words.contains(&Value::Null)
+            {
+                words.push(Value::Null);
+            }
+            map.values_mut().for_each(adjust);
         }
-        Value::Array(items) => items.iter_mut().for_each(drop_unsigned_formats),
+        Value::Array(items) => items.iter_mut().for_each(adjust),
         _ => {}
     }
 }
