@@ -379,6 +379,34 @@ async fn what_the_server_can_not_keep_as_a_promise_it_refuses() {
 }
 
 #[tokio::test]
+async fn a_store_with_its_own_authority_is_trusted_by_its_certificate_only() {
+    let tls = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/artifacts/tests/tls");
+    let files = super::store::TlsFiles {
+        cert_file: tls.join("server.pem"),
+        key_file: tls.join("server.key"),
+    };
+    let ca = tls.join("ca.pem");
+    let fixture = Fixture::with(|server| server.tls = Some(files), |client| client.ca_file = Some(ca)).await;
+    assert!(fixture.server.url().starts_with("https://"));
+    let probe = fixture.store.probe().await;
+    let odd: Vec<_> = probe.findings.iter().filter(|f| f.outcome != Outcome::Works).collect();
+    assert!(odd.is_empty(), "{odd:?}");
+    assert!(
+        fixture
+            .store
+            .ca_pem_for_pods()
+            .is_some_and(|pem| pem.contains("BEGIN CERTIFICATE"))
+    );
+
+    let stranger = fixture.client(Clock::System, |_| {}).await;
+    let error = stranger
+        .put(&stranger.key(&["a"]), NONE, "text/plain")
+        .await
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Unreachable { .. }), "{error}");
+}
+
+#[tokio::test]
 async fn settings_that_point_elsewhere_are_told_apart() {
     let fixture = Fixture::start().await;
     let key = fixture.store.key(&["a"]);
