@@ -12,7 +12,10 @@
 pub mod api;
 pub mod button;
 pub mod config;
+pub mod context;
 pub mod dial;
+pub mod directory;
+pub mod front;
 pub mod grammar;
 pub mod inbound;
 pub mod socket;

@@ -3,7 +3,14 @@
 //! Owns all wording, escaping and Slack's limits. Never decides what is told when, and never makes a link: links are handed
 //! in when a message is sent.
 
+pub mod answers;
+mod artifact;
 mod build;
 pub mod escape;
+mod run;
 
-pub use self::build::{Builder, Message};
+pub use self::{
+    artifact::links,
+    build::{Builder, Message},
+    run::{Links, RunView, Successor},
+};

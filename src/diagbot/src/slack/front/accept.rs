@@ -1,0 +1,155 @@
+//! Requests that become runs: one create, then the answer.
+
+use futures::FutureExt as _;
+
+use super::{Front, Said, reply::Outcome};
+use crate::{
+    runs::{
+        request::{RunName, RunRequest},
+        resource::{DiagnosticRun, TargetKind, TargetRef},
+        service::{AcceptError, Accepted},
+    },
+    slack::{
+        grammar::{Fault, RunCall},
+        views::answers,
+    },
+    telemetry::metrics::Outcome as Word,
+};
+
+/// What a create came to.
+pub(super) enum Created {
+    /// The run is recorded.
+    Recorded(Accepted),
+    /// Nothing was recorded; or it is not known. The person gets this.
+    Answered(Outcome),
+}
+
+impl Front {
+    /// A typed diagnostic.
+    pub(super) async fn run(&self, call: RunCall, said: Said<'_>) -> Outcome {
+        let context = &self.0.context;
+        let defaults = context.config.defaults(&said.origin.channel);
+        let implied = said
+            .thread
+            .filter(|_| call.target.is_none())
+            .and_then(|ts| context.service.find_by_thread(&said.origin.channel, ts))
+            .map(|run| target_of(&run));
+        let target = match call.target(implied, &defaults) {
+            Ok(target) => target,
+            Err(fault) => return self.fault(&fault),
+        };
+        let completed = context.service.catalog().get(&call.typed.to_lowercase()).is_none();
+        let what = format!("{} {target}", call.diagnostic);
+        let request = RunRequest {
+            key: said.key,
+            requester: said.by.clone(),
+            origin: said.origin,
+            diagnostic: call.typed.to_lowercase(),
+            parameters: call.parameters,
+            target,
+            dry_run: call.dry_run,
+            confirmed: false,
+            received_at: context.clock.now(),
+        };
+        match self.create(request).await {
+            Created::Recorded(accepted) => {
+                let completed = completed.then_some((call.typed.as_str(), call.diagnostic.as_str()));
+                Outcome::Recorded(answers::accepted(&accepted.name, &what, completed))
+            }
+            Created::Answered(outcome) => outcome,
+        }
+    }
+
+    /// The rate limit and the one create.
+    pub(super) async fn create(&self, request: RunRequest) -> Created {
+        let context = &self.0.context;
+        let name = request.name();
+        // A redelivery must not meet the limit that its first delivery passed.
+        if !self.0.seen.insert(name.as_str()) {
+            let channel = &request.origin.channel;
+            if let Err(too_fast) = self.0.rates.take(&request.requester.user_name(), channel) {
+                self.count("rejected");
+                return Created::Answered(Outcome::Say(answers::too_fast(too_fast.wait, too_fast.of_channel)));
+            }
+        }
+        match context.service.accept(request.clone()).await {
+            Ok(accepted) => {
+                self.count(if accepted.repeated { "repeated" } else { "created" });
+                tracing::info!(
+                    run.id = name.as_str(),
+                    repeated = accepted.repeated,
+                    "a request is recorded"
+                );
+                Created::Recorded(accepted)
+            }
+            Err(AcceptError::Unconfirmed { source, .. }) => {
+                self.count("unconfirmed");
+                tracing::warn!(
+                    run.id = name.as_str(),
+                    error = &source as &dyn std::error::Error,
+                    "whether a request is recorded is not known yet"
+                );
+                Created::Answered(self.confirm(&name, request))
+            }
+            Err(error) => {
+                self.count("rejected");
+                Created::Answered(Outcome::Say(refusal(&name, &error)))
+            }
+        }
+    }
+
+    fn confirm(&self, name: &RunName, request: RunRequest) -> Outcome {
+        let service = self.0.context.service.clone();
+        let run = name.clone();
+        Outcome::Uncertain {
+            meanwhile: answers::unconfirmed(name),
+            work: async move {
+                match service.confirm(&run, request).await {
+                    Ok(_) => answers::confirmed(&run),
+                    Err(error) => refusal(&run, &error),
+                }
+            }
+            .boxed(),
+        }
+    }
+
+    /// A text that is no request.
+    pub(super) fn fault(&self, fault: &Fault) -> Outcome {
+        Outcome::Say(answers::fault(fault, &self.0.context.config.command))
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.0.context.metrics.requests.get_or_create(&Word { outcome }).inc();
+    }
+}
+
+fn refusal(name: &RunName, error: &AcceptError) -> crate::slack::views::Message {
+    if let AcceptError::Rejected(reason) = error {
+        return answers::rejected(name, reason);
+    }
+    tracing::error!(
+        run.id = name.as_str(),
+        error = error as &dyn std::error::Error,
+        "a request could not be recorded"
+    );
+    answers::not_recorded(name)
+}
+
+/// What "the same target" means in a run's thread: the pod by name, or what was typed where none was found.
+fn target_of(run: &DiagnosticRun) -> TargetRef {
+    let captures = run.status.iter().flat_map(|status| &status.captures);
+    match captures.into_iter().next() {
+        Some(capture) => TargetRef {
+            cluster: Some(capture.target.cluster.clone()),
+            namespace: Some(capture.target.namespace.clone()),
+            kind: Some(TargetKind::Pod),
+            name: capture.target.pod.clone(),
+            container: Some(capture.target.container.clone()),
+            pod_uid: None,
+        },
+        None => TargetRef {
+            pod_uid: None,
+            ..run.spec.target.clone()
+        },
+    }
+}

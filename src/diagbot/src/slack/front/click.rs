@@ -1,0 +1,171 @@
+//! Buttons: looked up and decided at click time, for the person who clicks. One button of a run is one action, whoever
+//! presses it how often.
+
+use futures::{FutureExt as _, future::BoxFuture};
+
+use super::{
+    Front,
+    accept::Created,
+    answer::failure,
+    reply::{Outcome, Speaker},
+};
+use crate::{
+    runs::{
+        request::{RequestKey, RunName, RunRequest},
+        resource::{Candidate, DiagnosticRun, Origin, Requester, TargetKind, TargetRef},
+    },
+    slack::{
+        button::Button,
+        inbound::Click,
+        socket::Ack,
+        views::{Message, answers, links},
+    },
+};
+
+impl Front {
+    /// A click. Whatever it starts is recorded before the acknowledgement.
+    pub(super) async fn click(&self, click: Click) -> Ack {
+        let speaker = Speaker::Person {
+            response_url: click.response_url.clone(),
+            channel: click.channel.clone(),
+            user: click.by.user.clone(),
+        };
+        for (action_id, value) in &click.actions {
+            let Some(button) = Button::parse(action_id, value) else {
+                tracing::warn!("a click on something that is no button of ours");
+                continue;
+            };
+            match &button {
+                Button::Cancel { run } => {
+                    let work = self.cancelling(run.clone(), click.by.clone());
+                    self.afterwards(self.clone().say_result(speaker.clone(), work));
+                }
+                Button::Link { run } => {
+                    let work = self.linking(run.clone(), click.by.clone());
+                    self.afterwards(self.clone().say_result(speaker.clone(), work));
+                }
+                Button::Choose { .. } | Button::Confirm { .. } | Button::Again { .. } => {
+                    self.start(&button, &click, speaker.clone()).await;
+                }
+            }
+        }
+        Ack::Plain
+    }
+
+    /// A button that starts a run.
+    async fn start(&self, button: &Button, click: &Click, speaker: Speaker) {
+        let context = &self.0.context;
+        let Ok(run) = context.service.find(button.run().as_str()) else {
+            return self.say_later(speaker, answers::button_over(button.run()));
+        };
+        let Some(target) = target(button, &run) else {
+            return self.say_later(speaker, answers::button_over(button.run()));
+        };
+        let request = RunRequest {
+            key: RequestKey::Action {
+                run: button.run().clone(),
+                button: button.key(),
+            },
+            requester: click.by.clone(),
+            origin: origin(&run, click),
+            diagnostic: run.diagnostic_name().to_owned(),
+            parameters: run.spec.parameters.clone(),
+            target,
+            dry_run: run.spec.dry_run,
+            confirmed: run.spec.confirmed || matches!(button, Button::Confirm { .. }),
+            received_at: context.clock.now(),
+        };
+        match self.create(request).await {
+            Created::Recorded(accepted) if accepted.repeated => self.tell_who_was_first(&accepted.name, click, speaker),
+            // The new run's message in the thread is the answer.
+            Created::Recorded(_) => {}
+            Created::Answered(Outcome::Say(message) | Outcome::Recorded(message)) => self.say_later(speaker, message),
+            Created::Answered(Outcome::Slow { meanwhile, work } | Outcome::Uncertain { meanwhile, work }) => {
+                let front = self.clone();
+                let both = async move {
+                    front.say(&speaker, &meanwhile).await;
+                    let message = work.await;
+                    front.say(&speaker, &message).await;
+                };
+                self.afterwards(both.boxed());
+            }
+        }
+    }
+
+    fn tell_who_was_first(&self, name: &RunName, click: &Click, speaker: Speaker) {
+        let Ok(first) = self.0.context.service.find(name.as_str()) else {
+            return;
+        };
+        // A redelivery of one's own click is nothing to tell.
+        if first.spec.requester != click.by {
+            let message = answers::already_pressed(name, &first.spec.requester, first.spec.received_at.0);
+            self.say_later(speaker, message);
+        }
+    }
+
+    /// Fresh links, for the person who asks.
+    fn linking(&self, run: RunName, by: Requester) -> BoxFuture<'static, Message> {
+        let service = self.0.context.service.clone();
+        async move {
+            let cluster = service
+                .find(run.as_str())
+                .map(|found| found.place(service.clusters()).0)
+                .unwrap_or_default();
+            match service.links(&run, &by).await {
+                Ok(found) => links(&run, &cluster, &found),
+                Err(error) => failure(&run, &error),
+            }
+        }
+        .boxed()
+    }
+}
+
+/// What a button runs on; none where the run has no such choice.
+fn target(button: &Button, run: &DiagnosticRun) -> Option<TargetRef> {
+    let candidates = run
+        .status
+        .as_ref()
+        .map(|status| status.candidates.as_slice())
+        .unwrap_or_default();
+    match button {
+        Button::Choose { index, .. } => candidates.get(*index).map(|candidate| chosen(run, candidate)),
+        Button::Confirm { .. } => candidates.first().map(|candidate| chosen(run, candidate)),
+        Button::Again { .. } => Some(TargetRef {
+            pod_uid: None,
+            ..run.spec.target.clone()
+        }),
+        Button::Cancel { .. } | Button::Link { .. } => None,
+    }
+}
+
+fn chosen(run: &DiagnosticRun, candidate: &Candidate) -> TargetRef {
+    let typed = &run.spec.target;
+    TargetRef {
+        cluster: typed.cluster.clone(),
+        namespace: Some(candidate.namespace.clone()),
+        kind: Some(TargetKind::Pod),
+        name: candidate.pod.clone(),
+        container: candidate.container.clone().or_else(|| typed.container.clone()),
+        pod_uid: Some(candidate.pod_uid.clone()).filter(|uid| !uid.is_empty()),
+    }
+}
+
+/// The thread of the message that was clicked.
+fn origin(run: &DiagnosticRun, click: &Click) -> Origin {
+    let told = run.status.as_ref().map(|status| &status.telling);
+    let channel = if click.channel.is_empty() {
+        told.and_then(|telling| telling.channel.clone())
+            .unwrap_or_else(|| run.spec.origin.channel.clone())
+    } else {
+        click.channel.clone()
+    };
+    let root = told.and_then(|telling| telling.root_ts.clone());
+    Origin {
+        channel,
+        thread_ts: click
+            .thread_ts
+            .clone()
+            .or_else(|| run.spec.origin.thread_ts.clone())
+            .or(root),
+    }
+}

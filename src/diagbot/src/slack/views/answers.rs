@@ -1,0 +1,292 @@
+//! Answers to a person: what was wrong with a text, that a request is recorded, lists and help.
+
+use std::{fmt::Write as _, time::Duration};
+
+use diagbot_catalog::{Catalog, Diagnostic, Impact, Method, Sensitivity};
+use jiff::Timestamp;
+
+use super::{
+    Builder, Message,
+    escape::{code, line, moment},
+    run::{RunView, explanation, person, phase_word},
+};
+use crate::{
+    captures::resource::Explanation,
+    runs::{
+        request::RunName,
+        resource::{Phase, Requester},
+    },
+    slack::grammar::{BuiltIn, Fault},
+};
+
+fn one(text: &str) -> Message {
+    Builder::new().section(text).build()
+}
+
+/// A text that is no request.
+pub fn fault(fault: &Fault, command: &str) -> Message {
+    one(&format!(
+        "{}\n*What to do:* {}",
+        line(&fault.to_string()),
+        line(&fault.remedy(command))
+    ))
+}
+
+/// The request is recorded.
+pub fn accepted(run: &RunName, what: &str, completed: Option<(&str, &str)>) -> Message {
+    let mut text = format!("Run {} is recorded: {}.", code(&run.short()), code(what));
+    if let Some((typed, diagnostic)) = completed {
+        let _ = write!(text, " {} is taken for {}.", code(typed), code(diagnostic));
+    }
+    one(&text)
+}
+
+/// Whether the request is recorded is not known yet.
+pub fn unconfirmed(run: &RunName) -> Message {
+    one(&format!(
+        "Run {} is *not confirmed yet*: the cluster gave no answer in time. It is being tried again; you will be told here which.",
+        code(&run.short())
+    ))
+}
+
+/// A request that was uncertain is recorded.
+pub fn confirmed(run: &RunName) -> Message {
+    one(&format!("Run {} is confirmed: it is recorded.", code(&run.short())))
+}
+
+/// The request could not be recorded.
+pub fn not_recorded(run: &RunName) -> Message {
+    one(&format!(
+        "Run {} was *not recorded* and does not run: the cluster that keeps the records does not take it.\n*What to do:* try again in a minute; if it \
+         stays so, tell the people who keep this bot.",
+        code(&run.short())
+    ))
+}
+
+/// A rule refuses the request.
+pub fn rejected(run: &RunName, reason: &Explanation) -> Message {
+    Builder::new()
+        .section(&explanation(reason))
+        .context(&format!("Run {} · {}", code(&run.short()), line(&reason.code)))
+        .build()
+}
+
+/// Somebody was first: a button pressed again.
+pub fn already_pressed(run: &RunName, by: &Requester, at: Timestamp) -> Message {
+    one(&format!(
+        "{} was first, {}: run {}.",
+        person(by),
+        moment(at),
+        code(&run.short())
+    ))
+}
+
+/// Too many requests.
+pub fn too_fast(wait: Duration, of_channel: bool) -> Message {
+    let whose = if of_channel { "from this channel" } else { "from you" };
+    let seconds = wait.as_secs().max(1);
+    one(&format!(
+        "That is more requests {whose} than are taken at once; nothing was started.\n*What to do:* try again in {seconds} s."
+    ))
+}
+
+/// Too much is under way in this process.
+pub fn busy() -> Message {
+    one("The bot has too much to do at this moment; nothing was started.\n*What to do:* try again in a few seconds.")
+}
+
+/// The records were not read yet.
+pub fn starting() -> Message {
+    one("The bot is starting and has not read its records yet.\n*What to do:* try again in a few seconds.")
+}
+
+/// No such run.
+pub fn no_run(spoken: Option<&str>, command: &str) -> Message {
+    let what = match spoken {
+        Some(spoken) => format!(
+            "There is no run {}.",
+            code(&spoken.chars().take(40).collect::<String>())
+        ),
+        None => "There is no run of yours that fits.".to_owned(),
+    };
+    one(&format!("{what}\n*What to do:* `{command} runs` lists them."))
+}
+
+/// Several runs.
+pub fn several_runs(names: &[RunName]) -> Message {
+    let names: Vec<String> = names.iter().take(10).map(|name| code(name.as_str())).collect();
+    one(&format!(
+        "Several runs have ids that begin so: {}.\n*What to do:* type more of the id.",
+        names.join(", ")
+    ))
+}
+
+/// A list of runs.
+pub fn runs(views: &[RunView<'_>], more: bool) -> Message {
+    if views.is_empty() {
+        return one("There are no such runs.");
+    }
+    let mut message = Builder::new();
+    for chunk in views.chunks(5) {
+        let lines: Vec<String> = chunk.iter().map(RunView::list_line).collect();
+        message = message.section(&lines.join("\n"));
+    }
+    if more {
+        message = message.context("There are more; name a target or a shorter time.");
+    }
+    message.build()
+}
+
+/// A request to cancel is recorded.
+pub fn cancel_asked(run: &RunName) -> Message {
+    one(&format!(
+        "Run {} is asked to stop; its message says *cancelled* when that is proven.",
+        code(&run.short())
+    ))
+}
+
+/// The request to cancel is on its way.
+pub fn cancel_pending(run: &RunName) -> Message {
+    one(&format!(
+        "Run {} is being asked to stop; the cluster takes its time. You will be told here.",
+        code(&run.short())
+    ))
+}
+
+/// Somebody had asked before.
+pub fn cancel_asked_before(run: &RunName, by: &Requester, at: Timestamp) -> Message {
+    one(&format!(
+        "{} had asked run {} to stop, {}.",
+        person(by),
+        code(&run.short()),
+        moment(at)
+    ))
+}
+
+/// It had ended.
+pub fn ended_before(run: &RunName, phase: Phase) -> Message {
+    one(&format!(
+        "Run {} had ended: *{}*.",
+        code(&run.short()),
+        phase_word(phase)
+    ))
+}
+
+/// Something that was asked about a run did not succeed.
+pub fn failed(run: &RunName, reason: Option<&Explanation>) -> Message {
+    match reason {
+        Some(reason) => rejected(run, reason),
+        None => one(&format!(
+            "That did not succeed for run {}: a system that is needed for it gave no answer.\n*What to do:* try again in a minute.",
+            code(&run.short())
+        )),
+    }
+}
+
+/// A button whose run is gone.
+pub fn button_over(run: &RunName) -> Message {
+    one(&format!(
+        "That button is over: run {} is not on record any more.\n*What to do:* type the command again.",
+        code(&run.short())
+    ))
+}
+
+/// All diagnostics.
+pub fn list(catalog: &Catalog, command: &str) -> Message {
+    let lines: Vec<String> = catalog
+        .iter()
+        .map(|d| {
+            let impact = match d.impact {
+                Impact::None => String::new(),
+                impact => format!(" – _{}_", impact_words(impact)),
+            };
+            format!("{} – {}{impact}", code(d.name.as_str()), line(&d.summary))
+        })
+        .collect();
+    let mut message = Builder::new();
+    for chunk in lines.chunks(15) {
+        message = message.section(&chunk.join("\n"));
+    }
+    message
+        .context(&format!(
+            "`{command} <diagnostic> <target>` runs one; `{command} help <diagnostic>` tells more."
+        ))
+        .build()
+}
+
+/// How commands are written.
+pub fn help(command: &str) -> Message {
+    let words: Vec<&str> = BuiltIn::ALL.iter().map(|b| b.word()).collect();
+    Builder::new()
+        .section(&format!(
+            "*{command} <diagnostic> <target>* `[key=value …] [-n namespace] [-c container] [--cluster name] [--dry-run]`\n\
+             takes evidence from a pod and puts it here as a file behind a link that ends by itself."
+        ))
+        .section(
+            "A target is `[cluster:][namespace/][kind/]name`; the name may be a pod, the beginning of one, or a workload. In a \
+             run's thread it may be left out. In threads, mention the bot instead of typing the command.",
+        )
+        .section(&format!(
+            "`{command} list` – what there is\n`{command} help <diagnostic>` – one in detail\n`{command} status [run]` – where a run \
+             is\n`{command} runs [target] [--since 24h]` – earlier runs\n`{command} cancel [run]` – stop one"
+        ))
+        .context(&format!("Words of the bot itself: {}", words.join(", ")))
+        .build()
+}
+
+/// One diagnostic in detail.
+pub fn help_one(diagnostic: &Diagnostic, command: &str) -> Message {
+    let name = diagnostic.name.as_str();
+    let mut text = format!("*{name}* – {}", line(&diagnostic.summary));
+    if !diagnostic.aliases.is_empty() {
+        let aliases: Vec<String> = diagnostic.aliases.iter().map(|alias| code(alias.as_str())).collect();
+        let _ = write!(text, "\nAlso called {}.", aliases.join(", "));
+    }
+    let _ = write!(
+        text,
+        "\nImpact on the target: {}.\nTakes {}; at most {} s and {}.\nGives {}{}.",
+        impact_words(diagnostic.impact),
+        match diagnostic.method {
+            Method::Ephemeral => "an ephemeral container beside the target",
+            Method::Api => "the Kubernetes API alone, so it works for crashed containers too",
+        },
+        diagnostic.deadline.as_secs(),
+        String::from(diagnostic.limit),
+        code(&diagnostic.artifact.name),
+        match diagnostic.sensitivity {
+            Sensitivity::Normal => "",
+            Sensitivity::Sensitive => " (sensitive: links are sent privately only)",
+        },
+    );
+    let mut message = Builder::new().section(&text);
+    if !diagnostic.description.is_empty() {
+        message = message.section(&line(&diagnostic.description));
+    }
+    let parameters: Vec<String> = diagnostic
+        .parameters
+        .iter()
+        .map(|(key, parameter)| {
+            let default = match &parameter.default {
+                Some(default) => format!("unless given: {}", code(default)),
+                None => "must be given".to_owned(),
+            };
+            format!("{} – {} ({default})", code(&format!("{key}=…")), line(&parameter.rule))
+        })
+        .collect();
+    if !parameters.is_empty() {
+        message = message.section(&parameters.join("\n"));
+    }
+    message
+        .context(&format!(
+            "`{command} {name} <target>` runs it; `--dry-run` tells what it would do."
+        ))
+        .build()
+}
+
+fn impact_words(impact: Impact) -> &'static str {
+    match impact {
+        Impact::None => "none that a request would notice",
+        Impact::Pause => "stands still for a moment",
+        Impact::Heavy => "heavy: stands still for long, or much memory, disk or processor time",
+    }
+}

@@ -1,0 +1,101 @@
+//! Artifacts in words: size, digest, proof, link, preview.
+
+use super::{
+    Builder, Message,
+    escape::{block, code, line, size},
+    run::{Links, explanation, link_end},
+};
+use crate::{
+    captures::resource::{ArtifactRecord, Proof},
+    runs::{request::RunName, resource::CaptureSummary, service::ArtifactLink},
+};
+
+/// Lines of a preview.
+const PREVIEW_LINES: usize = 8;
+/// Characters of a line of a preview; wider ones wrap on a phone.
+const PREVIEW_WIDTH: usize = 100;
+
+/// What a capture produced, and why it failed.
+pub(super) fn sections(mut message: Builder, capture: &CaptureSummary, links: Links<'_>) -> Builder {
+    if let Some(reason) = &capture.reason {
+        message = message.section(&explanation(reason));
+    }
+    for artifact in &capture.artifacts {
+        let link = match links {
+            Links::Withheld => None,
+            Links::Signed(links) => links
+                .iter()
+                .find(|link| link.capture == capture.name && link.name == artifact.name && !link.sensitive),
+        };
+        message = message.section(&record(artifact, link));
+        if !artifact.sensitive && !artifact.preview.trim().is_empty() {
+            message = message.section(&block(&artifact.preview, PREVIEW_LINES, PREVIEW_WIDTH));
+        }
+    }
+    message
+}
+
+fn record(artifact: &ArtifactRecord, link: Option<&ArtifactLink>) -> String {
+    let mut text = format!(
+        "*{}* – {}\nSHA-256 {}\nProof: {}",
+        line(&artifact.name),
+        size(artifact.size_bytes),
+        code(&artifact.sha256),
+        proof(artifact.proof),
+    );
+    if artifact.truncated {
+        text.push_str("\n*Not whole:* the output exceeded its limit, or its tool failed half-way.");
+    }
+    match link {
+        _ if artifact.sensitive => {
+            text.push_str(
+                "\n*Sensitive:* a link is sent privately, to people who may read it: press “Send me a link”.",
+            );
+        }
+        Some(link) => {
+            text.push('\n');
+            text.push_str(&anchor(link));
+        }
+        None => text.push_str("\nPress “Send me a link” to get it."),
+    }
+    text
+}
+
+fn proof(proof: Proof) -> &'static str {
+    match proof {
+        Proof::StoreChecked => "store-checked (the store compared every part and the whole)",
+        Proof::ReadBack => "read-back (read from the store again and compared)",
+    }
+}
+
+/// `<url|Download threads.txt> – the link ends …`
+fn anchor(link: &ArtifactLink) -> String {
+    // A presigned URL is percent-encoded; these three would end or split the link.
+    let url = link.url.expose().replace('&', "&amp;").replace(['<', '>', '|'], "");
+    let label = line(&link.name).replace('|', "/");
+    format!("<{url}|Download {label}> – {}", link_end(link.expires_at))
+}
+
+/// Fresh links, for one person.
+pub fn links(run: &RunName, cluster: &str, links: &[ArtifactLink]) -> Message {
+    let head = format!(
+        "Links of run {}, cluster {}, for you:",
+        code(&run.short()),
+        code(cluster)
+    );
+    let mut message = Builder::new().section(&head);
+    for link in links {
+        let mut text = anchor(link);
+        if link.truncated {
+            text.push_str("\n*Not whole:* the output exceeded its limit, or its tool failed half-way.");
+        }
+        if link.sensitive {
+            text.push_str("\n*Sensitive:* whoever has the link can read it until it ends.");
+        }
+        message = message.section(&text);
+    }
+    if links.is_empty() {
+        message = message.section("There is no artifact to link.");
+    }
+    message.build()
+}

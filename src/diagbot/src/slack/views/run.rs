@@ -1,0 +1,349 @@
+//! A run as people see it: the root message that is edited in place, and one message a capture where there are several.
+
+use jiff::Timestamp;
+
+use super::{
+    Builder, Message, artifact,
+    escape::{block, code, line, moment, short_size},
+};
+use crate::{
+    captures::resource::{CapturePhase, Explanation, Progress},
+    runs::{
+        request::RunName,
+        resource::{Candidate, CaptureSummary, DiagnosticRun, Phase, Requester, RunStatus},
+        service::ArtifactLink,
+    },
+    slack::button::Button,
+};
+
+/// A run with what its messages need besides.
+#[derive(Debug, Clone, Copy)]
+pub struct RunView<'a> {
+    /// Its name.
+    pub name: &'a RunName,
+    /// The run.
+    pub run: &'a DiagnosticRun,
+    /// Name of the home cluster, which a target without cluster means.
+    pub home: &'a str,
+    /// The run that one of its buttons started.
+    pub successor: Option<&'a Successor>,
+}
+
+/// A run that a button of another one started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Successor {
+    /// Its name.
+    pub name: RunName,
+    /// Who pressed.
+    pub by: Requester,
+    /// Which button.
+    pub button: Button,
+}
+
+/// Links to artifacts.
+#[derive(Debug, Clone, Copy)]
+pub enum Links<'a> {
+    /// None: for digests, and where no link can be signed.
+    Withheld,
+    /// Signed just now, for a place that everybody in the channel reads.
+    Signed(&'a [ArtifactLink]),
+}
+
+impl RunView<'_> {
+    /// The root message.
+    pub fn root(&self, links: Links<'_>) -> Message {
+        let fallback = RunStatus::default();
+        let status = self.run.status.as_ref().unwrap_or(&fallback);
+        let mut message = Builder::new().section(&format!("{}\n{}", self.headline(), self.state(status)));
+        if let Some(reason) = &status.reason {
+            message = message.section(&explanation(reason));
+        }
+        if !status.plan.is_empty() {
+            message = message.section(&block(&status.plan.join("\n"), 30, 200));
+        }
+        message = match status.captures.as_slice() {
+            [only] => artifact::sections(message, only, links),
+            several => several
+                .iter()
+                .fold(message, |message, capture| message.section(&capture_line(capture))),
+        };
+        if self.successor.is_none() {
+            message = candidates(message, status);
+        }
+        let notes = status
+            .notes
+            .iter()
+            .chain(status.captures.iter().flat_map(|capture| &capture.notes));
+        for note in notes.take(10) {
+            message = message.context(&line(note));
+        }
+        message = message.context(&self.footer(status));
+        message.buttons(&self.buttons(status)).build()
+    }
+
+    /// The message of one capture among several.
+    pub fn part(&self, capture: &CaptureSummary, links: Links<'_>) -> Message {
+        let head = format!(
+            "*{}* of {}, cluster {}: {}",
+            line(self.run.diagnostic_name()),
+            code(&format!("{}/{}", capture.target.namespace, capture.target.pod)),
+            code(&capture.target.cluster),
+            capture_state(capture),
+        );
+        let message = artifact::sections(Builder::new().section(&head), capture, links);
+        message.context(&format!("Run {}", code(&self.name.short()))).build()
+    }
+
+    /// One line of a list.
+    pub fn list_line(&self) -> String {
+        format!(
+            "{} – {} – *{}* – asked by {}, {}",
+            code(&self.name.short()),
+            self.headline(),
+            phase_word(self.run.phase()),
+            person(&self.run.spec.requester),
+            moment(self.run.spec.received_at.0),
+        )
+    }
+
+    /// What, of what, where.
+    fn headline(&self) -> String {
+        let status = self.run.status.as_ref();
+        let captures = status.map(|status| status.captures.as_slice()).unwrap_or_default();
+        let typed = &self.run.spec.target;
+        let diagnostic = line(self.run.diagnostic_name());
+        match captures {
+            [] => {
+                let mut target = typed.clone();
+                let cluster = target.cluster.take().unwrap_or_else(|| self.home.to_owned());
+                format!(
+                    "*{diagnostic}* of {}, cluster {}",
+                    code(&target.to_string()),
+                    code(&cluster)
+                )
+            }
+            [only] => format!(
+                "*{diagnostic}* of {} (container {}), cluster {}",
+                code(&format!("{}/{}", only.target.namespace, only.target.pod)),
+                code(&only.target.container),
+                code(&only.target.cluster)
+            ),
+            [first, ..] => format!(
+                "*{diagnostic}* of {} ({} targets), cluster {}",
+                code(&typed.name),
+                captures.len(),
+                code(&first.target.cluster)
+            ),
+        }
+    }
+
+    fn state(&self, status: &RunStatus) -> String {
+        let phase = status.phase;
+        let word = match phase {
+            Phase::Succeeded if self.run.spec.dry_run => "Dry run: nothing was started",
+            phase => phase_word(phase),
+        };
+        let detail = match (phase, status.captures.as_slice()) {
+            (Phase::Capturing, [only]) => format!(": {}", capture_state(only)),
+            (Phase::Capturing, several) => {
+                let done = several.iter().filter(|capture| capture.phase.is_final()).count();
+                format!(": {done} of {} done", several.len())
+            }
+            (Phase::Cancelling, _) => by(": asked by", status.cancelled_by.as_ref()),
+            (Phase::Cancelled, _) => by(" by", status.cancelled_by.as_ref()),
+            (phase, _) if phase.is_final() => self.took(status),
+            _ => String::new(),
+        };
+        format!("State: *{word}*{detail}")
+    }
+
+    /// ` after 2.1 s`.
+    fn took(&self, status: &RunStatus) -> String {
+        let Some(end) = status.entered.get(status.phase.as_str()) else {
+            return String::new();
+        };
+        let took = end.0.duration_since(self.run.spec.received_at.0);
+        format!(" after {:.1} s", took.as_secs_f64().max(0.0))
+    }
+
+    fn footer(&self, status: &RunStatus) -> String {
+        let mut footer = format!(
+            "Asked by {}, {} · run {}",
+            person(&self.run.spec.requester),
+            moment(self.run.spec.received_at.0),
+            code(&self.name.short()),
+        );
+        if let Some(reason) = &status.reason {
+            footer.push_str(" · ");
+            footer.push_str(&line(&reason.code));
+        }
+        if let Some(next) = self.successor {
+            let verb = match next.button {
+                Button::Choose { .. } => "Chosen",
+                Button::Confirm { .. } => "Confirmed",
+                _ => "Run again",
+            };
+            footer.push_str(
+                &format_args!("\n{verb} by {} as run {}", person(&next.by), code(&next.name.short())).to_string(),
+            );
+        }
+        footer
+    }
+
+    fn buttons(&self, status: &RunStatus) -> Vec<(Button, String)> {
+        let run = || self.name.clone();
+        let mut buttons = Vec::new();
+        if !status.phase.is_final() {
+            if status.phase != Phase::Cancelling {
+                buttons.push((Button::Cancel { run: run() }, "Cancel".to_owned()));
+            }
+            return buttons;
+        }
+        let has_artifacts = status.captures.iter().any(|capture| !capture.artifacts.is_empty());
+        if has_artifacts {
+            buttons.push((Button::Link { run: run() }, "Send me a link".to_owned()));
+        }
+        if self.successor.is_some() {
+            return buttons;
+        }
+        if status.needs_confirmation {
+            buttons.push((Button::Confirm { run: run() }, "Yes, run it".to_owned()));
+        } else if status.candidates.is_empty() && status.phase != Phase::Denied {
+            buttons.push((Button::Again { run: run() }, "Run again".to_owned()));
+        } else {
+            for (index, candidate) in status.candidates.iter().enumerate() {
+                let label = format!("{}: {}", index + 1, candidate_name(candidate));
+                buttons.push((Button::Choose { run: run(), index }, label));
+            }
+        }
+        buttons
+    }
+}
+
+/// What happened and what to do.
+pub(super) fn explanation(reason: &Explanation) -> String {
+    let mut text = line(&reason.message);
+    if !reason.remedy.is_empty() {
+        text.push_str("\n*What to do:* ");
+        text.push_str(&line(&reason.remedy));
+    }
+    text
+}
+
+/// A person, or the name of whatever asked.
+pub(super) fn person(requester: &Requester) -> String {
+    let is_id = requester
+        .user
+        .bytes()
+        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
+    if requester.team.is_empty() || requester.user.is_empty() || !is_id {
+        code(&requester.user)
+    } else {
+        format!("<@{}>", requester.user)
+    }
+}
+
+fn by(words: &str, requester: Option<&Requester>) -> String {
+    requester.map_or_else(String::new, |requester| format!("{words} {}", person(requester)))
+}
+
+/// The phase in a word.
+pub(super) fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Accepted => "queued",
+        Phase::Resolving => "looking for the target",
+        Phase::Authorizing => "checking permissions",
+        Phase::AwaitingApproval => "waiting for approval",
+        Phase::Capturing => "capturing",
+        Phase::Cancelling => "being stopped",
+        Phase::Succeeded => "done",
+        Phase::PartlyFailed => "partly done",
+        Phase::Failed => "failed",
+        Phase::Refused => "refused",
+        Phase::Denied => "denied",
+        Phase::Expired => "expired",
+        Phase::Cancelled => "cancelled",
+        Phase::TimedOut => "timed out",
+    }
+}
+
+fn capture_line(capture: &CaptureSummary) -> String {
+    let target = code(&format!("{}/{}", capture.target.namespace, capture.target.pod));
+    format!("{target} – {}", capture_state(capture))
+}
+
+/// Where a capture is, in words.
+fn capture_state(capture: &CaptureSummary) -> String {
+    let words = match capture.phase {
+        CapturePhase::Pending => "queued",
+        CapturePhase::Launching => "launching",
+        CapturePhase::Meeting => "checking the target",
+        CapturePhase::Running => "running",
+        CapturePhase::Uploading => "uploading",
+        CapturePhase::Verifying => "verifying",
+        CapturePhase::Cancelling => "being stopped",
+        CapturePhase::Succeeded => "done",
+        CapturePhase::Failed => "failed",
+        CapturePhase::Cancelled => "cancelled",
+        CapturePhase::TimedOut => "timed out",
+    };
+    let mut out = words.to_owned();
+    if let Some(waiting) = capture.waiting.as_deref().filter(|_| !capture.phase.is_final()) {
+        out = format!("{out} ({})", line(waiting));
+    }
+    if let Some(progress) = &capture.progress
+        && matches!(capture.phase, CapturePhase::Running | CapturePhase::Uploading)
+    {
+        out.push_str(&progress_words(progress));
+    }
+    out
+}
+
+fn progress_words(progress: &Progress) -> String {
+    let short = |bytes: u64| short_size(bytes).unwrap_or_else(|| format!("{bytes} bytes"));
+    match progress.total_bytes {
+        Some(total) if total > 0 => {
+            let percent = (progress.uploaded_bytes.min(total) as f64 / total as f64 * 100.0).floor();
+            format!(", {} of {} ({percent} %)", short(progress.uploaded_bytes), short(total))
+        }
+        _ if progress.captured_bytes > 0 => format!(
+            ", {} captured, {} stored",
+            short(progress.captured_bytes),
+            short(progress.uploaded_bytes)
+        ),
+        _ => String::new(),
+    }
+}
+
+fn candidates(message: Builder, status: &RunStatus) -> Builder {
+    if status.candidates.is_empty() || status.needs_confirmation {
+        return message;
+    }
+    let lines: Vec<String> = status
+        .candidates
+        .iter()
+        .enumerate()
+        .map(|(index, candidate)| {
+            let hint = if candidate.hint.is_empty() {
+                String::new()
+            } else {
+                format!(" – {}", line(&candidate.hint))
+            };
+            let name = format!("{}/{}", candidate.namespace, candidate_name(candidate));
+            format!("{}. {}{hint}", index + 1, code(&name))
+        })
+        .collect();
+    message.section(&lines.join("\n"))
+}
+
+fn candidate_name(candidate: &Candidate) -> String {
+    match &candidate.container {
+        Some(container) => format!("{} / {container}", candidate.pod),
+        None => candidate.pod.clone(),
+    }
+}
+
+/// Ends of links, as a sentence.
+pub(super) fn link_end(at: Timestamp) -> String {
+    format!("the link ends {}", moment(at))
+}
