@@ -283,6 +283,11 @@ impl RunService {
         }
     }
 
+    /// The run of exactly that name.
+    pub fn get(&self, name: &RunName) -> Option<Arc<DiagnosticRun>> {
+        self.0.records.get(self.0.parts.clusters.namespace(), name.as_str())
+    }
+
     /// The run of that id, short id or unique beginning of one.
     pub fn find(&self, spoken: &str) -> Result<Arc<DiagnosticRun>, FindError> {
         let ids = spoken_ids(spoken);

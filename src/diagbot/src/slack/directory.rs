@@ -31,12 +31,15 @@ const ATTEMPTS: u32 = 3;
 #[derive(Debug, Clone)]
 pub struct SlackDirectory(Arc<Inner>);
 
+/// Members by group.
+type Groups = BTreeMap<String, Vec<String>>;
+
 #[derive(Debug)]
 struct Inner {
     api: SlackApi,
     people: Mutex<HashMap<String, (Instant, PersonFacts)>>,
     channels: Mutex<HashMap<String, (Instant, ChannelFacts)>>,
-    groups: Mutex<Option<(Instant, BTreeMap<String, Vec<String>>)>>,
+    groups: Mutex<Option<(Instant, Groups)>>,
 }
 
 impl SlackDirectory {

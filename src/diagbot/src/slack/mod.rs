@@ -19,4 +19,5 @@ pub mod front;
 pub mod grammar;
 pub mod inbound;
 pub mod socket;
+pub mod thread;
 pub mod views;

@@ -16,6 +16,12 @@ use crate::{
 const ATTEMPTS: u32 = 8;
 
 impl RunService {
+    /// What people were told, as the API server has it: a new leader asks before it tells on.
+    pub async fn telling(&self, run: &RunName) -> Result<Telling, ServiceError> {
+        let found = self.fresh(run).await?;
+        Ok(found.status.map(|status| status.telling).unwrap_or_default())
+    }
+
     /// Records what people were told, and whether that is the run's present state. Only a leader may.
     pub async fn record_telling(
         &self,

@@ -7,10 +7,12 @@ pub mod answers;
 mod artifact;
 mod build;
 pub mod escape;
+mod remark;
 mod run;
 
 pub use self::{
     artifact::links,
     build::{Builder, Message},
+    remark::{invitation, repeated},
     run::{Links, RunView, Successor},
 };

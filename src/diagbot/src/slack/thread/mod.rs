@@ -1,0 +1,195 @@
+//! Telling people what becomes of their runs: its own reconciler, on the leader only.
+//!
+//! From a run follow the messages that people should see (`wanted`, pure); what is recorded as told is taken away; the rest
+//! is sent (`tell`). Owns pace, order and repetition of posts. Never changes a run but its record of what was told.
+//!
+//! # Design notes
+//! `chat.postMessage` has no idempotency key. So a post is recorded as uncertain before it is made and carries the run and
+//! the part as metadata; when its answer is lost, the channel is read before it is made again, and without the right to read
+//! it is repeated once, marked. Edits are repeatable and need no record before. Records of what was told are written at
+//! posts and at the final edit only; a new leader repeats at most one edit.
+
+mod budget;
+mod deliver;
+mod desk;
+mod memory;
+mod tell;
+mod wanted;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt as _;
+use tokio::{
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    desk::Desk,
+    memory::{Memory, Next},
+};
+use crate::{
+    cluster::lease::Term,
+    runs::{request::RunName, resource::DiagnosticRun, service::RunFilter},
+    slack::context::SlackContext,
+};
+
+/// Runs that are told about at a time.
+const AT_ONCE: usize = 16;
+/// Between looks at every run, in case a wake-up was lost.
+const SWEEP: Duration = Duration::from_secs(30);
+/// What telling under way may take after leadership was lost or the stop signal came.
+const FINISH: Duration = Duration::from_secs(5);
+
+/// Tells people until `stop`, while this process leads.
+pub async fn run(context: SlackContext, stop: CancellationToken) {
+    let mut leadership = context.service.leadership();
+    let mut changes = std::pin::pin!(context.service.changes());
+    let desk = Arc::new(Desk::new(context.clone()));
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut board = Board::default();
+    loop {
+        board.lead(leadership.current(), &context);
+        board.start_due(&desk);
+        let next_due = board.next_due();
+        tokio::select! {
+            () = stop.cancelled() => break,
+            () = leadership.changed() => {}
+            _ = sweep.tick() => board.look_at_all(&context),
+            Some(run) = changes.next() => board.wake(&context, &run),
+            Some(done) = board.under_way.join_next() => match done {
+                Ok((name, memory, next)) => board.put_back(name, memory, next),
+                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "telling about a run failed"),
+            },
+            () = sleep_until(next_due.into()) => {}
+        }
+    }
+    let finish = async { while board.under_way.join_next().await.is_some() {} };
+    if timeout(FINISH, finish).await.is_err() {
+        tracing::info!("telling was cut off by the end of the process; the next leader goes on");
+    }
+}
+
+/// The runs that people are being told about.
+#[derive(Default)]
+struct Board {
+    term: Option<Term>,
+    cards: HashMap<RunName, Card>,
+    under_way: JoinSet<(RunName, Memory, Next)>,
+}
+
+/// One run on the board.
+#[derive(Default)]
+struct Card {
+    /// None while its telling is under way.
+    memory: Option<Memory>,
+    /// When to look again.
+    due: Option<Instant>,
+    /// It changed while its telling was under way.
+    changed: bool,
+}
+
+impl Board {
+    /// Follows leadership: a new term begins from what is recorded.
+    fn lead(&mut self, term: Option<Term>, context: &SlackContext) {
+        let before = self.term.map(|term| term.epoch);
+        self.term = term;
+        if before == term.map(|term| term.epoch) {
+            return;
+        }
+        // Telling under way ends by itself, since each act checks its own term; its result meets no card.
+        self.cards.clear();
+        self.look_at_all(context);
+    }
+
+    fn look_at_all(&mut self, context: &SlackContext) {
+        if self.term.is_none() || !context.service.ready() {
+            return;
+        }
+        // Oldest first, so that people are told in order after an outage.
+        for run in context.service.list(&RunFilter::default()).iter().rev() {
+            self.wake(context, run);
+        }
+    }
+
+    /// A run changed, or another one that its buttons started.
+    fn wake(&mut self, context: &SlackContext, run: &DiagnosticRun) {
+        if self.term.is_none() {
+            return;
+        }
+        let name = run.name();
+        let predecessor = wanted::pressed(&run.spec.key).map(|button| button.run().clone());
+        for name in name.into_iter().chain(predecessor) {
+            let told = context.service.find(name.as_str()).map_or(true, |run| {
+                wanted::is_told(&run, desk::successor(context, &run).as_ref())
+            });
+            if told && !self.cards.contains_key(&name) {
+                continue;
+            }
+            let card = self.cards.entry(name).or_insert_with(|| Card {
+                memory: Some(Memory::default()),
+                ..Card::default()
+            });
+            card.changed |= card.memory.is_none();
+            let now = Instant::now();
+            if card.memory.as_ref().is_some_and(|memory| memory.may_wake(now)) {
+                card.due = Some(now);
+            }
+        }
+    }
+
+    /// Starts what is due, as far as there is room.
+    fn start_due(&mut self, desk: &Arc<Desk>) {
+        let Some(term) = self.term else { return };
+        let now = Instant::now();
+        let mut due: Vec<(Instant, RunName)> = self
+            .cards
+            .iter()
+            .filter_map(|(name, card)| Some((card.due.filter(|due| *due <= now)?, name.clone())))
+            .collect();
+        due.sort();
+        for (_, name) in due {
+            if self.under_way.len() >= AT_ONCE {
+                return;
+            }
+            let Some(card) = self.cards.get_mut(&name) else {
+                continue;
+            };
+            card.due = None;
+            let Some(memory) = card.memory.take() else { continue };
+            let desk = Arc::clone(desk);
+            self.under_way.spawn(async move {
+                let (memory, next) = desk.tell(&name, memory, term).await;
+                (name, memory, next)
+            });
+        }
+    }
+
+    fn put_back(&mut self, name: RunName, memory: Memory, next: Next) {
+        let Some(card) = self.cards.get_mut(&name) else { return };
+        let changed = std::mem::take(&mut card.changed);
+        match next {
+            Next::Done if !changed => {
+                self.cards.remove(&name);
+                return;
+            }
+            Next::Done | Next::Idle => card.due = changed.then(Instant::now),
+            Next::At(due) => card.due = Some(due),
+        }
+        card.memory = Some(memory);
+    }
+
+    fn next_due(&self) -> Instant {
+        let far = Instant::now() + Duration::from_hours(1);
+        if self.under_way.len() >= AT_ONCE {
+            return far;
+        }
+        self.cards.values().filter_map(|card| card.due).min().unwrap_or(far)
+    }
+}

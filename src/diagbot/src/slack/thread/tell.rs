@@ -1,0 +1,135 @@
+//! One look at one run: the difference between what people should see and what they were told.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+use super::{
+    desk::{Desk, successor},
+    memory::{Memory, Next},
+    wanted::{SUCCESSOR, Wanted, wanted},
+};
+use crate::{
+    cluster::lease::Term,
+    runs::{
+        request::RunName,
+        resource::DiagnosticRun,
+        service::{ArtifactLink, ServiceError},
+    },
+    slack::views::{Links, Message, RunView},
+};
+
+/// The least that must be left of a term for an act that the world can see.
+pub(super) const LEAST_TERM: Duration = Duration::from_secs(2);
+
+impl Desk {
+    /// Looks at a run and sends what is due. Never sends more than one message of it at a time.
+    pub(super) async fn tell(&self, name: &RunName, mut memory: Memory, term: Term) -> (Memory, Next) {
+        memory.not_before = None;
+        let Some(run) = self.context.service.get(name) else {
+            // Its record is gone, and with it the reason to tell.
+            return (memory, Next::Done);
+        };
+        if run.spec.origin.channel.is_empty() && run.spec.requester.team.is_empty() {
+            // Nobody in Slack asked.
+            return (memory, Next::Done);
+        }
+        if memory.telling.is_none() {
+            match self.context.service.telling(name).await {
+                Ok(telling) => {
+                    memory.sent.clone_from(&telling.sent);
+                    memory.telling = Some(telling);
+                }
+                Err(ServiceError::NotFound) => return (memory, Next::Done),
+                Err(error) => {
+                    warn(name, &error, "what people were told can't be read");
+                    let next = memory.later(None);
+                    return (memory, next);
+                }
+            }
+        }
+        let next = self.send_due(name, &run, &mut memory, term).await;
+        (memory, next)
+    }
+
+    async fn send_due(&self, name: &RunName, run: &DiagnosticRun, memory: &mut Memory, term: Term) -> Next {
+        let next = successor(&self.context, run);
+        let view = RunView {
+            name,
+            run,
+            home: self.context.home(),
+            successor: next.as_ref(),
+        };
+        for wanted in wanted(&view) {
+            if memory.sent.get(&wanted.part) == Some(&wanted.digest) {
+                continue;
+            }
+            if term.remaining() < LEAST_TERM {
+                return Next::Idle;
+            }
+            // In order: a part that must wait holds up those behind it, so that at most one post is ever uncertain.
+            if let Err(next) = self.bring(&view, &wanted, memory, term).await {
+                return next;
+            }
+        }
+        if !run.phase().is_final() {
+            return Next::Idle;
+        }
+        self.close(&view, memory, term).await
+    }
+
+    /// Records that everything was told.
+    async fn close(&self, view: &RunView<'_>, memory: &mut Memory, term: Term) -> Next {
+        let mut telling = memory.telling.clone().unwrap_or_default();
+        telling.sent.clone_from(&memory.sent);
+        if let Some(next) = view.successor {
+            telling.sent.insert(SUCCESSOR.to_owned(), next.name.as_str().to_owned());
+        }
+        let now = MicroTime(self.context.clock.now());
+        telling.final_at.get_or_insert(now);
+        let told = self
+            .context
+            .service
+            .record_telling(view.name, telling.clone(), true, &term);
+        match told.await {
+            Ok(()) => {
+                memory.telling = Some(telling);
+                Next::Done
+            }
+            Err(error) => after_record(view.name, &error, memory),
+        }
+    }
+
+    /// The message with links, signed now: for everybody who reads the channel, so none to sensitive artifacts.
+    pub(super) async fn compose(&self, view: &RunView<'_>, wanted: &Wanted<'_>, plain: bool) -> Message {
+        let mut links: Vec<ArtifactLink> = Vec::new();
+        if wanted.settled && wanted.linked {
+            match self.context.service.links(view.name, &view.run.spec.requester).await {
+                Ok(signed) => links = signed,
+                Err(error) => warn(view.name, &error, "no link could be signed; the button remains"),
+            }
+        }
+        let message = if links.is_empty() {
+            wanted.message(view, Links::Withheld)
+        } else {
+            wanted.message(view, Links::Signed(&links))
+        };
+        if plain { message.plain() } else { message }
+    }
+}
+
+/// What to do when a record could not be written.
+pub(super) fn after_record(name: &RunName, error: &ServiceError, memory: &mut Memory) -> Next {
+    match error {
+        ServiceError::NotFound => Next::Done,
+        ServiceError::NotLeading => Next::Idle,
+        error => {
+            warn(name, error, "what people were told could not be recorded");
+            memory.later(None)
+        }
+    }
+}
+
+pub(super) fn warn(name: &RunName, error: &(dyn std::error::Error + 'static), what: &'static str) {
+    tracing::warn!(run.id = name.as_str(), error, "{what}");
+}

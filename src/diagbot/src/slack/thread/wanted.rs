@@ -1,0 +1,119 @@
+//! From a run to the messages that people should see. Pure.
+
+use crate::{
+    runs::{
+        request::RunName,
+        resource::{CONDITION_REPORTED, CaptureSummary, DiagnosticRun, KeyKind, KeyRecord},
+    },
+    slack::{
+        button::Button,
+        views::{Links, Message, RunView, Successor},
+    },
+};
+
+/// Part name of the root message.
+pub(super) const ROOT: &str = "root";
+/// Key in the record of what was sent: the run that a button started, as the root message says it.
+pub(super) const SUCCESSOR: &str = "successor";
+
+/// A message that people should see.
+#[derive(Debug, Clone)]
+pub(super) struct Wanted<'a> {
+    /// Part name, stable.
+    pub(super) part: String,
+    /// Its content, without links.
+    pub(super) digest: String,
+    /// Nothing will change it any more.
+    pub(super) settled: bool,
+    /// Its artifacts may be linked where everybody reads.
+    pub(super) linked: bool,
+    content: Content<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Content<'a> {
+    Root,
+    Capture(&'a CaptureSummary),
+}
+
+/// The messages, in the order in which they are sent.
+pub(super) fn wanted<'a>(view: &RunView<'a>) -> Vec<Wanted<'a>> {
+    let ended = view.run.phase().is_final();
+    let captures = view
+        .run
+        .status
+        .as_ref()
+        .map(|status| status.captures.as_slice())
+        .unwrap_or_default();
+    let mut all = vec![of(view, ROOT.to_owned(), Content::Root, ended, captures.iter().take(1))];
+    if captures.len() > 1 {
+        let ended = captures.iter().filter(|capture| capture.phase.is_final());
+        all.extend(ended.map(|capture| {
+            let captures = std::iter::once(capture);
+            of(view, capture.name.clone(), Content::Capture(capture), true, captures)
+        }));
+    }
+    all
+}
+
+fn of<'a>(
+    view: &RunView<'a>,
+    part: String,
+    content: Content<'a>,
+    settled: bool,
+    captures: impl Iterator<Item = &'a CaptureSummary>,
+) -> Wanted<'a> {
+    Wanted {
+        part,
+        settled,
+        digest: render(view, content, Links::Withheld).digest(),
+        linked: captures.flat_map(|capture| &capture.artifacts).any(|a| !a.sensitive),
+        content,
+    }
+}
+
+impl Wanted<'_> {
+    /// The message.
+    pub(super) fn message(&self, view: &RunView<'_>, links: Links<'_>) -> Message {
+        render(view, self.content, links)
+    }
+}
+
+fn render(view: &RunView<'_>, content: Content<'_>, links: Links<'_>) -> Message {
+    match content {
+        Content::Root => view.root(links),
+        Content::Capture(capture) => view.part(capture, links),
+    }
+}
+
+/// Everything was told, and no button has started anything since.
+pub(super) fn is_told(run: &DiagnosticRun, successor: Option<&Successor>) -> bool {
+    let Some(status) = &run.status else { return false };
+    let reported = status
+        .conditions
+        .iter()
+        .any(|c| c.type_ == CONDITION_REPORTED && c.status == "True");
+    let named = status.telling.sent.get(SUCCESSOR).map(String::as_str);
+    reported && status.phase.is_final() && named == successor.map(|next| next.name.as_str())
+}
+
+/// The buttons of a run that could have started another one.
+pub(super) fn starters(name: &RunName, run: &DiagnosticRun) -> Vec<Button> {
+    let candidates = run.status.as_ref().map_or(0, |status| status.candidates.len());
+    let run = || name.clone();
+    let mut buttons: Vec<Button> = (0..candidates)
+        .map(|index| Button::Choose { run: run(), index })
+        .collect();
+    buttons.push(Button::Confirm { run: run() });
+    buttons.push(Button::Again { run: run() });
+    buttons
+}
+
+/// The button that started a run, if one did.
+pub(super) fn pressed(key: &KeyRecord) -> Option<Button> {
+    if key.kind != KeyKind::Action {
+        return None;
+    }
+    let [run, button]: [String; 2] = serde_json::from_str(&key.id).ok()?;
+    Button::parse(&format!("diag.{button}"), &run)
+}
