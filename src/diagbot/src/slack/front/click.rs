@@ -55,7 +55,7 @@ impl Front {
     /// A button that starts a run.
     async fn start(&self, button: &Button, click: &Click, speaker: Speaker) {
         let context = &self.0.context;
-        let Ok(run) = context.service.find(button.run().as_str()) else {
+        let Some(run) = context.service.get(button.run()) else {
             return self.say_later(speaker, answers::button_over(button.run()));
         };
         let Some(target) = target(button, &run) else {
@@ -93,7 +93,7 @@ impl Front {
     }
 
     fn tell_who_was_first(&self, name: &RunName, click: &Click, speaker: Speaker) {
-        let Ok(first) = self.0.context.service.find(name.as_str()) else {
+        let Some(first) = self.0.context.service.get(name) else {
             return;
         };
         // A redelivery of one's own click is nothing to tell.
@@ -108,7 +108,7 @@ impl Front {
         let service = self.0.context.service.clone();
         async move {
             let cluster = service
-                .find(run.as_str())
+                .get(&run)
                 .map(|found| found.place(service.clusters()).0)
                 .unwrap_or_default();
             match service.links(&run, &by).await {

@@ -90,7 +90,7 @@ impl Desk {
             Ok(()) => {
                 let now = Instant::now();
                 memory.edited_at = Some(now);
-                self.sent(wanted, memory, now);
+                memory.note_sent(wanted, now);
                 Ok(())
             }
             Err(ApiError::Refused(Rejection::MessageGone(_))) if !memory.reposted => {
@@ -103,7 +103,7 @@ impl Desk {
                 Err(memory.pause(Duration::ZERO))
             }
             Err(ApiError::Refused(Rejection::MessageGone(_))) => {
-                self.sent(wanted, memory, Instant::now());
+                memory.note_sent(wanted, Instant::now());
                 Ok(())
             }
             Err(ApiError::RateLimited { after }) => {
@@ -210,7 +210,7 @@ impl Desk {
         term: Term,
         posted: Posted,
     ) -> Result<(), Next> {
-        self.sent(wanted, memory, Instant::now());
+        memory.note_sent(wanted, Instant::now());
         self.keep(view, wanted, memory, term, posted).await
     }
 
@@ -247,7 +247,7 @@ impl Desk {
         term: Term,
         before: Try,
     ) -> Result<(), Next> {
-        self.sent(wanted, memory, Instant::now());
+        memory.note_sent(wanted, Instant::now());
         let given_up = if before == Try::Last { Try::Last } else { Try::GivenUp };
         let uncertain = format!("{}{}", wanted.part, given_up.suffix());
         tracing::error!(
@@ -284,12 +284,6 @@ impl Desk {
             memory.telling = Some(telling);
         }
         written.map_err(|error| after_record(view.name, &error, memory))
-    }
-
-    fn sent(&self, wanted: &Wanted<'_>, memory: &mut Memory, now: Instant) {
-        memory.backoff = Memory::default().backoff;
-        memory.sent_at = Some(now);
-        memory.sent.insert(wanted.part.clone(), wanted.digest.clone());
     }
 
     /// What a failed post leads to. Where nothing was posted, it is certain again.

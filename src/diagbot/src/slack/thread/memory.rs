@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::wanted::Wanted;
 use crate::{retry::Backoff, runs::resource::Telling};
 
 /// Between two edits of one run's messages (Slack's advice; the whole app has 50 a minute).
@@ -80,6 +81,13 @@ impl Memory {
         let until = Instant::now() + wait;
         self.not_before = Some(until);
         Next::At(until)
+    }
+
+    /// A message was sent.
+    pub(super) fn note_sent(&mut self, wanted: &Wanted<'_>, now: Instant) {
+        self.backoff = Self::default().backoff;
+        self.sent_at = Some(now);
+        self.sent.insert(wanted.part.clone(), wanted.digest.clone());
     }
 
     /// When an edit may be made. Progress waits since the last post or edit; the end of a run only since the last edit, so

@@ -64,7 +64,7 @@ pub async fn run(context: SlackContext, stop: CancellationToken) {
             _ = sweep.tick() => board.look_at_all(&context),
             Some(run) = changes.next() => board.wake(&context, &run),
             Some(done) = board.under_way.join_next() => match done {
-                Ok((name, memory, next)) => board.put_back(name, memory, next),
+                Ok((name, memory, next)) => board.put_back(&name, memory, next),
                 Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "telling about a run failed"),
             },
             () = sleep_until(next_due.into()) => {}
@@ -126,9 +126,10 @@ impl Board {
         let name = run.name();
         let predecessor = wanted::pressed(&run.spec.key).map(|button| button.run().clone());
         for name in name.into_iter().chain(predecessor) {
-            let told = context.service.find(name.as_str()).map_or(true, |run| {
-                wanted::is_told(&run, desk::successor(context, &run).as_ref())
-            });
+            let told = context
+                .service
+                .get(&name)
+                .is_none_or(|run| wanted::is_told(&run, desk::successor(context, &run).as_ref()));
             if told && !self.cards.contains_key(&name) {
                 continue;
             }
@@ -171,12 +172,12 @@ impl Board {
         }
     }
 
-    fn put_back(&mut self, name: RunName, memory: Memory, next: Next) {
-        let Some(card) = self.cards.get_mut(&name) else { return };
+    fn put_back(&mut self, name: &RunName, memory: Memory, next: Next) {
+        let Some(card) = self.cards.get_mut(name) else { return };
         let changed = std::mem::take(&mut card.changed);
         match next {
             Next::Done if !changed => {
-                self.cards.remove(&name);
+                self.cards.remove(name);
                 return;
             }
             Next::Done | Next::Idle => card.due = changed.then(Instant::now),
