@@ -29,7 +29,8 @@ fn document(definition: &impl Serialize) -> String {
 }
 
 /// What the API server wants otherwise than the schema's maker writes it: it knows no `uint…` formats and would warn about
-/// each at every apply (the minimum of 0 stays), and it takes null for a nullable word only where the list of words holds it.
+/// each at every apply (the minimum of 0 stays), and it can't take null for a word of a list, whatever `nullable` says:
+/// such fields are left out when they are empty.
 fn adjust(value: &mut Value) {
     match value {
         Value::Object(map) => {
@@ -37,11 +38,8 @@ fn adjust(value: &mut Value) {
             if map.get("format").is_some_and(unsigned) {
                 map.remove("format");
             }
-            if map.get("nullable") == Some(&Value::Bool(true))
-                && let Some(Value::Array(words)) = map.get_mut("enum")
-                && !words.contains(&Value::Null)
-            {
-                words.push(Value::Null);
+            if map.contains_key("enum") {
+                map.remove("nullable");
             }
             map.values_mut().for_each(adjust);
         }

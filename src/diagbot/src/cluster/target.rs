@@ -19,7 +19,7 @@ pub struct TargetRef {
     #[serde(default)]
     pub namespace: Option<String>,
     /// Kind; a pod, or a workload of that name, unless given.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<TargetKind>,
     /// Name or unique prefix; empty: the channel's or thread's default target.
     pub name: String,
