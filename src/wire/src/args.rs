@@ -6,6 +6,19 @@
 //! run --capture=d-…-0 --nonce=<sha256 of the nonce> --wait=60 --deadline=900
 //!     --step=<name>;process=<selector>;output=<text|binary>;limit=<bytes>;deadline=<seconds>;argv=["…","…"]
 //! ```
+//!
+//! ```
+//! use diagbot_wire::args::AgentArgs;
+//!
+//! let step = r#"--step=jstack;process=jvm;output=text;limit=1024;deadline=60;argv=["@jvm","Thread.print","-l"]"#;
+//! let line = ["run", "--capture=d-x-0-1", "--nonce=00", "--wait=60", "--deadline=900", step];
+//! let args = AgentArgs::parse(&line).expect("it is canonical");
+//! assert_eq!(args.steps[0].argv[1], "Thread.print");
+//! assert_eq!(args.render(), line);
+//!
+//! let padded = ["run", "--capture=d-x-0-1", "--nonce=00", "--wait=060", "--deadline=900", step];
+//! assert!(AgentArgs::parse(&padded).is_err(), "one form only");
+//! ```
 
 use std::fmt;
 
@@ -166,7 +179,7 @@ pub struct AgentArgs {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArgsError {
     /// An argument is not where or what it must be.
-    #[error("argument {index} is not a canonical {expected}")]
+    #[error("argument {index} is not in its one canonical form: {expected}")]
     NotCanonical {
         /// Position of the argument, from 0.
         index: usize,
@@ -232,7 +245,19 @@ impl AgentArgs {
         if parsed.steps.is_empty() {
             return Err(ArgsError::NoStep);
         }
-        Ok(parsed)
+        // `+60` and `007` are numbers for the parser, but no form of ours: a policy's pattern would not match them.
+        match parsed
+            .render()
+            .iter()
+            .zip(args)
+            .position(|(own, given)| own != given.as_ref())
+        {
+            Some(index) => Err(ArgsError::NotCanonical {
+                index,
+                expected: "as it would be rendered",
+            }),
+            None => Ok(parsed),
+        }
     }
 }
 

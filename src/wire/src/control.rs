@@ -3,6 +3,16 @@
 //! Every line carries a sequence number and the nonce, `HMAC(bot's Secret, capture UID / attempt)`: any replica of the bot
 //! can make it and nobody else. The container's arguments hold only the nonce's SHA-256. The agent ignores lines with a
 //! foreign nonce and lines whose number is not higher than the last one it took.
+//!
+//! ```
+//! use diagbot_wire::{control::{self, Command, ControlLine}, digest::sha256_hex};
+//!
+//! let nonce = control::nonce(b"the bot's Secret", "capture UID", 1);
+//! let line = ControlLine { seq: 1, nonce: hex::encode(nonce), command: Command::Release { step: 0 } };
+//! let sent = line.render();
+//! assert_eq!(ControlLine::parse(&sent, &sha256_hex(&nonce)), Some(line));
+//! assert_eq!(ControlLine::parse(&sent, &sha256_hex(b"of another capture")), None);
+//! ```
 
 use serde::{Deserialize, Serialize};
 
@@ -12,12 +22,12 @@ use crate::{digest, upload::Grant};
 pub const MAX_LINE_BYTES: usize = 256 * 1024;
 
 /// One line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ControlLine {
     /// Rises from line to line; a repeated line has its old number.
     pub seq: u64,
-    /// The nonce, hexadecimal.
+    /// The nonce, hexadecimal. A bearer secret.
     pub nonce: String,
     /// What to do.
     pub command: Command,
@@ -82,6 +92,15 @@ pub struct Ticket {
     pub room_bytes: Option<u64>,
 }
 
+impl std::fmt::Debug for ControlLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ControlLine")
+            .field("seq", &self.seq)
+            .field("command", &self.command)
+            .finish_non_exhaustive()
+    }
+}
+
 impl std::fmt::Debug for Ticket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ticket")
@@ -104,11 +123,11 @@ pub struct PinnedProcess {
 }
 
 impl ControlLine {
-    /// One line, with its newline.
+    /// The line between two newlines: the first ends what a broken attach may have left unfinished before it, and readers
+    /// skip the empty line that it makes otherwise.
     pub fn render(&self) -> String {
-        let mut line = serde_json::to_string(self).expect("a control line is plain data");
-        line.push('\n');
-        line
+        let line = serde_json::to_string(self).expect("a control line is plain data");
+        format!("\n{line}\n")
     }
 
     /// Reads a line and checks its nonce against the hash in the container's arguments.
