@@ -99,6 +99,7 @@ async fn what_the_access_rules_do_not_grant_is_denied_and_names_stay_unseen() {
         ("a", ADA, "heap-dump", exact, "NotAllowed"),
         ("b", BOB, "jstack", exact, "NotAllowed"),
         ("c", GUEST, "jstack", exact, "IdentityRefused"),
+        ("j", GUEST, "jstack", "checkout", "IdentityRefused"),
         ("d", "U404", "jstack", exact, "ReviewFailed"),
         ("e", ADA, "jstack", "checkuot", "UnknownTarget"),
         ("f", BOB, "jstack", "checkuot", "UnknownTarget"),
@@ -114,6 +115,9 @@ async fn what_the_access_rules_do_not_grant_is_denied_and_names_stay_unseen() {
         let accepted = replica.service.accept(asked).await.unwrap();
         let status = world.run(&accepted.name, |run| run.phase().is_final()).await;
         assert_eq!(code(&status), wanted, "{id}: {:?}", status.reason);
+        let denied = matches!(wanted, "NotAllowed" | "IdentityRefused" | "ReviewFailed");
+        let phase = if denied { Phase::Denied } else { Phase::Refused };
+        assert_eq!(status.phase, phase, "{id}");
         let reason = status.reason.unwrap();
         let told = format!("{} {} {:?}", reason.message, reason.remedy, status.candidates);
         assert_eq!(told.contains("x2x4z"), matches!(id, "e"), "{id}: {told}");
@@ -199,6 +203,28 @@ async fn of_two_replicas_one_leads_and_the_other_takes_over_with_a_higher_epoch(
     let after = world.run(&one.name, |run| run.phase().is_final()).await;
     assert_eq!(after.phase, Phase::Succeeded);
     assert!(after.epoch > before.epoch, "{} then {}", before.epoch, after.epoch);
+    assert_eq!(world.captures().await.len(), 1);
+    world.stop(vec![follower]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_dies_without_a_word_is_replaced_within_30_s() {
+    let world = World::start().await;
+    let leader = world.replica().await;
+    let accepted = leader
+        .service
+        .accept(request("1", ADA, "process", "ledger"))
+        .await
+        .unwrap();
+    let capture = world.capture(&accepted.name).await;
+    let before = world.run(&accepted.name, |run| run.phase() == Phase::Capturing).await;
+    leader.die().await;
+    let died = Instant::now();
+    let follower = world.replica().await;
+    world.report(&capture, CapturePhase::Succeeded).await;
+    let after = world.run(&accepted.name, |run| run.phase().is_final()).await;
+    assert!(died.elapsed() < Duration::from_secs(30), "{:?}", died.elapsed());
+    assert_eq!((after.phase, after.epoch), (Phase::Succeeded, before.epoch + 1));
     assert_eq!(world.captures().await.len(), 1);
     world.stop(vec![follower]).await;
 }

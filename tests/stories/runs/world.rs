@@ -282,6 +282,11 @@ impl World {
 }
 
 impl Replica {
+    /// Ends the replica as a crash would: nothing is released, nothing is finished.
+    pub(crate) async fn die(mut self) {
+        self.tasks.shutdown().await;
+    }
+
     /// Ends the replica; its tasks must end by themselves, without a panic.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();

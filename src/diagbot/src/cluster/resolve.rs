@@ -70,12 +70,27 @@ enum Scope {
     All,
 }
 
+/// Why a target was not looked up.
+#[derive(Debug)]
+pub enum LookUpError<E> {
+    /// The cluster did not answer, or refused.
+    Call(CallError),
+    /// What the person may see could not be told.
+    Visible(E),
+}
+
+impl<E> From<CallError> for LookUpError<E> {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
 /// Finds the pods that fit the target. Except for a whole pod name in a namespace that the person named, `visible` is asked
 /// for the namespaces of every match and of every near name, and what it does not return is not there.
-pub async fn find<V, F>(cluster: &Cluster, target: &TargetRef, visible: V) -> Result<Found, CallError>
+pub async fn find<V, F, E>(cluster: &Cluster, target: &TargetRef, visible: V) -> Result<Found, LookUpError<E>>
 where
     V: Fn(BTreeSet<String>) -> F,
-    F: Future<Output = Visible>,
+    F: Future<Output = Result<Visible, E>>,
 {
     // Names become parts of URLs: what is no name is not asked for.
     let named = |name: &String| is_name(name, 253);
@@ -108,7 +123,7 @@ where
         .chain(&choose::near_pods(&listed, target))
         .map(|pod| pod.namespace.clone())
         .collect();
-    let visible = visible(touched).await;
+    let visible = visible(touched).await.map_err(LookUpError::Visible)?;
     let matched = choose::matches_seen(&listed, target, &visible);
     let pods = read(cluster, &matched.pods).await?;
     let near = if matched.pods.is_empty() {

@@ -16,7 +16,7 @@ use crate::{
     cluster::{
         CallError, Cluster, deadline,
         lease::Term,
-        resolve::{self, Found, Visible},
+        resolve::{self, Found, LookUpError, Visible},
     },
     runs::{
         plan::{Action, PATIENCE},
@@ -123,51 +123,52 @@ impl Actor<'_> {
             })));
         };
         let visible = async |namespaces| self.visible(run, known, diagnostic, namespaces).await;
-        match resolve::find(known, &run.spec.target, visible).await {
-            Ok(found) => Ok(Done::Target(Ok(found))),
-            Err(error) if error.is_forbidden() => Ok(Done::Target(Err(Reason::BotForbidden {
+        let error = match resolve::find(known, &run.spec.target, visible).await {
+            Ok(found) => return Ok(Done::Target(Ok(found))),
+            Err(LookUpError::Visible(error)) => return self.denial(run, error).map(|reason| Done::Target(Err(reason))),
+            Err(LookUpError::Call(error)) => error,
+        };
+        if error.is_forbidden() {
+            return Ok(Done::Target(Err(Reason::BotForbidden {
                 cluster: cluster.to_owned(),
                 what: match &run.spec.target.namespace {
                     Some(namespace) => format!("list pods in namespace `{namespace}`"),
                     None => "list pods in all namespaces".to_owned(),
                 },
-            }))),
-            Err(source) if source.is_transient() && self.patient(run) => Err(ActError::Call {
-                doing: "look up the target",
-                source,
-            }),
-            Err(error) => Ok(Done::Target(Err(Reason::ClusterUnavailable {
-                cluster: cluster.to_owned(),
-                answer: answer(&error),
-            }))),
+            })));
         }
+        if error.is_transient() && self.patient(run) {
+            return Err(ActError::Call {
+                doing: "look up the target",
+                source: error,
+            });
+        }
+        Ok(Done::Target(Err(Reason::ClusterUnavailable {
+            cluster: cluster.to_owned(),
+            answer: answer(&error),
+        })))
     }
 
-    /// The namespaces that the person may be told about: with the verb `list`, or with `run` for this diagnostic. A review
-    /// that fails shows nothing.
+    /// The namespaces that the person may be told about: with the verb `list`, or with `run` for this diagnostic.
     async fn visible(
         &self,
         run: &DiagnosticRun,
         cluster: &Cluster,
         diagnostic: &str,
         namespaces: BTreeSet<String>,
-    ) -> Visible {
+    ) -> Result<Visible, AccessError> {
         let reviews = namespaces.into_iter().take(REVIEWED).map(|namespace| async move {
             for (verb, name) in [(Verb::List, ""), (Verb::Run, diagnostic)] {
-                match self.ask(run, cluster, &namespace, verb, name).await {
-                    Ok(decision) if decision.allowed => return Some(namespace),
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(
-                        error = &error as &dyn Error,
-                        target.namespace = namespace,
-                        "whether the person may see the namespace could not be reviewed"
-                    ),
+                if self.ask(run, cluster, &namespace, verb, name).await?.allowed {
+                    return Ok(Some(namespace));
                 }
             }
-            None
+            Ok(None)
         });
-        let seen: Vec<Option<String>> = stream::iter(reviews).buffer_unordered(PARALLEL).collect().await;
-        Visible::Only(seen.into_iter().flatten().collect())
+        let seen: Vec<Result<Option<String>, AccessError>> =
+            stream::iter(reviews).buffer_unordered(PARALLEL).collect().await;
+        let seen: Vec<Option<String>> = seen.into_iter().collect::<Result<_, _>>()?;
+        Ok(Visible::Only(seen.into_iter().flatten().collect()))
     }
 
     async fn review(
@@ -184,19 +185,26 @@ impl Actor<'_> {
         };
         let reviewed = match self.ask(run, known, namespace, Verb::Run, diagnostic).await {
             Ok(decision) => Ok(decision),
-            Err(AccessError::Identity(error)) => Err(Reason::IdentityRefused(error)),
-            Err(error) if self.patient(run) => return Err(ActError::Review(error)),
-            Err(error) => {
+            Err(error) => Err(self.denial(run, error)?),
+        };
+        Ok(Done::Reviewed(reviewed))
+    }
+
+    /// The reason to deny that follows from a failed review. For a moment it is asked again instead.
+    fn denial(&self, run: &DiagnosticRun, error: AccessError) -> Result<Reason, ActError> {
+        match error {
+            AccessError::Identity(error) => Ok(Reason::IdentityRefused(error)),
+            error if self.patient(run) => Err(ActError::Review(error)),
+            error => {
                 tracing::warn!(
                     error = &error as &dyn Error,
                     "the access review failed, so the run is denied"
                 );
-                Err(Reason::ReviewFailed {
+                Ok(Reason::ReviewFailed {
                     what: error.to_string(),
                 })
             }
-        };
-        Ok(Done::Reviewed(reviewed))
+        }
     }
 
     async fn ask(

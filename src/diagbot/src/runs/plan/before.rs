@@ -40,7 +40,11 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
                 diagnostic: choice.diagnostic.name.to_string(),
             });
         }
-        Some(Err(reason)) => return facts.end(status, Event::Refused, reason),
+        Some(Err(reason)) => {
+            let denied = matches!(reason, Reason::IdentityRefused(_) | Reason::ReviewFailed { .. });
+            let event = if denied { Event::Denied } else { Event::Refused };
+            return facts.end(status, event, reason);
+        }
         Some(Ok(found)) => found,
     };
     status.diagnostic = Some(choice.diagnostic.name.to_string());
