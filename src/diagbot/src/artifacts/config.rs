@@ -17,7 +17,7 @@ const MOST_TAGS: usize = 10;
 pub struct StoreConfig {
     /// Bucket.
     pub bucket: String,
-    /// Region; unless given, what the environment says, else `us-east-1`.
+    /// Region; unless given, `us-east-1`, or without key files what the environment says.
     #[serde(default)]
     pub region: Option<String>,
     /// Address for the bot; AWS unless given.

@@ -155,6 +155,30 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn nothing_signed_outlives_the_credentials() {
+        let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000);
+        let clock = Clock::Test(Arc::new(std::sync::Mutex::new(now)));
+        let end = now + SignedDuration::from_mins(40);
+        let temporary = Credentials::new("a", "b", Some("t".to_owned()), Some(end.into()), "test");
+        let signer = Signer::from_provider(SharedCredentialsProvider::new(temporary), clock.clone());
+        let good_until = |wanted| {
+            let signer = signer.clone();
+            async move { signer.good_until(wanted).await.unwrap() }
+        };
+        assert_eq!(good_until(SignedDuration::from_hours(24)).await, end);
+        assert_eq!(
+            good_until(SignedDuration::from_mins(1)).await,
+            now + SignedDuration::from_mins(1)
+        );
+        clock.advance(SignedDuration::from_mins(39));
+        assert_eq!(
+            good_until(SignedDuration::from_hours(24)).await,
+            end,
+            "time passes, the end stays"
+        );
+    }
+
     #[test]
     fn credentials_are_renewed_before_they_end_and_for_longer_links() {
         let now = Timestamp::UNIX_EPOCH + SignedDuration::from_hours(500_000);

@@ -67,17 +67,7 @@ impl Store {
         }
         let ca_pem = read_ca(config).await?;
         let http = http_client(ca_pem.as_deref())?;
-        let loaded = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(http.clone())
-            .load()
-            .await;
-        let signer = signer(config, &loaded, &clock)?;
-        let region = config
-            .region
-            .clone()
-            .map(Region::new)
-            .or_else(|| loaded.region().cloned())
-            .unwrap_or_else(|| Region::from_static("us-east-1"));
+        let (signer, region) = identity(config, &http, &clock).await?;
         let client = |endpoint: Option<&String>| client(config, &http, &signer, &region, endpoint);
         let bot = config.endpoint.as_ref();
         Ok(Self(Arc::new(Inner {
@@ -250,16 +240,29 @@ fn http_client(ca_pem: Option<&str>) -> Result<SharedHttpClient, StoreError> {
         .build_https())
 }
 
-fn signer(config: &StoreConfig, loaded: &aws_config::SdkConfig, clock: &Clock) -> Result<Signer, StoreError> {
-    match (&config.access_key_file, &config.secret_key_file) {
-        (Some(access), Some(secret)) => Ok(Signer::from_files(access.clone(), secret.clone(), clock.clone())),
-        _ => loaded
-            .credentials_provider()
-            .map(|provider| Signer::from_provider(provider, clock.clone()))
-            .ok_or(StoreError::ExpiredCredentials {
-                call: "find credentials",
-            }),
+/// Who signs, and for which region. The environment is asked only where the settings name no key files: asking looks for
+/// an instance's metadata service, which takes seconds where there is none.
+async fn identity(
+    config: &StoreConfig,
+    http: &SharedHttpClient,
+    clock: &Clock,
+) -> Result<(Signer, Region), StoreError> {
+    let named = config.region.clone().map(Region::new);
+    let fallback = || Region::from_static("us-east-1");
+    if let (Some(access), Some(secret)) = (&config.access_key_file, &config.secret_key_file) {
+        let signer = Signer::from_files(access.clone(), secret.clone(), clock.clone());
+        return Ok((signer, named.unwrap_or_else(fallback)));
     }
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(http.clone());
+    if let Some(region) = named.clone() {
+        loader = loader.region(region);
+    }
+    let loaded = Box::pin(loader.load()).await;
+    let provider = loaded.credentials_provider().ok_or(StoreError::ExpiredCredentials {
+        call: "find credentials",
+    })?;
+    let region = named.or_else(|| loaded.region().cloned()).unwrap_or_else(fallback);
+    Ok((Signer::from_provider(provider, clock.clone()), region))
 }
 
 fn client(
