@@ -48,6 +48,75 @@ async fn a_thread_dump_of_a_jvm_is_uploaded_by_the_pod_and_verified() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs cluster (KUBECONFIG)"]
+async fn the_process_is_found_wherever_it_is_and_looked_at_as_its_own_user() {
+    let world = World::start(Staging {
+        labels: vec![("pod-security.kubernetes.io/enforce", "baseline")],
+        ..Staging::default()
+    })
+    .await;
+    let java = "exec java -Xmx256m -cp /app Checkout";
+    let container = |command: serde_json::Value, security: serde_json::Value| json!({"name": "app", "image": JDK, "imagePullPolicy": "Never", "command": command, "securityContext": security});
+    // The container's user is root, the process's is not: only the agent's look tells.
+    let drops = container(
+        json!([
+            "/bin/busybox",
+            "setuidgid",
+            "1000:1000",
+            "java",
+            "-Xmx256m",
+            "-cp",
+            "/app",
+            "Checkout"
+        ]),
+        json!({"runAsUser": 0}),
+    );
+    let behind_a_shell = container(
+        json!(["/bin/busybox", "sh", "-c", java.replace("exec", "") + " & wait"]),
+        json!({}),
+    );
+    let shared = container(json!(["java", "-Xmx256m", "-cp", "/app", "Checkout"]), json!({}));
+    for (name, spec, attempt) in [
+        ("drops", json!({"containers": [drops]}), 2),
+        ("shell", json!({"containers": [behind_a_shell]}), 1),
+        (
+            "shared",
+            json!({"shareProcessNamespace": true, "containers": [shared]}),
+            1,
+        ),
+    ] {
+        let target = world.pod(name, spec).await;
+        let capture = world.ask(target, &[Step::Jstack]).await;
+        let status = world.end(&capture).await;
+        assert_eq!(status.phase, CapturePhase::Succeeded, "{name}: {:?}", status.reason);
+        assert_eq!(status.attempt, attempt, "{name}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs cluster (KUBECONFIG)"]
+async fn pod_security_decides_and_its_words_are_passed_on() {
+    let world = World::start(Staging {
+        labels: vec![("pod-security.kubernetes.io/enforce", "restricted")],
+        ..Staging::default()
+    })
+    .await;
+    let restricted = json!({
+        "runAsUser": 1000, "runAsGroup": 1000, "runAsNonRoot": true, "allowPrivilegeEscalation": false,
+        "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}, "readOnlyRootFilesystem": true,
+    });
+    let target = world.pod("app", jvm(&restricted)).await;
+    let capture = world.ask(target.clone(), &[Step::Process]).await;
+    let status = world.end(&capture).await;
+    assert_eq!(status.phase, CapturePhase::Succeeded, "{:?}", status.reason);
+    let capture = world.ask(target, &[Step::Jstack]).await;
+    let status = world.end(&capture).await;
+    assert_eq!(status.reason.map(|r| r.code).as_deref(), Some("ReadOnlyFileSystem"));
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs cluster (KUBECONFIG)"]
 async fn a_pod_that_cannot_reach_the_store_is_relayed_through_the_bot() {
     let world = World::start(Staging {
         store_out_of_reach: true,

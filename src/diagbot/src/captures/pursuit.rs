@@ -296,7 +296,10 @@ impl Pursuit {
         if let Some(reader) = self.reader.take() {
             reader.task.abort();
         }
-        self.facts.attempt = AttemptFacts::default();
+        self.facts.attempt = AttemptFacts {
+            begun_here: true,
+            ..AttemptFacts::default()
+        };
         self.facts.trace.clear();
         self.facts.trouble = None;
     }

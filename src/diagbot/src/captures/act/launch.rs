@@ -1,6 +1,6 @@
 //! Actions up to the running container.
 
-use futures::future::try_join_all;
+use futures::future::{Either, try_join_all};
 use k8s_openapi::api::core::v1::Event;
 use kube::{
     Api,
@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{ActError, CALL, Outcome, Scene, converse};
 use crate::{
+    artifacts::{ArtifactKey, UploadId},
     captures::{
         container::container_name,
         explain::{self, Refusal},
@@ -59,10 +60,24 @@ pub(super) async fn attempt(
     Ok(Outcome::NewAttempt)
 }
 
-/// Opens an upload for each step that has none, and records them. What a crash leaves unrecorded is found by the sweep.
+/// Opens an upload for each step that has none, and records them. What a crash left unrecorded is taken over: no URL of it
+/// was ever signed. (What nobody takes over is found by the sweep.)
 pub(super) async fn open_uploads(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+    let left = if f.attempt.begun_here {
+        Vec::new()
+    } else {
+        let open = scene.context.store.open_uploads().await;
+        open.map_err(|error| ActError::of_store(Fault::Uploads, &error))?
+    };
     let missing = f.steps().filter(|step| f.upload(*step).is_none());
-    let opened = try_join_all(missing.map(|step| open_upload(scene, f, step))).await?;
+    let opened = try_join_all(missing.map(|step| {
+        let key = upload_key(scene, f, step);
+        match left.iter().find(|(left, _, _)| *left == key) {
+            Some((_, id, _)) => Either::Left(std::future::ready(Ok(record(f, step, &key, id)))),
+            None => Either::Right(open_upload(scene, f, step)),
+        }
+    }))
+    .await?;
     record_uploads(scene, f, &opened).await?;
     Ok(Outcome::Recorded)
 }
@@ -86,8 +101,7 @@ pub(in crate::captures) async fn record_uploads(
 
 pub(in crate::captures) async fn open_upload(scene: &Scene, f: &Facts, step: u16) -> Result<UploadRecord, ActError> {
     let spec = &f.spec().steps[usize::from(step)];
-    let attempt = f.attempt_number();
-    let key = scene.key(attempt, &object_name(&f.spec().steps, step));
+    let key = upload_key(scene, f, step);
     let tags = [
         ("diagbot-run".to_owned(), f.spec().run.clone()),
         ("diagbot-sensitive".to_owned(), spec.sensitive.to_string()),
@@ -98,14 +112,22 @@ pub(in crate::captures) async fn open_upload(scene: &Scene, f: &Facts, step: u16
         .open_upload(&key, &spec.media_type, &tags)
         .await
         .map_err(|error| ActError::of_store(Fault::Uploads, &error))?;
-    Ok(UploadRecord {
+    Ok(record(f, step, &key, &upload))
+}
+
+fn upload_key(scene: &Scene, f: &Facts, step: u16) -> ArtifactKey {
+    scene.key(f.attempt_number(), &object_name(&f.spec().steps, step))
+}
+
+fn record(f: &Facts, step: u16, key: &ArtifactKey, upload: &UploadId) -> UploadRecord {
+    UploadRecord {
         step,
-        attempt,
+        attempt: f.attempt_number(),
         key: key.as_str().to_owned(),
         upload_id: upload.as_str().to_owned(),
-        part_size_bytes: part_size_bytes(spec.limit_bytes),
+        part_size_bytes: part_size_bytes(f.spec().steps[usize::from(step)].limit_bytes),
         closed: false,
-    })
+    }
 }
 
 /// The step's file name; numbered where two steps make files of one name.

@@ -59,6 +59,8 @@ pub(crate) enum PodFact {
 /// What is known of one attempt.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AttemptFacts {
+    /// This process recorded the attempt; else it took it over from one that may have left things unrecorded.
+    pub begun_here: bool,
     /// The container that this attempt wants.
     pub wanted: Option<Arc<EphemeralContainer>>,
     /// When the API server took it, if this process added it.
