@@ -166,7 +166,7 @@ mod tests {
         serde_json::from_value(value).expect("a pod")
     }
 
-    fn bare(own: serde_json::Value, of_pod: serde_json::Value, user: serde_json::Value) -> Pod {
+    fn bare(own: &serde_json::Value, of_pod: &serde_json::Value, user: &serde_json::Value) -> Pod {
         pod(json!({
             "metadata": {"name": "p"},
             "spec": {"securityContext": of_pod, "containers": [{"name": "app", "securityContext": own}]},
@@ -203,10 +203,14 @@ mod tests {
             (json!({}), json!({}), json!(null), (7, Some(8), IdentitySource::Learnt)),
         ];
         for (own, of_pod, user, (uid, gid, source)) in cases {
-            let found = choose(&bare(own, of_pod, user), "app", &learnt);
+            let found = choose(&bare(&own, &of_pod, &user), "app", &learnt);
             assert_eq!(found, AgentIdentity { uid, gid, source });
         }
-        let unknown = choose(&bare(json!({}), json!({}), json!(null)), "app", &LearntUsers::default());
+        let unknown = choose(
+            &bare(&json!({}), &json!({}), &json!(null)),
+            "app",
+            &LearntUsers::default(),
+        );
         assert_eq!((unknown.uid, unknown.source), (LOOK_UID, IdentitySource::Look));
     }
 
@@ -238,7 +242,7 @@ mod tests {
     #[test]
     fn the_memory_of_images_is_bounded() {
         let mut learnt = LearntUsers::default();
-        for n in 0..=LEARNT_IMAGES as i64 {
+        for n in (0_i64..).take(LEARNT_IMAGES + 1) {
             learnt.learn(&format!("sha256:{n}"), n, n);
         }
         assert_eq!(learnt.get("sha256:0"), None);

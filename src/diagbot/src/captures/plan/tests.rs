@@ -59,7 +59,7 @@ impl Case {
     /// The agent has introduced itself.
     fn met() -> Self {
         Self::launched()
-            .container(json!({"running": {}}))
+            .container(&json!({"running": {}}))
             .says(&[Event::Hello(samples::hello())])
     }
 
@@ -129,7 +129,7 @@ impl Case {
     }
 
     /// Our container is in the pod, in this state.
-    fn container(self, state: serde_json::Value) -> Self {
+    fn container(self, state: &serde_json::Value) -> Self {
         let wanted = self.0.attempt.wanted.clone().expect("a container");
         self.pod(|pod| {
             pod["spec"]["ephemeralContainers"] = json!([wanted.as_ref()]);
@@ -205,7 +205,7 @@ fn a_capture_goes_from_record_to_end_one_action_after_the_other() {
         "side by side"
     );
     assert_eq!(Case::launched().actions(), []);
-    let running = Case::launched().container(json!({"running": {}})).plan();
+    let running = Case::launched().container(&json!({"running": {}})).plan();
     assert!(running.follow && running.control && running.actions.is_empty());
     assert_eq!(Case::met().actions(), [Action::SendTicket]);
     assert_eq!(Case::started().actions(), []);
@@ -264,7 +264,7 @@ fn hello_with(change: impl FnOnce(&mut Hello)) -> Case {
     let mut hello = samples::hello();
     change(&mut hello);
     Case::launched()
-        .container(json!({"running": {}}))
+        .container(&json!({"running": {}}))
         .says(&[Event::Hello(hello)])
 }
 
@@ -276,7 +276,7 @@ fn an_agent_that_may_have_acted_is_never_followed_by_another() {
     let wrong = hello_with(|h| h.processes[0].container_id = "bb".to_owned());
     let wrong = wrong.with(|f| f.attempt.cancelled_at = Some((f.now, f.now)));
     assert_eq!(aborted(wrong).ending().1, "WrongContainer");
-    let foreign = Case::launched().container(json!({"running": {}})).pod(|pod| {
+    let foreign = Case::launched().container(&json!({"running": {}})).pod(|pod| {
         pod["spec"]["ephemeralContainers"][0]["image"] = "other".into();
     });
     assert!(
@@ -332,7 +332,7 @@ fn a_staged_artifact_is_relayed_then_released_and_not_relayed_from_a_dead_contai
     assert_eq!(staged.stored().actions(), [Action::SendRelease { step: 0 }]);
     let dead = Case::started()
         .says(&[event])
-        .container(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}))
+        .container(&json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}))
         .with(|f| {
             f.attempt.log = LogState::Complete;
             f.attempt.result = ResultFact::Absent;
@@ -346,7 +346,7 @@ fn a_staged_artifact_is_relayed_then_released_and_not_relayed_from_a_dead_contai
 #[test]
 fn a_silent_end_is_looked_up_in_the_result_object() {
     let terminated = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
-    let silent = || Case::started().container(terminated.clone());
+    let silent = || Case::started().container(&terminated);
     assert_eq!(silent().actions(), [], "its log is still being read");
     let read = silent().with(|f| f.attempt.log = LogState::Complete);
     assert_eq!(read.actions(), [Action::ReadResult]);
@@ -369,7 +369,7 @@ fn a_cancel_is_cancelled_only_when_that_is_proven() {
         Case::fresh().cancelled().ending(),
         (CapturePhase::Cancelled, String::new())
     );
-    let waiting = aborted(Case::launched().container(json!({"waiting": {}})).cancelled());
+    let waiting = aborted(Case::launched().container(&json!({"waiting": {}})).cancelled());
     assert_eq!(waiting.ending().0, CapturePhase::Cancelled, "it never got its ticket");
     let running = Case::started()
         .cancelled()
@@ -412,7 +412,7 @@ fn the_deadline_ends_a_capture_in_every_phase() {
         Case::fresh().at(300).ending(),
         (CapturePhase::TimedOut, "Deadline".to_owned())
     );
-    let launched = aborted(Case::launched().container(json!({"waiting": {}})).at(300));
+    let launched = aborted(Case::launched().container(&json!({"waiting": {}})).at(300));
     assert_eq!(launched.ending().0, CapturePhase::TimedOut);
     let reason = CancelReason::Deadline;
     assert_eq!(Case::started().at(300).actions(), [Action::SendCancel { reason }]);
@@ -457,14 +457,14 @@ fn what_can_not_be_done_for_good_becomes_the_reason() {
         (CapturePhase::Failed, "NotVerified".to_owned())
     );
     let pull = Case::launched()
-        .container(json!({"waiting": {"reason": "ImagePullBackOff"}}))
+        .container(&json!({"waiting": {"reason": "ImagePullBackOff"}}))
         .at(122);
     assert_eq!(aborted(pull).ending().1, "ImagePull");
 }
 
 #[test]
 fn events_are_read_when_a_container_is_being_created_for_long() {
-    let creating = Case::launched().container(json!({"waiting": {"reason": "ContainerCreating"}}));
+    let creating = Case::launched().container(&json!({"waiting": {"reason": "ContainerCreating"}}));
     assert_eq!(creating.actions(), []);
     assert_eq!(creating.plan().wake_at, Some(samples::at(3)));
     assert_eq!(creating.at(3).actions(), [Action::ReadEvents]);
