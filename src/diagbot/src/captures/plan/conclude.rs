@@ -18,6 +18,9 @@ const CANCEL_RESEND: SignedDuration = SignedDuration::from_secs(3);
 /// An agent that was told to stop has this long to say that it did.
 const CANCEL_GRACE: SignedDuration = SignedDuration::from_secs(30);
 
+/// The kubelet's word for a container that was killed for memory.
+const OUT_OF_MEMORY: &str = "OOMKilled";
+
 /// Why nothing more will come from the agent.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Conclusion {
@@ -152,6 +155,9 @@ fn result_or(f: &Facts, next: &mut Plan, lost: impl FnOnce() -> Explanation) -> 
 fn lost(f: &Facts, view: &ContainerView, gone: bool) -> Explanation {
     match view {
         ContainerView::Terminated { code, reason } => {
+            if let Some(fate) = fate_of_target(f).filter(|_| reason != OUT_OF_MEMORY) {
+                return fate;
+            }
             let fallback = if f.attempt.journal.started {
                 Refusal::AgentEnded
             } else {
@@ -164,8 +170,17 @@ fn lost(f: &Facts, view: &ContainerView, gone: bool) -> Explanation {
     }
 }
 
+/// What became of the pod or the target, if that is why the agent ended: it dies with either.
+fn fate_of_target(f: &Facts) -> Option<Explanation> {
+    let target = &f.spec().target;
+    match f.pinned_pod() {
+        Some(pod) => launch::target_fault(pod, target),
+        None => Some(explain::refusal(Refusal::PodGone, &target.pod)),
+    }
+}
+
 fn ended(reason: &str, otherwise: Refusal) -> Refusal {
-    if reason == "OOMKilled" {
+    if reason == OUT_OF_MEMORY {
         Refusal::AgentOutOfMemory
     } else {
         otherwise
@@ -294,11 +309,17 @@ fn ending(f: &Facts, conclusion: &Conclusion) -> Ending {
             reason: None,
             notes: notes(f),
         },
-        Conclusion::Said { cancelled: true } => Ending {
+        Conclusion::Said { cancelled: true } if f.deadline_passed() => Ending {
             phase: CapturePhase::TimedOut,
             reason: Some(explain::refusal(Refusal::Deadline, "")),
             notes: notes(f),
         },
+        Conclusion::Said { cancelled: true } => failed(fate_of_target(f).unwrap_or_else(|| {
+            explain::refusal(
+                Refusal::AgentEnded,
+                "its container was told to stop, but not by diagbot",
+            )
+        })),
         Conclusion::Broken(explanation) if f.deadline_passed() && !f.cancel_requested() => Ending {
             phase: CapturePhase::TimedOut,
             reason: Some(explanation.clone()),
