@@ -38,7 +38,7 @@ region: us-east-1
 credentialsFile: $work/keys.yaml
 maxBodyBytes: 67108864
 CONFIG
-"$DIAGBOT" store --config "$work/store.yaml" >"$work/log" 2>&1 &
+DIAGBOT_LOG=trace "$DIAGBOT" store --config "$work/store.yaml" >"$work/log" 2>&1 &
 store=$!
 
 if ! timeout 300 "$python" "$here/store_boto3/contract.py" "http://127.0.0.1:$port" "$work"; then

@@ -303,7 +303,7 @@ def _():
     head = head.decode().lower()
     equal(status, 200)
     assert 'content-disposition: attachment; filename="x.txt"' in head and "content-type: text/plain" in head, head
-    assert head.endswith("hello"), head
+    assert head.endswith("hello") and "x-content-type-options: nosniff" in head, head
 
 
 @check("a link with one changed digit, key, lifetime or parameter is refused")
