@@ -6,6 +6,7 @@
 
 use std::{
     fs::File,
+    io::Read as _,
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
@@ -53,9 +54,13 @@ impl BeneathError {
 impl Beneath {
     /// Holds the root of the process whose `/proc` folder is `folder`.
     pub(crate) fn root_of(folder: &Path) -> Result<Self, BeneathError> {
-        let path = folder.join("root");
         // The one magic link that we follow: the kernel's own, to the root of the pinned process.
-        open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        Self::at(&folder.join("root"))
+    }
+
+    /// Holds a folder that is not the target's to choose.
+    pub(crate) fn at(path: &Path) -> Result<Self, BeneathError> {
+        open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map(Self)
             .map_err(|errno| BeneathError::Open {
                 path: "/".to_owned(),
@@ -103,6 +108,21 @@ impl Beneath {
             return Err(unexpected("owned by somebody else"));
         }
         Ok(File::from(file))
+    }
+
+    /// The text of a regular file below, whoever owns it; links within the target's own root are followed. Cut at `max_bytes`.
+    pub(crate) fn text(&self, path: &str, max_bytes: u64) -> Option<String> {
+        // Not blocked by a pipe that the target put there.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let file = self.open(path, flags, Mode::empty(), resolve).ok()?;
+        let stat = fstat(&file).ok()?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        File::from(file).take(max_bytes).read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Opens the socket `name` in this folder as a path only, if it is one and belongs to `owner`.
@@ -187,6 +207,22 @@ mod tests {
         symlink("/real", folder.path().join("files/link")).expect("link");
         assert!(root.folder("/link").expect("inside").read("file", uid).is_ok());
         assert!(root.folder("/../../etc").is_err());
+    }
+
+    #[test]
+    fn a_text_is_read_from_files_of_the_targets_own_root_only() {
+        let (folder, root, _) = target();
+        let tmp = folder.path().join("files/tmp");
+        std::fs::write(tmp.join("text"), "12345").expect("write");
+        symlink("/etc/passwd", tmp.join("out")).expect("link");
+        symlink("/tmp/text", tmp.join("in")).expect("link");
+        let made = std::process::Command::new("mkfifo").arg(tmp.join("pipe")).status();
+        assert!(made.expect("mkfifo runs").success());
+        assert_eq!(root.text("tmp/text", 3).as_deref(), Some("123"));
+        assert_eq!(root.text("tmp/in", 9).as_deref(), Some("12345"));
+        for path in ["tmp/out", "tmp/pipe", "tmp"] {
+            assert_eq!(root.text(path, 9), None, "{path}");
+        }
     }
 
     #[test]

@@ -1,35 +1,33 @@
 //! HotSpot's attach protocol, spoken by ourselves: no JDK is needed in any image.
 //!
-//! The JVM listens on `.java_pid<pid>` in its temporary folder once it finds `.attach_pid<pid>` there on a SIGQUIT. Without
-//! that file, or in a JVM that can't attach, a SIGQUIT prints a thread dump into the application's own log; so it is sent
-//! once, only to a process that handles it, and only after the file is there (facts measured on JDK 17 and 25).
+//! The JVM listens on `.java_pid<pid>` in its temporary folder; [`listener`] makes it do so. A connection takes one command,
+//! and answers a line with a number (0: done) and the output (facts measured on JDK 17 and 25).
 
-use std::{os::fd::AsRawFd as _, time::Duration};
+mod listener;
+
+use std::{
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
 
 use diagbot_wire::{args::StepArgs, result::Failure};
-use rustix::{
-    io::Errno,
-    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
-};
+use rustix::io::Errno;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
-    time::Instant,
 };
 
 use crate::{
-    beneath::{Beneath, BeneathError},
+    beneath::Beneath,
+    cleanup::MadeFile,
     pipeline::{Captured, Intake},
     process::Process,
     step::{Context, StepError},
 };
+pub(crate) use listener::Signalled;
 
 /// The JVM's temporary folder is fixed: it does not follow `java.io.tmpdir`.
 pub(crate) const FOLDER: &str = "/tmp";
-/// Longest wait for the attach listener to open; jattach gives up after as long.
-const LISTEN_DEADLINE: Duration = Duration::from_secs(6);
-/// Time between two looks for the listener's socket.
-const LISTEN_STEP: Duration = Duration::from_millis(5);
 /// Bytes read at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Longest error text that is kept, in bytes.
@@ -56,29 +54,64 @@ pub(crate) async fn capture(
 
 /// Runs a command whose answer is short, and returns it.
 pub(crate) async fn ask(process: &Process, command: &str, context: &Context<'_>) -> Result<String, StepError> {
-    let mut answer = command_of(process, command, context).await?;
+    short_answer(command_of(process, command, context).await?).await
+}
+
+/// Runs a command that makes the JVM write `made`; while it has not answered, the file counts as being written.
+pub(crate) async fn ask_to_write(
+    process: &Process,
+    command: &str,
+    made: &mut MadeFile,
+    context: &Context<'_>,
+) -> Result<String, StepError> {
+    let mut stream = send(process, command, context).await?;
+    made.written_by(stream.as_fd().try_clone_to_owned()?);
+    let answer = match verdict(&mut stream).await {
+        Ok(()) => short_answer(stream).await,
+        Err(refused) => Err(refused),
+    };
+    made.is_written();
+    answer
+}
+
+async fn short_answer(stream: UnixStream) -> Result<String, StepError> {
     let mut text = Vec::new();
-    (&mut answer).take(CHUNK_BYTES as u64).read_to_end(&mut text).await?;
+    stream.take(CHUNK_BYTES as u64).read_to_end(&mut text).await?;
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Sends a command and reads the JVM's verdict; the stream then holds the output.
 async fn command_of(process: &Process, command: &str, context: &Context<'_>) -> Result<UnixStream, StepError> {
+    let mut stream = send(process, command, context).await?;
+    verdict(&mut stream).await?;
+    Ok(stream)
+}
+
+async fn send(process: &Process, command: &str, context: &Context<'_>) -> Result<UnixStream, StepError> {
+    check_identity(process)?;
     let folder = open_folder(process, context)?;
     let mut stream = match connect(&folder, process).await {
         Ok(stream) => stream,
-        Err(_not_listening) => {
-            start_listener(&folder, process, context).await?;
-            connect(&folder, process)
-                .await
-                .map_err(|detail| StepError::new(Failure::AttachRefused, detail))?
-        }
+        // Nobody listens, or the socket is one that a former JVM of the same PID left there.
+        Err(_not_listening) => listener::start(&folder, process, context).await?,
     };
     // Version, operation and exactly three arguments, each ended by a NUL.
     stream.write_all(format!("1\0jcmd\0{command}\0\0\0").as_bytes()).await?;
-    let code = read_code(&mut stream).await?;
+    Ok(stream)
+}
+
+/// Reads the first line of the answer: whether the command was run.
+async fn verdict(stream: &mut UnixStream) -> Result<(), StepError> {
+    let code = match read_code(stream).await {
+        Ok(code) => code,
+        // It closes without a word on peers of another uid or gid than its own.
+        Err(error) => {
+            let text = format!("the JVM closed the connection without an answer ({error})");
+            return Err(StepError::new(Failure::AttachRefused, text));
+        }
+    };
     if code == "0" {
-        return Ok(stream);
+        return Ok(());
     }
     let mut text = Vec::new();
     stream.take(ERROR_BYTES as u64).read_to_end(&mut text).await?;
@@ -87,6 +120,19 @@ async fn command_of(process: &Process, command: &str, context: &Context<'_>) -> 
         Failure::ToolFailed,
         format!("the JVM answered {code}: {}", text.trim()),
     ))
+}
+
+/// The JVM takes commands of its own uid and of root only; nothing is tried, above all no signal sent, where that can't be.
+fn check_identity(process: &Process) -> Result<(), StepError> {
+    let own = rustix::process::geteuid().as_raw();
+    if own == process.uid || own == 0 {
+        return Ok(());
+    }
+    let text = format!(
+        "the agent runs as uid {own} and the JVM as uid {}; `sockets` and `pod-report` still work",
+        process.uid
+    );
+    Err(StepError::new(Failure::PermissionDenied, text))
 }
 
 /// The folder in which the JVM's socket is, held open.
@@ -114,76 +160,8 @@ async fn connect(folder: &Beneath, process: &Process) -> Result<UnixStream, Stri
         .map_err(|error| format!("connect to the JVM: {error}"))
 }
 
-/// Makes the JVM open its attach listener.
-async fn start_listener(folder: &Beneath, process: &Process, context: &Context<'_>) -> Result<(), StepError> {
-    if process.cmdline.iter().any(|word| word == "-XX:+DisableAttachMechanism") {
-        return Err(StepError::new(
-            Failure::AttachRefused,
-            "the JVM was started with -XX:+DisableAttachMechanism; `process` and `pod-report` still work",
-        ));
-    }
-    if !process.catches(Signal::QUIT) {
-        return Err(StepError::new(
-            Failure::AttachRefused,
-            "the process does not handle SIGQUIT (-Xrs?), so it can't be asked to listen; `process` still works",
-        ));
-    }
-    let name = format!(".attach_pid{}", process.own_pid);
-    let trigger = context
-        .cleanup
-        .will_make(folder.handle().map_err(|e| refused(&e))?, &name);
-    match folder.make(trigger.name()) {
-        Ok(_made) => {}
-        // Somebody else's, or one that an earlier tool left: the JVM takes it as well, and it is not ours to remove.
-        Err(error) if error.errno() == Some(Errno::EXIST) => trigger.forget(),
-        // It never came to be: nothing to remove, and nothing that was left behind.
-        Err(error) => {
-            trigger.forget();
-            return Err(refused(&error));
-        }
-    }
-    let lost = |errno: Errno| StepError::new(Failure::TargetReplaced, format!("signal the JVM: {errno}"));
-    let pid = Pid::from_raw(process.pid).ok_or_else(|| lost(Errno::SRCH))?;
-    let pinned = pidfd_open(pid, PidfdFlags::empty()).map_err(lost)?;
-    // The descriptor names one process; only now can the start time be compared for good.
-    if !process.is_still_there(context.proc_fs) {
-        return Err(StepError::new(Failure::TargetReplaced, "the process has ended"));
-    }
-    pidfd_send_signal(&pinned, Signal::QUIT).map_err(|errno| match errno {
-        Errno::PERM => StepError::new(Failure::PermissionDenied, "signal the JVM: not permitted for our uid"),
-        other => lost(other),
-    })?;
-    let end = Instant::now() + LISTEN_DEADLINE;
-    let socket = format!(".java_pid{}", process.own_pid);
-    while folder.socket(&socket, process.uid).is_err() {
-        if Instant::now() >= end {
-            let text = "the JVM did not open its attach listener; it may be stuck, or attach is switched off";
-            return Err(StepError::new(Failure::AttachRefused, text));
-        }
-        tokio::time::sleep(LISTEN_STEP).await;
-    }
-    Ok(())
-}
-
-/// Why the trigger file could not be made.
-fn refused(error: &BeneathError) -> StepError {
-    let failure = match error.errno() {
-        Some(Errno::ROFS) => Failure::ReadOnlyFileSystem,
-        Some(Errno::ACCESS | Errno::PERM) => Failure::PermissionDenied,
-        Some(Errno::NOSPC | Errno::DQUOT) => Failure::NoSpace,
-        _ => Failure::AttachRefused,
-    };
-    let hint = match failure {
-        Failure::ReadOnlyFileSystem => {
-            "; an emptyDir on /tmp would allow it. `process`, `sockets` and `pod-report` still work"
-        }
-        _ => "",
-    };
-    StepError::new(failure, format!("{error}{hint}"))
-}
-
 /// The first line of an answer: a number.
-async fn read_code(stream: &mut UnixStream) -> Result<String, StepError> {
+async fn read_code(stream: &mut UnixStream) -> io::Result<String> {
     let mut code = String::new();
     while code.len() < 12 {
         match stream.read_u8().await? {
@@ -191,5 +169,5 @@ async fn read_code(stream: &mut UnixStream) -> Result<String, StepError> {
             byte => code.push(char::from(byte)),
         }
     }
-    Err(StepError::new(Failure::AttachRefused, "the answer is not a JVM's"))
+    Err(io::ErrorKind::InvalidData.into())
 }

@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cleanup::Cleanup,
+    hotspot::Signalled,
     inbox::{self, Contents, Inbox},
     journal::Journal,
     process::{ProcFs, Process, choose},
@@ -28,6 +29,10 @@ use crate::{
     step::{self, Context, StepError},
 };
 use delivery::Delivery;
+
+/// Longest wait for a JVM that still writes a dump that nobody wants any more: within the half minute that a kubelet leaves
+/// by default between SIGTERM and SIGKILL.
+const WRITERS_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What the parts of a session share.
 pub(crate) struct Session<'a> {
@@ -38,6 +43,7 @@ pub(crate) struct Session<'a> {
     journal: Journal,
     inbox: Rc<Inbox>,
     cleanup: Cleanup,
+    signalled: Signalled,
     staged: Staged,
 }
 
@@ -62,6 +68,7 @@ pub(crate) async fn run(args: &AgentArgs) -> ExitCode {
         journal: Journal::default(),
         inbox: Rc::clone(&inbox),
         cleanup: Cleanup::default(),
+        signalled: Signalled::default(),
         staged: Staged::default(),
     };
     // A door that can't be opened only costs the relay.
@@ -170,7 +177,7 @@ impl Session<'_> {
             results.push(result.clone());
             self.journal.write(&Event::StepEnded { result });
         }
-        let (removed, left) = self.cleanup.outcome();
+        let (removed, left) = self.cleanup.settle(WRITERS_DEADLINE).await;
         self.journal.write(&Event::CleanedUp { removed, left });
         let result = CaptureResult {
             version: VERSION,
@@ -202,6 +209,7 @@ impl Session<'_> {
                 proc_fs: &self.proc_fs,
                 process,
                 cleanup: &self.cleanup,
+                signalled: &self.signalled,
                 room_bytes: ticket.room_bytes,
                 progress: &|captured| self.journal.progress(index, captured, 0, None),
             };

@@ -9,7 +9,8 @@ use diagbot_wire::{
 
 use crate::{
     cleanup::Cleanup,
-    heap_dump, hotspot,
+    heap_dump,
+    hotspot::{self, Signalled},
     pipeline::{Captured, Intake},
     process::{ProcFs, Process},
     report, tool,
@@ -23,6 +24,8 @@ pub(crate) struct Context<'a> {
     pub(crate) process: Option<&'a Process>,
     /// Files that we make in the target.
     pub(crate) cleanup: &'a Cleanup,
+    /// JVMs that were asked to listen.
+    pub(crate) signalled: &'a Signalled,
     /// Most bytes that may be written into the pod's file systems, where its owner set a limit.
     pub(crate) room_bytes: Option<u64>,
     /// Told how many bytes were captured.
@@ -85,6 +88,9 @@ pub(crate) async fn run(step: &StepArgs, context: &Context<'_>) -> Result<Captur
         Some(BuiltIn::Jvm) => {
             let process = context.target()?;
             let command = step.argv[1..].join(" ");
+            if command.contains('\0') {
+                return Err(StepError::new(Failure::ToolFailed, "a command can't hold a NUL"));
+            }
             within(deadline, hotspot::capture(process, &command, step, context)).await
         }
         Some(BuiltIn::JvmHeapDump) => {

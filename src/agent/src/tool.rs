@@ -152,7 +152,7 @@ mod tests {
     use diagbot_wire::args::{OutputKind, ProcessSelector};
 
     use super::*;
-    use crate::{cleanup::Cleanup, process::ProcFs};
+    use crate::{cleanup::Cleanup, hotspot::Signalled, process::ProcFs};
 
     fn step(argv: &[&str], limit_bytes: u64, deadline_s: u32) -> StepArgs {
         StepArgs {
@@ -166,11 +166,12 @@ mod tests {
     }
 
     async fn run(step: &StepArgs) -> Result<Captured, StepError> {
-        let (proc_fs, cleanup) = (ProcFs::system(), Cleanup::default());
+        let (proc_fs, cleanup, signalled) = (ProcFs::system(), Cleanup::default(), Signalled::default());
         let context = Context {
             proc_fs: &proc_fs,
             process: None,
             cleanup: &cleanup,
+            signalled: &signalled,
             room_bytes: None,
             progress: &|_| {},
         };

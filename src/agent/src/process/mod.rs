@@ -3,5 +3,5 @@
 mod proc_fs;
 mod select;
 
-pub(crate) use proc_fs::{ProcFs, Process, read_text};
+pub(crate) use proc_fs::{ProcFs, Process, printable, read_text};
 pub(crate) use select::choose;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Read as _,
+    io::{BufRead as _, BufReader, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -74,7 +74,7 @@ impl ProcFs {
         let stat = self.text(pid, "stat")?;
         // The name stands in parentheses and may hold anything, also parentheses: the last one ends it.
         let (head, tail) = stat.rsplit_once(')')?;
-        let comm = head.split_once('(')?.1.to_owned();
+        let comm = printable(head.split_once('(')?.1);
         let fields: Vec<&str> = tail.split_whitespace().collect();
         let status = self.text(pid, "status")?;
         let numbers = |key: &str| -> Vec<&str> {
@@ -115,6 +115,21 @@ impl ProcFs {
         read_text(&self.folder(pid).join(name))
     }
 
+    /// Whether the process has a library loaded whose file name starts so; none where we may not look. Read in pieces: the
+    /// map of a large process is longer than what [`ProcFs::text`] gives.
+    pub(crate) fn maps_library(&self, pid: i32, file_name: &str) -> Option<bool> {
+        let maps = fs::File::open(self.folder(pid).join("maps")).ok()?;
+        let wanted = format!("/{file_name}");
+        let mut seen = false;
+        for line in BufReader::new(maps).split(b'\n') {
+            // A process that ends or drops its rights meanwhile has told us nothing.
+            let line = line.ok()?;
+            let line = String::from_utf8_lossy(&line);
+            seen = seen || line.rfind('/').is_some_and(|at| line[at..].starts_with(&wanted));
+        }
+        Some(seen)
+    }
+
     /// A file below the root of `/proc`, as text.
     pub(crate) fn root_text(&self, name: &str) -> Option<String> {
         read_text(&self.0.join(name))
@@ -128,6 +143,14 @@ impl ProcFs {
             .map(str::to_owned)
             .collect()
     }
+}
+
+/// Text that a process chose, on one line: control and bidirectional characters could make a report say something else.
+pub(crate) fn printable(text: &str) -> String {
+    let hidden = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
 /// A file as text, cut at [`MAX_READ_BYTES`]; bytes that are no UTF-8 are replaced.
@@ -180,6 +203,23 @@ mod tests {
         assert_eq!(container_id(&format!("4:memory:/kubepods/besteffort/podx/{id}\n")), id);
         assert_eq!(container_id(&format!("0::/../cri-containerd-{id}.scope\n")), id);
         assert_eq!(container_id("0::/\n"), "");
+    }
+
+    #[test]
+    fn a_name_can_not_start_a_line_of_its_own() {
+        assert_eq!(
+            printable("worker\n== Limits ==\u{202e}x"),
+            "worker\u{fffd}== Limits ==\u{fffd}x"
+        );
+    }
+
+    #[test]
+    fn libraries_are_found_by_file_name() {
+        let pid = i32::try_from(std::process::id()).expect("a PID");
+        let proc_fs = ProcFs::system();
+        assert_eq!(proc_fs.maps_library(pid, "libc."), Some(true));
+        assert_eq!(proc_fs.maps_library(pid, "libjvm.so"), Some(false));
+        assert_eq!(proc_fs.maps_library(-1, "libc."), None);
     }
 
     #[test]

@@ -82,10 +82,7 @@ fn is_agent(process: &Process) -> bool {
 
 fn is_jvm(process: &Process, proc_fs: &ProcFs) -> bool {
     // The program's name tells for most; a JVM inside another launcher is told by its library, where we may look.
-    program(process) == "java"
-        || proc_fs
-            .text(process.pid, "maps")
-            .is_some_and(|maps| maps.lines().any(|line| line.ends_with("/libjvm.so")))
+    program(process) == "java" || proc_fs.maps_library(process.pid, "libjvm.so") == Some(true)
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! The cgroup part of the process report, for cgroup v2 and v1: memory, processor time, throttling, pressure.
 
-use std::{
-    fmt::Write as _,
-    path::{Path, PathBuf},
-};
+use std::{fmt::Write as _, path::Path};
 
 use super::process::amount;
-use crate::process::{ProcFs, Process, read_text};
+use crate::{
+    beneath::Beneath,
+    process::{ProcFs, Process, printable},
+};
+
+/// Where runtimes mount cgroups.
+const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
 /// Files of cgroup v2 that are shown whole, in order.
 const V2: [&str; 9] = [
@@ -33,17 +36,21 @@ const V1: [(&str, &str); 7] = [
 /// A v1 limit at or above this means none: the kernel's largest page-aligned value.
 const NO_LIMIT_BYTES: u64 = 1 << 62;
 
+/// Most bytes that are read of one file.
+const MAX_READ_BYTES: u64 = 64 * 1024;
+
+/// A mount of cgroups, and where the process's own files are in it. The target's mount is the target's: it is opened as
+/// everything of the target is.
+struct Mount {
+    folder: Beneath,
+    membership: String,
+}
+
 /// The report; says so where nothing can be read.
 pub(super) fn report(proc_fs: &ProcFs, process: &Process) -> String {
-    let mounts = proc_fs.folder(process.pid).join("root/sys/fs/cgroup");
-    let membership = proc_fs.text(process.pid, "cgroup").unwrap_or_default();
     let mut out = String::new();
-    for base in [mounts, PathBuf::from("/sys/fs/cgroup")] {
-        if let Some(folder) = v2_folder(&base, &membership) {
-            v2(&mut out, &folder);
-        } else if base.join("memory").is_dir() {
-            v1(&mut out, &base, &membership);
-        }
+    for mount in mounts(proc_fs, process) {
+        mount.report(&mut out);
         if !out.is_empty() {
             break;
         }
@@ -55,66 +62,106 @@ pub(super) fn report(proc_fs: &ProcFs, process: &Process) -> String {
     out
 }
 
-/// Where the process's own files are: its path below the mount, or the mount itself in a cgroup namespace.
-fn v2_folder(base: &Path, membership: &str) -> Option<PathBuf> {
-    let path = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let below = base.join(path.trim_start_matches('/'));
-    [below, base.to_owned()]
-        .into_iter()
-        .find(|folder| folder.join("memory.current").is_file())
+/// Bytes of memory that the process's cgroup may still take, where it has a limit that can be read.
+pub(crate) fn memory_headroom_bytes(proc_fs: &ProcFs, process: &Process) -> Option<u64> {
+    mounts(proc_fs, process).find_map(|mount| mount.memory_headroom_bytes())
 }
 
-fn v2(out: &mut String, folder: &Path) {
-    for (key, file) in [
-        ("memory in use", "memory.current"),
-        ("memory limit", "memory.max"),
-        ("memory peak", "memory.peak"),
-    ] {
-        quantity(out, key, &folder.join(file));
-    }
-    for file in V2 {
-        whole(out, file, &folder.join(file));
-    }
+/// As the target sees it, then as we see it.
+fn mounts<'a>(proc_fs: &'a ProcFs, process: &'a Process) -> impl Iterator<Item = Mount> + 'a {
+    let membership = proc_fs.text(process.pid, "cgroup").unwrap_or_default();
+    let theirs = Beneath::root_of(&proc_fs.folder(process.pid)).and_then(|root| root.folder(MOUNT_POINT));
+    let ours = || Beneath::at(Path::new(MOUNT_POINT));
+    [theirs, ours()].into_iter().flatten().map(move |folder| Mount {
+        folder,
+        membership: membership.clone(),
+    })
 }
 
-fn v1(out: &mut String, base: &Path, membership: &str) {
-    let folder = |controller: &str| {
-        let path = membership.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':').skip(1);
-            parts
-                .next()?
-                .split(',')
-                .any(|c| c == controller)
-                .then(|| parts.next())
-                .flatten()
+impl Mount {
+    fn text(&self, path: &str) -> Option<String> {
+        self.folder.text(path, MAX_READ_BYTES)
+    }
+
+    /// A path below the mount, or the mount itself in a cgroup namespace: where there is a file of that name.
+    fn folder_with(&self, mount: &str, path: &str, file: &str) -> Option<String> {
+        [format!("{mount}/{}", path.trim_matches('/')), mount.to_owned()]
+            .into_iter()
+            .find(|folder| self.text(&format!("{folder}/{file}")).is_some())
+    }
+
+    fn v2_folder(&self) -> Option<String> {
+        let path = self.membership.lines().find_map(|line| line.strip_prefix("0::"))?;
+        self.folder_with(".", path, "memory.current")
+    }
+
+    fn v1_folder(&self, controller: &str, file: &str) -> Option<String> {
+        let path = self.membership.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            controllers.split(',').any(|c| c == controller).then_some(path)
         });
-        let mount = base.join(controller);
-        let below = mount.join(path.unwrap_or("/").trim_start_matches('/'));
-        if below.is_dir() { below } else { mount }
-    };
-    let memory = folder("memory");
-    quantity(out, "memory in use", &memory.join("memory.usage_in_bytes"));
-    quantity(out, "memory limit", &memory.join("memory.limit_in_bytes"));
-    quantity(out, "memory peak", &memory.join("memory.max_usage_in_bytes"));
-    for (controller, file) in V1 {
-        whole(out, file, &folder(controller).join(file));
+        self.folder_with(controller, path.unwrap_or("/"), file)
     }
-}
 
-fn quantity(out: &mut String, key: &str, file: &Path) {
-    let Some(text) = read_text(file) else { return };
-    match text.trim().parse::<u64>() {
-        Ok(bytes) if bytes < NO_LIMIT_BYTES => amount(out, key, bytes),
-        _ => {
-            let _infallible = writeln!(out, "{key:<24} none");
+    fn report(&self, out: &mut String) {
+        if let Some(folder) = self.v2_folder() {
+            for (key, file) in [
+                ("memory in use", "memory.current"),
+                ("memory limit", "memory.max"),
+                ("memory peak", "memory.peak"),
+            ] {
+                self.quantity(out, key, &format!("{folder}/{file}"));
+            }
+            for file in V2 {
+                self.whole(out, file, &format!("{folder}/{file}"));
+            }
+            return;
+        }
+        for (key, file) in [
+            ("memory in use", "memory.usage_in_bytes"),
+            ("memory limit", "memory.limit_in_bytes"),
+            ("memory peak", "memory.max_usage_in_bytes"),
+        ] {
+            if let Some(folder) = self.v1_folder("memory", file) {
+                self.quantity(out, key, &format!("{folder}/{file}"));
+            }
+        }
+        for (controller, file) in V1 {
+            if let Some(folder) = self.v1_folder(controller, file) {
+                self.whole(out, file, &format!("{folder}/{file}"));
+            }
         }
     }
-}
 
-fn whole(out: &mut String, name: &str, file: &Path) {
-    let Some(text) = read_text(file) else { return };
-    for line in text.lines().filter(|line| !line.is_empty()) {
-        let _infallible = writeln!(out, "{name:<24} {line}");
+    fn memory_headroom_bytes(&self) -> Option<u64> {
+        let number = |folder: &str, file: &str| self.text(&format!("{folder}/{file}"))?.trim().parse::<u64>().ok();
+        let (limit, used) = if let Some(folder) = self.v2_folder() {
+            (number(&folder, "memory.max")?, number(&folder, "memory.current")?)
+        } else {
+            let folder = self.v1_folder("memory", "memory.limit_in_bytes")?;
+            (
+                number(&folder, "memory.limit_in_bytes")?,
+                number(&folder, "memory.usage_in_bytes")?,
+            )
+        };
+        (limit < NO_LIMIT_BYTES).then(|| limit.saturating_sub(used))
+    }
+
+    fn quantity(&self, out: &mut String, key: &str, file: &str) {
+        let Some(text) = self.text(file) else { return };
+        match text.trim().parse::<u64>() {
+            Ok(bytes) if bytes < NO_LIMIT_BYTES => amount(out, key, bytes),
+            _ => {
+                let _infallible = writeln!(out, "{key:<24} none");
+            }
+        }
+    }
+
+    fn whole(&self, out: &mut String, name: &str, file: &str) {
+        let Some(text) = self.text(file) else { return };
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let _infallible = writeln!(out, "{name:<24} {}", printable(line));
+        }
     }
 }
 
@@ -134,31 +181,54 @@ fn pressure(out: &mut String, proc_fs: &ProcFs) {
 mod tests {
     use super::*;
 
-    #[test]
-    fn both_versions_are_read() {
+    fn mount(files: &[(&str, &str)], membership: &str) -> (tempfile::TempDir, Mount) {
         let folder = tempfile::tempdir().expect("a folder");
-        let v2_base = folder.path().join("v2");
-        std::fs::create_dir_all(v2_base.join("pod")).expect("folders");
-        std::fs::write(v2_base.join("pod/memory.current"), "1048576\n").expect("write");
-        std::fs::write(v2_base.join("pod/memory.max"), "max\n").expect("write");
-        std::fs::write(v2_base.join("pod/cpu.stat"), "nr_throttled 7\n").expect("write");
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("folders");
+            std::fs::write(path, text).expect("write");
+        }
+        let mount = Mount {
+            folder: Beneath::at(folder.path()).expect("it opens"),
+            membership: membership.to_owned(),
+        };
+        (folder, mount)
+    }
+
+    #[test]
+    fn version_2_is_read_from_the_host_s_view_and_from_a_namespace() {
+        for (folder, membership) in [("pod/", "0::/pod\n"), ("", "0::/\n"), ("", "0::/../unseen\n")] {
+            let files = [
+                ("memory.current", "1048576\n"),
+                ("memory.max", "max\n"),
+                ("cpu.stat", "nr_throttled 7\n"),
+            ]
+            .map(|(name, text)| (format!("{folder}{name}"), text));
+            let files: Vec<_> = files.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+            let (_folder, mount) = mount(&files, membership);
+            let mut out = String::new();
+            mount.report(&mut out);
+            for part in ["1048576 (1.0 MiB)", "memory limit             none", "nr_throttled 7"] {
+                assert!(out.contains(part), "{part} in\n{out}");
+            }
+            assert_eq!(mount.memory_headroom_bytes(), None);
+        }
+    }
+
+    #[test]
+    fn version_1_is_read_by_controller() {
+        let files = [
+            ("memory/kube/x/memory.limit_in_bytes", "4096\n"),
+            ("memory/kube/x/memory.usage_in_bytes", "1024\n"),
+            ("cpu/cpu.stat", "nr_throttled 3\n"),
+        ];
+        let (_folder, mount) = mount(&files, "4:memory:/kube/x\n2:cpu,cpuacct:/kube/x\n");
         let mut out = String::new();
-        v2(&mut out, &v2_folder(&v2_base, "0::/pod\n").expect("the folder"));
+        mount.report(&mut out);
         assert!(
-            out.contains("1048576 (1.0 MiB)") && out.contains("none") && out.contains("nr_throttled 7"),
+            out.contains("4096 (4.0 KiB)") && out.contains("nr_throttled 3"),
             "{out}"
         );
-
-        let v1_base = folder.path().join("v1");
-        std::fs::create_dir_all(v1_base.join("memory/kube/x")).expect("folders");
-        std::fs::write(
-            v1_base.join("memory/kube/x/memory.limit_in_bytes"),
-            "9223372036854771712\n",
-        )
-        .expect("write");
-        std::fs::write(v1_base.join("memory/kube/x/memory.usage_in_bytes"), "2048\n").expect("write");
-        let mut out = String::new();
-        v1(&mut out, &v1_base, "4:memory:/kube/x\n");
-        assert!(out.contains("2048 (2.0 KiB)") && out.contains("none"), "{out}");
+        assert_eq!(mount.memory_headroom_bytes(), Some(3072));
     }
 }

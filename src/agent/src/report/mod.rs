@@ -4,6 +4,7 @@ mod cgroup;
 mod process;
 mod sockets;
 
+pub(crate) use cgroup::memory_headroom_bytes;
 pub(crate) use process::process;
 pub(crate) use sockets::sockets;
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, time::Duration};
 
 use super::{cgroup, human};
-use crate::process::{ProcFs, Process};
+use crate::process::{ProcFs, Process, printable, read_text};
 
 /// Most threads that are listed; the rest is counted.
 const MAX_THREADS: usize = 2_000;
@@ -40,10 +40,14 @@ pub(crate) fn process(proc_fs: &ProcFs, process: &Process) -> String {
     line(
         &mut out,
         "program",
-        process.exe.as_deref().unwrap_or("(not readable for our uid)"),
+        &process
+            .exe
+            .as_deref()
+            .map_or("(not readable for our uid)".to_owned(), printable),
     );
     // Arguments can hold secrets, so only the program and their number are shown.
-    line(&mut out, "argv[0]", process.cmdline.first().map_or("", String::as_str));
+    let argv0 = process.cmdline.first().map_or("", String::as_str);
+    line(&mut out, "argv[0]", &printable(argv0));
     line(
         &mut out,
         "arguments",
@@ -142,7 +146,7 @@ fn threads(out: &mut String, proc_fs: &ProcFs, pid: i32) {
     let mut rows: Vec<(u64, String)> = Vec::new();
     let mut states: BTreeMap<char, usize> = BTreeMap::new();
     for entry in entries.flatten() {
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+        let Some(stat) = read_text(&entry.path().join("stat")) else {
             continue;
         };
         let Some((head, tail)) = stat.rsplit_once(')') else {
@@ -159,7 +163,8 @@ fn threads(out: &mut String, proc_fs: &ProcFs, pid: i32) {
         *states.entry(state).or_default() += 1;
         let ticks = number(11) + number(12);
         let (tid, name) = head.split_once(" (").unwrap_or((head, ""));
-        let wait = fs::read_to_string(entry.path().join("wchan")).unwrap_or_default();
+        let name = printable(name);
+        let wait = read_text(&entry.path().join("wchan")).unwrap_or_default();
         let seconds = ticks as f64 / TICKS_PER_S as f64;
         rows.push((
             ticks,
