@@ -9,14 +9,17 @@
 //! there are no delete markers. The folder is meant for an encrypted volume; the server encrypts nothing.
 
 mod accounts;
+mod assemble;
 mod config;
 mod disk;
 mod gate;
+mod listing;
 mod names;
 mod objects;
 mod protocol;
 mod reader;
 mod receive;
+mod records;
 mod serve;
 mod tags;
 mod uploads;

@@ -19,9 +19,10 @@ use s3s::{
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
-    disk::{self, Disk, ObjectRecord},
-    objects,
+    disk::{self, Disk},
+    listing, objects,
     receive::blocking,
+    records::ObjectRecord,
     tags, uploads,
 };
 
@@ -149,7 +150,7 @@ impl S3 for BucketService {
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
         self.ours(&request.input.bucket)?;
-        objects::list(&self.disk, request).await
+        listing::list(&self.disk, request).await
     }
 
     async fn get_object_tagging(

@@ -19,7 +19,7 @@ use s3s::{
 use tokio::io::{AsyncReadExt as _, Take};
 use tokio_util::io::ReaderStream;
 
-use super::disk::ContentFile;
+use super::records::ContentFile;
 
 /// Bytes that are read at once.
 const CHUNK_BYTES: usize = 256 * 1024;

@@ -110,11 +110,16 @@ impl Front {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<HttpResponse, HttpError> {
         let admitted = gate::admit(request.method(), request.uri(), request.headers(), &self.region);
-        match admitted {
-            Ok(()) => self.service.call(request.map(s3s::Body::from)).await,
+        let mut answer = match admitted {
+            Ok(()) => self.service.call(request.map(s3s::Body::from)).await?,
             Err(refusal) => refusal
                 .to_http_response()
-                .map_err(|error| HttpError::new(Box::new(error))),
-        }
+                .map_err(|error| HttpError::new(Box::new(error)))?,
+        };
+        // A browser takes the type that the link names and guesses none that would run.
+        answer
+            .headers_mut()
+            .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        Ok(answer)
     }
 }
