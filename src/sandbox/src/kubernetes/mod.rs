@@ -42,6 +42,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use alone::serve_alone;
+pub use answer::ApiError;
 use cluster::Cluster;
 pub use faults::{Fault, FaultKind};
 pub use node::{container_init, workload};
@@ -136,6 +137,15 @@ impl KubernetesServer {
     /// Arms a fault.
     pub fn arm(&self, fault: Fault) {
         self.cluster.faults.arm(fault);
+    }
+
+    /// Kills a running container (the pod's first unless named); the node restarts it.
+    pub fn restart_container(&self, namespace: &str, pod: &str, container: Option<&str>) -> Result<(), ApiError> {
+        let key = store::Key::new(&kind::POD, namespace, pod);
+        let container = container.map(str::to_owned);
+        self.cluster
+            .node
+            .disturb(&self.cluster, &key, node::Disturbance::Restart { container })
     }
 
     /// Ends every connection and every container, and waits for them.

@@ -13,8 +13,17 @@ use super::{
 
 /// The node's name.
 pub(super) const NODE: &str = "sandbox";
-/// Namespaces, service accounts and access rules.
+/// Namespaces and the node.
 const BASE: &str = include_str!("seed/base.yaml");
+/// The bot's rights, exactly as an installation gives them, and the examples of people's rights.
+const RIGHTS: [&str; 4] = [
+    include_str!("../../../../deploy/base/rbac-home.yaml"),
+    include_str!("../../../../deploy/base/rbac-targets.yaml"),
+    include_str!("../../../../deploy/components/all-namespaces/binding.yaml"),
+    include_str!("../../../../deploy/examples/people.yaml"),
+];
+/// The bot's namespace, which kustomize would put into its manifests.
+const HOME: &str = "diagbot";
 
 /// Why a manifest can't be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +71,8 @@ const WORKLOADS: [Workload; 3] = [
 
 /// Loads the base and, if asked, the workloads.
 pub(super) fn load(store: &Store, workloads: bool, manifests: &[String]) -> Result<(), SeedError> {
-    for manifest in std::iter::once(BASE).chain(manifests.iter().map(String::as_str)) {
+    let manifests = manifests.iter().map(String::as_str);
+    for manifest in std::iter::once(BASE).chain(RIGHTS).chain(manifests) {
         for object in serde_saphyr::from_multiple::<Value>(manifest)? {
             apply(store, object)?;
         }
@@ -75,7 +85,7 @@ pub(super) fn load(store: &Store, workloads: bool, manifests: &[String]) -> Resu
     Ok(())
 }
 
-/// Adds one object whose `apiVersion` and `kind` say what it is. An object that is there already stays as it is: a manifest
+/// Adds one object whose `apiVersion` and `kind` say what it is; without a namespace it belongs to the bot's. An object that is there already stays as it is: a manifest
 /// of `deploy/` may name a namespace that the base has.
 pub(super) fn apply(store: &Store, mut object: Value) -> Result<(), SeedError> {
     if object.is_null() {
@@ -87,7 +97,7 @@ pub(super) fn apply(store: &Store, mut object: Value) -> Result<(), SeedError> {
         kind: word,
     })?;
     if kind.namespaced && text(&object["metadata"]["namespace"]).is_empty() {
-        object["metadata"]["namespace"] = json!("default");
+        object["metadata"]["namespace"] = json!(HOME);
     }
     if *kind == kind::POD {
         pod::admit(&mut object)?;
