@@ -56,10 +56,14 @@ fn code(error: &kube::Error) -> u16 {
 async fn pod_when(pods: &Api<Pod>, name: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let json = |pod: &Pod| serde_json::to_value(pod).expect("a pod is JSON");
     let condition = |pod: Option<&Pod>| pod.is_some_and(|p| wanted(&json(p)));
-    let pod = within(what, await_condition(pods.clone(), name, condition))
-        .await
-        .expect("a watch");
-    json(&pod.expect("the pod is there"))
+    // A pod is a large value: kept off the stack of every test.
+    Box::pin(async {
+        let pod = within(what, await_condition(pods.clone(), name, condition))
+            .await
+            .expect("a watch");
+        json(&pod.expect("the pod is there"))
+    })
+    .await
 }
 
 /// Waits until a container of the pod is in a state, and gives its status.

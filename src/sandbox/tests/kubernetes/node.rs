@@ -131,7 +131,7 @@ async fn a_killed_target_is_restarted_and_takes_its_ephemeral_containers_with_it
 
     pods.delete(LEDGER, &DeleteParams::default()).await.expect("deleted");
     let gone = kube::runtime::wait::await_condition(pods.clone(), LEDGER, |pod: Option<&Pod>| pod.is_none());
-    within("the end of the pod", gone).await.expect("a watch");
+    within("the end of the pod", Box::pin(gone)).await.expect("a watch");
     let others = async {
         loop {
             let listed = pods

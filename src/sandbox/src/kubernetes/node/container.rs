@@ -109,11 +109,14 @@ impl Run {
             (launch::nothing()?, None)
         };
         let spec = serde_json::to_string(&start.launch).map_err(io::Error::other)?;
-        let inner = [
+        let mut inner = vec![
             start.program.to_string_lossy().into_owned(),
             "container-init".to_owned(),
-            spec,
         ];
+        if start.isolation != Isolation::Shared && matches!(start.place, Place::New) {
+            inner.push(super::init::AS_PARENT.to_owned());
+        }
+        inner.push(spec);
         let mut command = launch::command(start.isolation, start.place, &inner, &start.env);
         command.stdin(stdin_reader).stdout(stdout_writer).stderr(stderr_writer);
         let child = start.spawner.spawn(command).await?;

@@ -1,6 +1,7 @@
 //! A container's first program: makes the container's root, says so, and becomes the container's process.
 //!
-//! Runs inside the new namespaces as `diagbot-sandbox container-init <Launch as JSON>`. Its first line on stdout is for the
+//! Runs inside the new namespaces as `diagbot-sandbox container-init <Launch as JSON>`. Where the PID namespace is new, it
+//! is not in it itself: its child is PID 1, and it stays behind to tell how that ended. Its first line on stdout is for the
 //! node: `ready <pid on the node>` or `failed <why>`; all that follows is the container's own output.
 
 use std::{
@@ -24,15 +25,38 @@ const SHARED_DIRECTORIES: [&str; 11] = [
     "bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc", "opt", "dev", "sys",
 ];
 
-/// Entry of `container-init`; returns only on failure.
+/// First argument of a `container-init` that starts PID 1 of a new namespace instead of becoming the process.
+pub(super) const AS_PARENT: &str = "--as-parent";
+
+/// Entry of `container-init`; as the container's process it returns only on failure.
 pub fn container_init(args: &[OsString]) -> ExitCode {
-    let failure = match enter(args) {
-        Ok(never) => match never {},
-        Err(error) => format!("{error:#}"),
+    let failure = match args {
+        [parent, launch] if parent == AS_PARENT => match stay_behind(launch) {
+            Ok(code) => return code,
+            Err(error) => format!("{error:#}"),
+        },
+        _ => match enter(args) {
+            Ok(never) => match never {},
+            Err(error) => format!("{error:#}"),
+        },
     };
     // The node reads one line; without a reader there is nobody to tell.
     let _unread = writeln!(io::stdout(), "failed {}", failure.replace('\n', " "));
     ExitCode::from(128)
+}
+
+/// Starts PID 1 and ends as it ends, with 128 + signal for one that was killed.
+fn stay_behind(launch: &OsString) -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("find this program")?;
+    let ended = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(program)
+        .arg("container-init")
+        .arg(launch)
+        .status()
+        .context("start the container's first process")?;
+    let code = super::exit_code(ended);
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 
 fn enter(args: &[OsString]) -> anyhow::Result<std::convert::Infallible> {

@@ -85,15 +85,8 @@ pub(super) fn command(isolation: Isolation, place: Place, inner: &[String], env:
             if user {
                 push(&["--user", "--map-root-user"]);
             }
-            push(&[
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "--mount",
-                "--propagation",
-                "private",
-                "--",
-            ]);
+            // Without --fork: container-init is the parent itself, since unshare 2.38 loses the signal that ended its child.
+            push(&["--pid", "--mount", "--propagation", "private", "--"]);
         }
         (_, Place::Beside(pid)) => {
             push(&["nsenter", "--target", &pid.to_string(), "--pid"]);

@@ -235,7 +235,11 @@ impl Life {
     /// Creates and starts the container; a failure is told, and tried again for regular containers.
     async fn start(&self, image: Image) -> Result<Arc<Run>, Over> {
         loop {
-            match self.try_start(image).await {
+            let started = tokio::select! {
+                () = self.stop().cancelled() => return Err(Over::Stopped),
+                started = self.try_start(image) => started,
+            };
+            match started {
                 Ok(run) => {
                     self.event(Weight::Normal, "Created", "Container created");
                     self.event(Weight::Normal, "Started", "Container started");

@@ -107,6 +107,10 @@ impl Slot {
     fn began(&self, node: &Node, run: &Arc<Run>) {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         runs.push(Arc::clone(run));
+        // Who ends the pod cancels first and then kills what is noted: one of the two sees this run.
+        if self.stop.is_cancelled() {
+            run.signal(Signal::KILL);
+        }
         let forgotten = if runs.len() > 2 { Some(runs.remove(0)) } else { None };
         drop(runs);
         let mut pods = node.lock();
