@@ -11,6 +11,7 @@
 
 mod beneath;
 mod cleanup;
+mod clock;
 mod heap_dump;
 mod hotspot;
 mod inbox;

@@ -3,11 +3,7 @@
 
 mod delivery;
 
-use std::{
-    process::ExitCode,
-    rc::Rc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{process::ExitCode, rc::Rc, time::Duration};
 
 use diagbot_wire::{
     VERSION,
@@ -21,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cleanup::Cleanup,
+    clock::now_ms,
     hotspot::Signalled,
     inbox::{self, Contents, Inbox},
     journal::Journal,
@@ -292,14 +289,4 @@ fn ended(
         started_ms,
         ended_ms: now_ms(),
     }
-}
-
-/// Milliseconds since the epoch by the node's clock; only ever told, never decided by.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the agent has no clock module: nothing is decided by this time"
-)]
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -180,8 +180,7 @@ impl<'a> Delivery<'a> {
         if file.write_all(&text).is_err() {
             return false;
         }
-        store
-            .put(url, &Arc::new(file), (0, text.len() as u64), None)
+        upload::put_small(store, url, Arc::new(file), text.len() as u64)
             .await
             .is_ok()
     }

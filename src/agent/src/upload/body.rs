@@ -5,7 +5,10 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -20,15 +23,17 @@ pub(super) struct RangeBody {
     file: Arc<File>,
     offset: u64,
     left: u64,
+    taken: Arc<AtomicU64>,
 }
 
 impl RangeBody {
-    /// `range`: offset and length.
-    pub(super) fn new(file: Arc<File>, range: (u64, u64)) -> Self {
+    /// `range`: offset and length. `taken` is told how many bytes were taken.
+    pub(super) fn new(file: Arc<File>, range: (u64, u64), taken: Arc<AtomicU64>) -> Self {
         Self {
             file,
             offset: range.0,
             left: range.1,
+            taken,
         }
     }
 
@@ -37,6 +42,7 @@ impl RangeBody {
         self.file.read_exact_at(&mut piece, self.offset)?;
         self.offset += piece.len() as u64;
         self.left -= piece.len() as u64;
+        self.taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
         Ok(Bytes::from(piece))
     }
 }

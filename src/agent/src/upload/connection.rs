@@ -5,7 +5,10 @@ use std::{
     fs::File,
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,6 +38,8 @@ use super::{body::RangeBody, error::UploadError};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest exchange of a small request; a part gets more by its length.
 const EXCHANGE_DEADLINE: Duration = Duration::from_mins(1);
+/// Longest time in which no byte of a part goes out, nor an answer comes.
+const IDLE_DEADLINE: Duration = Duration::from_secs(45);
 /// Slowest rate that a part may have over its time, in bytes a second.
 const SLOWEST_BYTES_PER_S: u64 = 64 * 1024;
 /// Longest answer that is read, in bytes: an S3 error.
@@ -92,6 +97,7 @@ impl Store {
     ) -> Result<(), UploadError> {
         let url = Url::parse(url).map_err(|e| UploadError::Internal(format!("read the upload URL: {e}")))?;
         let limit = EXCHANGE_DEADLINE + Duration::from_secs(range.1 / SLOWEST_BYTES_PER_S);
+        let taken = Arc::new(AtomicU64::new(0));
         let exchange = async {
             let stream = self.open(&url).await?;
             let mut request = Request::put(path_of(&url)).header(header::CONTENT_LENGTH, range.1);
@@ -99,16 +105,19 @@ impl Store {
                 // No `x-amz-…` header, so it may be sent unsigned; the store refuses a damaged part.
                 request = request.header("content-md5", md5.content_md5());
             }
-            let body = RangeBody::new(Arc::clone(file), range);
+            let body = RangeBody::new(Arc::clone(file), range, Arc::clone(&taken));
             let request = request
                 .header(header::HOST, host_of(&url)?)
                 .body(body)
                 .map_err(|e| UploadError::Internal(e.to_string()))?;
             judge(exchange(stream, request).await?)
         };
-        timeout(limit, exchange)
-            .await
-            .unwrap_or_else(|_| Err(UploadError::Broken(format!("no answer within {} s", limit.as_secs()))))
+        let silent = |time: Duration| Err(UploadError::Broken(format!("no answer within {} s", time.as_secs())));
+        tokio::select! {
+            outcome = exchange => outcome,
+            () = tokio::time::sleep(limit) => silent(limit),
+            () = standstill(&taken) => silent(IDLE_DEADLINE),
+        }
     }
 
     async fn open(&self, url: &Url) -> Result<Box<dyn Stream>, UploadError> {
@@ -124,6 +133,17 @@ impl Store {
         within(self.tls.connect(name, stream))
             .await
             .map(|tls| Box::new(tls) as Box<dyn Stream>)
+    }
+}
+
+/// Returns when nothing was taken for too long.
+async fn standstill(taken: &AtomicU64) {
+    loop {
+        let before = taken.load(Ordering::Relaxed);
+        tokio::time::sleep(IDLE_DEADLINE).await;
+        if taken.load(Ordering::Relaxed) == before {
+            return;
+        }
     }
 }
 

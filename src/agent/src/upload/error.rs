@@ -1,6 +1,9 @@
 //! Why a part did not arrive. Never shows a URL.
 
-use std::io;
+use std::{io, time::Duration};
+
+/// How long a store that can't be reached is tried.
+const UNREACHABLE_PATIENCE: Duration = Duration::from_secs(6);
 
 /// Why a part did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -31,17 +34,24 @@ pub(crate) enum UploadError {
 }
 
 impl UploadError {
-    /// Whether the same part may well arrive at a second try.
-    pub(crate) fn is_passing(&self) -> bool {
+    /// Whether the same part may well arrive at another try, when the tries have taken so long. A store that can't be reached
+    /// is given up sooner: there is another way.
+    pub(crate) fn is_passing(&self, taken: Duration) -> bool {
         match self {
             Self::Broken(_) => true,
+            Self::Unreachable(_) => taken < UNREACHABLE_PATIENCE,
             Self::Refused { status, code } => *status >= 500 || *status == 429 || code == "BadDigest",
             _ => false,
         }
     }
 
-    /// Whether another way (through the bot) may work where this one does not.
+    /// Whether another way (through the bot) may work where this one does not. A refusal without an S3 error code comes from
+    /// something between us and the store, such as a proxy.
     pub(crate) fn wants_relay(&self) -> bool {
-        matches!(self, Self::Unreachable(_) | Self::Broken(_))
+        match self {
+            Self::Unreachable(_) | Self::Broken(_) | Self::Expired => true,
+            Self::Refused { status, code } => *status >= 500 || code.is_empty(),
+            Self::Read(_) | Self::Internal(_) => false,
+        }
     }
 }

@@ -13,9 +13,9 @@ use diagbot_wire::{
     upload::{Grant, part_count, part_size_bytes},
 };
 use md5::{Digest as _, Md5};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 
-use crate::{inbox::Inbox, journal::Journal};
+use crate::{clock::now_ms, inbox::Inbox, journal::Journal};
 pub(crate) use connection::Store;
 pub(crate) use error::UploadError;
 
@@ -25,6 +25,8 @@ const IN_FLIGHT: usize = 2;
 const TRIES: u32 = 4;
 /// First pause between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
+/// How often a URL is renewed without a part that arrives in between: the clocks of bot and store may disagree.
+const RENEWALS: u32 = 3;
 /// Bytes hashed at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -44,8 +46,25 @@ struct Urls<'a> {
     step: u16,
     journal: &'a Journal,
     inbox: &'a Inbox,
-    at_hand: VecDeque<(u32, String)>,
+    at_hand: VecDeque<(u32, PartUrl)>,
     asked_from: Cell<u32>,
+    renewals: u32,
+}
+
+/// Where a part goes. A bearer secret.
+#[derive(Clone)]
+struct PartUrl {
+    url: String,
+    expires_at_ms: u64,
+}
+
+/// A part on its way.
+#[derive(Clone, Copy)]
+struct Part {
+    number: u32,
+    md5: PartMd5,
+    /// Offset and length.
+    range: (u64, u64),
 }
 
 /// Uploads the first `size_bytes` of the file as the artifact of a step.
@@ -66,6 +85,7 @@ pub(crate) async fn upload(
         inbox,
         at_hand: VecDeque::new(),
         asked_from: Cell::new(0),
+        renewals: 0,
     };
     let mut hasher = Hasher::default();
     let mut etag = MultipartEtag::default();
@@ -77,22 +97,15 @@ pub(crate) async fn upload(
         hasher = returned;
         etag.push(md5);
         while sending.len() >= IN_FLIGHT {
-            uploaded_bytes += settle(&mut sending, &mut urls, file, part_size, size_bytes, store).await?;
+            uploaded_bytes += settle(&mut sending, &mut urls, file, store).await?;
             journal.progress(step, size_bytes, uploaded_bytes, Some(size_bytes));
         }
         let url = urls.of(number).await;
-        send(
-            &mut sending,
-            number,
-            url,
-            md5,
-            Arc::clone(file),
-            range,
-            Arc::clone(store),
-        );
+        let part = Part { number, md5, range };
+        send(&mut sending, part, url, Arc::clone(file), Arc::clone(store));
     }
     while !sending.is_empty() {
-        uploaded_bytes += settle(&mut sending, &mut urls, file, part_size, size_bytes, store).await?;
+        uploaded_bytes += settle(&mut sending, &mut urls, file, store).await?;
         journal.progress(step, size_bytes, uploaded_bytes, Some(size_bytes));
     }
     Ok(Uploaded {
@@ -100,6 +113,29 @@ pub(crate) async fn upload(
         parts,
         etag: etag.finish(),
     })
+}
+
+/// PUTs a small file whole, with the tries of a part.
+pub(crate) async fn put_small(
+    store: &Arc<Store>,
+    url: &str,
+    file: Arc<File>,
+    size_bytes: u64,
+) -> Result<(), UploadError> {
+    let range = (0, size_bytes);
+    let (_, md5) = hash(Arc::clone(&file), range, Hasher::default()).await?;
+    let mut sending = Sending::new();
+    let part = Part { number: 1, md5, range };
+    let to = PartUrl {
+        url: url.to_owned(),
+        expires_at_ms: u64::MAX,
+    };
+    send(&mut sending, part, to, file, Arc::clone(store));
+    match sending.join_next().await {
+        Some(Ok(Err((_, error)))) => Err(error),
+        Some(Err(error)) => Err(UploadError::Internal(error.to_string())),
+        Some(Ok(Ok(_))) | None => Ok(()),
+    }
 }
 
 /// Length and digests of the first `size_bytes` of a file that is not uploaded from here.
@@ -121,29 +157,26 @@ pub(crate) async fn digest(limit_bytes: u64, file: &Arc<File>, size_bytes: u64) 
 }
 
 /// Parts under way: the bytes of one that arrived, or the part that did not.
-type Sending = JoinSet<Result<u64, (u32, PartMd5, UploadError)>>;
+type Sending = JoinSet<Result<u64, (Part, UploadError)>>;
 
-fn send(
-    sending: &mut Sending,
-    number: u32,
-    url: String,
-    md5: PartMd5,
-    file: Arc<File>,
-    range: (u64, u64),
-    store: Arc<Store>,
-) {
+fn send(sending: &mut Sending, part: Part, to: PartUrl, file: Arc<File>, store: Arc<Store>) {
     sending.spawn(async move {
+        let started = Instant::now();
         let mut pause = FIRST_PAUSE;
         let mut tried = 1;
         loop {
-            match store.put(&url, &file, range, Some(md5)).await {
-                Ok(()) => return Ok(range.1),
-                Err(error) if error.is_passing() && tried < TRIES => {
+            match store.put(&to.url, &file, part.range, Some(part.md5)).await {
+                Ok(()) => return Ok(part.range.1),
+                // A store that refuses at the head and closes can make us miss its answer.
+                Err(UploadError::Broken(_)) if to.expires_at_ms <= now_ms() => {
+                    return Err((part, UploadError::Expired));
+                }
+                Err(error) if error.is_passing(started.elapsed()) && tried < TRIES => {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                     tried += 1;
                 }
-                Err(error) => return Err((number, md5, error)),
+                Err(error) => return Err((part, error)),
             }
         }
     });
@@ -154,20 +187,21 @@ async fn settle(
     sending: &mut Sending,
     urls: &mut Urls<'_>,
     file: &Arc<File>,
-    part_size: u64,
-    size_bytes: u64,
     store: &Arc<Store>,
 ) -> Result<u64, UploadError> {
     loop {
         match sending.join_next().await {
-            Some(Ok(Ok(bytes))) => return Ok(bytes),
-            Some(Ok(Err((number, md5, UploadError::Expired)))) => {
-                urls.at_hand.clear();
-                let url = urls.of(number).await;
-                let range = part_range(number, part_size, size_bytes);
-                send(sending, number, url, md5, Arc::clone(file), range, Arc::clone(store));
+            Some(Ok(Ok(bytes))) => {
+                urls.renewals = 0;
+                return Ok(bytes);
             }
-            Some(Ok(Err((_, _, error)))) => return Err(error),
+            Some(Ok(Err((part, UploadError::Expired)))) if urls.renewals < RENEWALS => {
+                urls.renewals += 1;
+                urls.at_hand.clear();
+                let url = urls.of(part.number).await;
+                send(sending, part, url, Arc::clone(file), Arc::clone(store));
+            }
+            Some(Ok(Err((_, error)))) => return Err(error),
             Some(Err(error)) => return Err(UploadError::Internal(error.to_string())),
             None => return Ok(0),
         }
@@ -204,7 +238,7 @@ async fn hash(file: Arc<File>, range: (u64, u64), mut hasher: Hasher) -> Result<
 
 impl Urls<'_> {
     /// The URL of a part; waits for the bot where there is none at hand.
-    async fn of(&mut self, number: u32) -> String {
+    async fn of(&mut self, number: u32) -> PartUrl {
         loop {
             if let Some(index) = self.at_hand.iter().position(|(n, _)| *n == number)
                 && let Some((_, url)) = self.at_hand.remove(index)
@@ -231,7 +265,9 @@ impl Urls<'_> {
     fn take(&mut self, grant: Grant) {
         // A renewal replaces what is at hand.
         self.at_hand.retain(|(number, _)| *number < grant.first_part);
-        self.at_hand.extend((grant.first_part..).zip(grant.urls));
+        let expires_at_ms = grant.expires_at_ms;
+        let urls = grant.urls.into_iter().map(|url| PartUrl { url, expires_at_ms });
+        self.at_hand.extend((grant.first_part..).zip(urls));
         self.asked_from.set(0);
     }
 }

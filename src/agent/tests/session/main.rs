@@ -76,6 +76,61 @@ fn an_expired_url_is_renewed() {
     agent.end();
 }
 
+/// 20 MiB that compress badly: parts of 8 MiB.
+fn large_file() -> (tempfile::NamedTempFile, Vec<u8>) {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let bytes: Vec<u8> = (0..20_u32 << 20)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    std::fs::write(file.path(), &bytes).expect("write");
+    (file, bytes)
+}
+
+#[test]
+fn a_url_that_expired_on_the_way_is_renewed_though_the_answer_is_lost() {
+    let store = Store::start();
+    // The store closes without reading 8 MiB: most often the reset overtakes its answer.
+    store.answer_next(&[Answer::ExpiredAtTheHead; 2]);
+    let (file, bytes) = large_file();
+    let path = file.path().to_str().expect("a path").to_owned();
+    let mut agent = Agent::start(vec![step(&["cat", &path])]);
+    let mut stale = store.grant(0);
+    stale.expires_at_ms = 1;
+    agent.ticket_with(vec![stale], Some(store.result_url()));
+    agent.wait_for(|event| matches!(event, Event::NeedUrls { step: 0, .. }).then_some(()));
+    agent.say(Command::Urls { grant: store.grant(0) });
+    // Two parts were under way; the second may ask again.
+    let result = agent.wait_for(|event| match event {
+        Event::NeedUrls { .. } => Some(None),
+        Event::StepEnded { result } => Some(Some(result.clone())),
+        _ => None,
+    });
+    let result = result.unwrap_or_else(|| {
+        agent.say(Command::Urls { grant: store.grant(0) });
+        agent.step_ended()
+    });
+    assert_eq!(result.outcome, StepOutcome::Done);
+    let stored: Vec<u8> = (1..=3).flat_map(|part| store.object(part)).collect();
+    assert!(stored == bytes, "the parts make up the file");
+    agent.end();
+}
+
+#[test]
+fn a_refusal_by_something_on_the_way_leaves_the_relay() {
+    let store = Store::start();
+    store.answer_next(&[Answer::Status(403, "")]);
+    let mut agent = Agent::start(vec![step(&["@sockets"])]);
+    agent.ticket(&store);
+    let reason = agent.wait_for(|event| match event {
+        Event::Staged { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    assert!(reason.contains("403"), "{reason}");
+    agent.say(Command::Release { step: 0 });
+    assert_eq!(agent.step_ended().outcome, StepOutcome::Done);
+    agent.end();
+}
+
 #[test]
 fn a_refusal_of_the_store_is_told_and_nothing_is_called_done() {
     let store = Store::start();
@@ -115,12 +170,7 @@ fn without_a_way_to_the_store_the_artifact_waits_for_the_bot() {
 #[test]
 fn many_parts_arrive_in_order_with_the_etag_that_follows_from_them() {
     let store = Store::start();
-    // 20 MiB in parts of 8 MiB.
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    let bytes: Vec<u8> = (0..20_u32 << 20)
-        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
-    std::fs::write(file.path(), &bytes).expect("write");
+    let (file, bytes) = large_file();
     let path = file.path().to_str().expect("a path").to_owned();
     let mut agent = Agent::start(vec![step(&["cat", &path])]);
     agent.ticket(&store);

@@ -21,7 +21,9 @@ pub(crate) enum Answer {
     Cut,
     /// 403, as S3 says that a URL has expired.
     Expired,
-    /// A status and an S3 error code.
+    /// The same, before a byte of the body is read; then the connection is reset.
+    ExpiredAtTheHead,
+    /// A status and an S3 error code; none comes from something on the way to the store.
     Status(u16, &'static str),
 }
 
@@ -128,15 +130,18 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) {
         let _shut = stream.shutdown(Shutdown::Both);
         return;
     }
+    let expired = "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>".to_owned();
+    if let Some(Answer::ExpiredAtTheHead) = next {
+        answer(stream, 403, &expired);
+        return;
+    }
     let mut body = vec![0; length];
     if reader.read_exact(&mut body).is_err() {
         return;
     }
     let (status, text) = match next {
-        Some(Answer::Expired) => (
-            403,
-            "<Error><Code>AccessDenied</Code><Message>Request has expired</Message></Error>".to_owned(),
-        ),
+        Some(Answer::Expired) => (403, expired),
+        Some(Answer::Status(status, "")) => (status, "<html>no".to_owned()),
         Some(Answer::Status(status, code)) => (status, format!("<Error><Code>{code}</Code></Error>")),
         _ if header("content-md5").is_some_and(|md5| md5 != PartMd5::of(&body).content_md5()) => {
             (400, "<Error><Code>BadDigest</Code></Error>".to_owned())
@@ -146,10 +151,13 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) {
             (200, String::new())
         }
     };
-    let answer = format!(
-        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{text}",
+    answer(stream, status, &text);
+}
+
+fn answer(mut stream: &TcpStream, status: u16, text: &str) {
+    let head = format!(
+        "HTTP/1.1 {status} X\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
         text.len()
     );
-    let mut writer = stream;
-    let _written = writer.write_all(answer.as_bytes());
+    let _written = stream.write_all(format!("{head}{text}").as_bytes());
 }
