@@ -2,23 +2,30 @@
 
 use std::{
     cell::RefCell,
-    io::Write as _,
+    io::Write,
     time::{Duration, Instant},
 };
 
 use diagbot_wire::journal::{Event, JournalLine, MAX_JOURNAL_BYTES, MAX_LINE_BYTES};
 
-/// Least time between two progress lines.
-const PROGRESS_STEP: Duration = Duration::from_secs(1);
-/// From here on progress is kept to itself, so that there is room for what matters.
+/// Progress may fill this much, so that there is room for what matters.
 const PROGRESS_BYTES: usize = MAX_JOURNAL_BYTES / 2;
+/// Least time between two progress lines, while that is a quarter full, half full, and so on. At 230 bytes a line that is
+/// enough for 50 minutes.
+const PROGRESS_STEPS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+];
+/// Kept free for the last two lines.
+const LAST_BYTES: usize = 2 * MAX_LINE_BYTES;
 
 /// Writes the journal.
-#[derive(Debug, Default)]
 pub(crate) struct Journal(RefCell<State>);
 
-#[derive(Debug, Default)]
 struct State {
+    out: Box<dyn Write>,
     seq: u64,
     key: Option<Vec<u8>>,
     written_bytes: usize,
@@ -26,6 +33,17 @@ struct State {
 }
 
 impl Journal {
+    /// A journal that is written there: to standard output.
+    pub(crate) fn new(out: impl Write + 'static) -> Self {
+        Self(RefCell::new(State {
+            out: Box::new(out),
+            seq: 0,
+            key: None,
+            written_bytes: 0,
+            last_progress: None,
+        }))
+    }
+
     /// From now on lines carry HMACs under this key.
     pub(crate) fn use_key(&self, key: Vec<u8>) {
         self.0.borrow_mut().key = Some(key);
@@ -41,22 +59,29 @@ impl Journal {
                 break line;
             }
         };
-        if line.len() > MAX_LINE_BYTES || state.written_bytes + line.len() > MAX_JOURNAL_BYTES {
+        let last = matches!(event, Event::CleanedUp { .. } | Event::End { .. });
+        let room = if last {
+            MAX_JOURNAL_BYTES
+        } else {
+            MAX_JOURNAL_BYTES - LAST_BYTES
+        };
+        if line.len() > MAX_LINE_BYTES || state.written_bytes + line.len() > room {
             return;
         }
         state.seq += 1;
         state.written_bytes += line.len();
-        let mut stdout = std::io::stdout().lock();
         // With nobody to read it, the work goes on: the result object tells the same.
-        let _written = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
+        let _written = state.out.write_all(line.as_bytes()).and_then(|()| state.out.flush());
     }
 
     /// Writes a progress event, if the last one is long enough ago and there is room.
     pub(crate) fn progress(&self, step: u16, captured_bytes: u64, uploaded_bytes: u64, total_bytes: Option<u64>) {
         {
             let mut state = self.0.borrow_mut();
-            let recent = state.last_progress.is_some_and(|at| at.elapsed() < PROGRESS_STEP);
-            if recent || state.written_bytes > PROGRESS_BYTES {
+            let Some(step) = progress_step(state.written_bytes) else {
+                return;
+            };
+            if state.last_progress.is_some_and(|at| at.elapsed() < step) {
                 return;
             }
             state.last_progress = Some(Instant::now());
@@ -68,6 +93,13 @@ impl Journal {
             total_bytes,
         });
     }
+}
+
+/// How far apart progress lines are; none where there are to be no more.
+fn progress_step(written_bytes: usize) -> Option<Duration> {
+    PROGRESS_STEPS
+        .get(written_bytes / (PROGRESS_BYTES / PROGRESS_STEPS.len()))
+        .copied()
 }
 
 /// Leaves out what can be missed most; false when there is nothing more to leave out.
@@ -100,6 +132,36 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn progress_is_told_less_often_as_the_journal_fills_and_then_no_more() {
+        let steps: Vec<_> = (0..=4)
+            .map(|quarter| progress_step(quarter * MAX_JOURNAL_BYTES / 8))
+            .collect();
+        assert_eq!(&steps[..4], PROGRESS_STEPS.map(Some));
+        assert_eq!(steps[4], None);
+        assert!(PROGRESS_STEPS.is_sorted());
+    }
+
+    #[test]
+    fn the_last_lines_find_room_in_a_full_journal() {
+        let journal = Journal::new(std::io::sink());
+        journal.0.borrow_mut().written_bytes = MAX_JOURNAL_BYTES - LAST_BYTES;
+        journal.write(&Event::StepStarted { step: 0 });
+        assert_eq!(journal.0.borrow().seq, 0, "no room for more");
+        journal.write(&Event::CleanedUp {
+            removed: 0,
+            left: vec!["x".repeat(100); 1_000],
+        });
+        journal.write(&Event::End {
+            result_sha256: "0".repeat(64),
+            result_stored: false,
+            cancelled: false,
+        });
+        let state = journal.0.borrow();
+        assert_eq!(state.seq, 2);
+        assert!(state.written_bytes <= MAX_JOURNAL_BYTES);
+    }
 
     #[test]
     fn a_preview_that_does_not_fit_is_left_out_and_the_digests_stay() {

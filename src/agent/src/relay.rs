@@ -178,15 +178,16 @@ async fn fetch(step: u16, from: u64) -> io::Result<()> {
     }
 }
 
-/// The door of the running agent that has staged the step: of our own uid, and alive. With the stream, the whole length.
+/// The door of a running agent of our own uid that has the step staged, and the file's length. In a container there is one
+/// agent; a file system that several share may hold more doors.
 async fn connect(step: u16, from: u64) -> io::Result<(UnixStream, u64)> {
     for place in PLACES {
         let Ok(entries) = fs::read_dir(place) else { continue };
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(FOLDER)
-                && let Ok(opened) = ask(&entry.path().join("door"), step, from).await
+                && let Ok(found) = ask(&entry.path().join("door"), step, from).await
             {
-                return Ok(opened);
+                return Ok(found);
             }
         }
     }

@@ -62,7 +62,7 @@ pub(crate) async fn run(args: &AgentArgs) -> ExitCode {
             .map(|step| choose(&all, step.process, own_pid, &proc_fs))
             .collect(),
         proc_fs,
-        journal: Journal::default(),
+        journal: Journal::new(std::io::stdout()),
         inbox: Rc::clone(&inbox),
         cleanup: Cleanup::default(),
         signalled: Signalled::default(),

@@ -135,6 +135,16 @@ impl ProcFs {
         read_text(&self.0.join(name))
     }
 
+    /// Hands on the lines of a file below the root of `/proc`, however many there are; none where it can't be read.
+    pub(crate) fn root_lines(&self, name: &str, mut take: impl FnMut(&str)) {
+        let Ok(file) = fs::File::open(self.0.join(name)) else {
+            return;
+        };
+        for line in BufReader::new(file).split(b'\n').map_while(Result::ok) {
+            take(&String::from_utf8_lossy(&line));
+        }
+    }
+
     fn cmdline(&self, pid: i32) -> Vec<String> {
         let text = self.text(pid, "cmdline").unwrap_or_default();
         text.trim_end_matches('\0')

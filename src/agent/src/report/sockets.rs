@@ -9,7 +9,7 @@ use std::{
 
 use crate::process::ProcFs;
 
-/// Most sockets that are listed of each table.
+/// Most sockets that are listed of each table; all are counted. Those with something in a queue come first.
 const MAX_ROWS: usize = 5_000;
 /// States of TCP sockets, by their number (include/net/tcp_states.h).
 const STATES: [&str; 13] = [
@@ -44,44 +44,72 @@ pub(crate) fn sockets(proc_fs: &ProcFs) -> String {
     let owners = owners(proc_fs);
     let mut out = String::new();
     for table in ["tcp", "tcp6", "udp", "udp6"] {
-        let text = proc_fs.root_text(&format!("net/{table}")).unwrap_or_default();
-        let mut rows: Vec<Row> = text.lines().skip(1).filter_map(parse).collect();
-        // Full queues first: that is where it hurts.
-        rows.sort_by_key(|row| std::cmp::Reverse(row.send_queue + row.receive_queue));
-        write_table(&mut out, table, &rows, &owners);
+        let mut read = Table::default();
+        proc_fs.root_lines(&format!("net/{table}"), |line| read.take(line));
+        read.write(&mut out, table, &owners);
     }
-    let unix = proc_fs.root_text("net/unix").unwrap_or_default();
-    let _infallible = writeln!(out, "== unix ==\n{} sockets\n", unix.lines().count().saturating_sub(1));
+    let mut lines = 0_usize;
+    proc_fs.root_lines("net/unix", |_| lines += 1);
+    let _infallible = writeln!(out, "== unix ==\n{} sockets\n", lines.saturating_sub(1));
     counters(&mut out, proc_fs);
     out
 }
 
-fn write_table(out: &mut String, table: &str, rows: &[Row], owners: &HashMap<u64, String>) {
-    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
-    for row in rows {
-        *states.entry(row.state).or_default() += 1;
+/// A table, read line by line: a busy pod has more sockets than fit our memory as text.
+#[derive(Default)]
+struct Table {
+    count: usize,
+    states: BTreeMap<&'static str, usize>,
+    rows: Vec<Row>,
+}
+
+impl Table {
+    /// Takes a line; the one with the columns' names is none of a socket.
+    fn take(&mut self, line: &str) {
+        let Some(row) = parse(line) else { return };
+        self.count += 1;
+        *self.states.entry(row.state).or_default() += 1;
+        self.rows.push(row);
+        if self.rows.len() >= 2 * MAX_ROWS {
+            self.keep_first();
+        }
     }
-    let counted: Vec<_> = states.iter().map(|(state, count)| format!("{count} {state}")).collect();
-    let _infallible = writeln!(out, "== {table} ==\n{} sockets: {}", rows.len(), counted.join(", "));
-    if !rows.is_empty() {
-        let _infallible = writeln!(
-            out,
-            "{:<12} {:>8} {:>8}  {:<46} {:<46} uid  process",
-            "state", "recv-q", "send-q", "local", "remote"
-        );
+
+    /// Full queues first: that is where it hurts. Then those that wait for connections.
+    fn keep_first(&mut self) {
+        self.rows
+            .sort_by_key(|row| std::cmp::Reverse((row.send_queue + row.receive_queue, row.state == "LISTEN")));
+        self.rows.truncate(MAX_ROWS);
     }
-    for row in rows.iter().take(MAX_ROWS) {
-        let owner = owners.get(&row.inode).map_or("-", String::as_str);
-        let _infallible = writeln!(
-            out,
-            "{:<12} {:>8} {:>8}  {:<46} {:<46} {}  {owner}",
-            row.state, row.receive_queue, row.send_queue, row.local, row.remote, row.uid
-        );
+
+    fn write(mut self, out: &mut String, name: &str, owners: &HashMap<u64, String>) {
+        self.keep_first();
+        let counted: Vec<_> = self
+            .states
+            .iter()
+            .map(|(state, count)| format!("{count} {state}"))
+            .collect();
+        let _infallible = writeln!(out, "== {name} ==\n{} sockets: {}", self.count, counted.join(", "));
+        if !self.rows.is_empty() {
+            let _infallible = writeln!(
+                out,
+                "{:<12} {:>8} {:>8}  {:<46} {:<46} uid  process",
+                "state", "recv-q", "send-q", "local", "remote"
+            );
+        }
+        for row in &self.rows {
+            let owner = owners.get(&row.inode).map_or("-", String::as_str);
+            let _infallible = writeln!(
+                out,
+                "{:<12} {:>8} {:>8}  {:<46} {:<46} {}  {owner}",
+                row.state, row.receive_queue, row.send_queue, row.local, row.remote, row.uid
+            );
+        }
+        if self.count > self.rows.len() {
+            let _infallible = writeln!(out, "… and {} more", self.count - self.rows.len());
+        }
+        out.push('\n');
     }
-    if rows.len() > MAX_ROWS {
-        let _infallible = writeln!(out, "… and {} more", rows.len() - MAX_ROWS);
-    }
-    out.push('\n');
 }
 
 fn parse(line: &str) -> Option<Row> {
@@ -175,6 +203,28 @@ mod tests {
             Some("[::1]:80")
         );
         assert_eq!(address("junk"), None);
+    }
+
+    #[test]
+    fn all_are_counted_and_the_full_queues_are_listed() {
+        let mut table = Table::default();
+        table.take("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode");
+        for index in 0..3 * MAX_ROWS {
+            let queue = if index == 17 { "00000005" } else { "00000000" };
+            table.take(&format!(
+                "{index}: 0100007F:1F90 0100007F:A000 01 {queue}:00000000 00:00000000 00000000 1000 0 {index} 1 0 20 4 30 10 -1"
+            ));
+        }
+        let mut out = String::new();
+        table.write(&mut out, "tcp", &HashMap::new());
+        assert!(out.contains("15000 sockets: 15000 ESTABLISHED"), "{out:.200}");
+        assert!(
+            out.lines()
+                .nth(3)
+                .is_some_and(|row| row.contains("       5  127.0.0.1:8080")),
+            "{out:.400}"
+        );
+        assert!(out.contains("… and 10000 more"));
     }
 
     #[test]
