@@ -60,13 +60,12 @@ async fn the_process_is_found_wherever_it_is_and_looked_at_as_its_own_user() {
     let drops = container(
         json!([
             "/bin/busybox",
-            "setuidgid",
-            "1000:1000",
-            "java",
-            "-Xmx256m",
-            "-cp",
-            "/app",
-            "Checkout"
+            "su",
+            "-s",
+            "/bin/sh",
+            "app",
+            "-c",
+            "exec /usr/local/bin/java -cp /app Checkout"
         ]),
         json!({"runAsUser": 0}),
     );

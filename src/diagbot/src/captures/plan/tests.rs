@@ -311,7 +311,7 @@ fn requests_for_urls_are_served_once_and_again_when_they_had_no_effect() {
         from_part: 5,
         asked: 3,
     };
-    assert_eq!(asks.actions(), [urls.clone()]);
+    assert_eq!(asks.actions(), std::slice::from_ref(&urls));
     let served = asks.with(|f| {
         f.attempt.urls_at.insert(0, (3, f.now));
     });
@@ -377,7 +377,7 @@ fn a_cancel_is_cancelled_only_when_that_is_proven() {
     let cancel = Action::SendCancel {
         reason: CancelReason::Requested,
     };
-    assert_eq!(running.actions(), [cancel.clone()]);
+    assert_eq!(running.actions(), std::slice::from_ref(&cancel));
     let told = running.with(|f| f.attempt.cancelled_at = Some((f.now, f.now)));
     assert_eq!(told.actions(), []);
     assert_eq!(
