@@ -29,7 +29,16 @@ pub(super) async fn watch(pods: Api<Pod>, name: String, tell: watch::Sender<PodF
             Ok(watcher::Event::Delete(_)) => {
                 tell.send_replace(PodFact::Gone);
             }
-            Err(error) => tracing::info!(error = %error, "the watch of the target's pod broke and is taken up again"),
+            Err(error) => {
+                tracing::info!(error = %error, "the watch of the target's pod broke and is taken up again");
+                tell.send_if_modified(|fact| {
+                    let unread = matches!(fact, PodFact::Unknown);
+                    if unread {
+                        *fact = PodFact::Unreadable(error.to_string());
+                    }
+                    unread
+                });
+            }
         }
         if tell.is_closed() {
             return;

@@ -156,7 +156,7 @@ pub struct CaptureStatus {
     /// A cancel was asked for.
     #[serde(default)]
     pub cancel_requested: bool,
-    /// The trace of the capture: moments by name (`launched`, `patched`, `hello`, `ticket`, `toolStarted`, `toolEnded`, `verified`).
+    /// The trace of the capture: moments by name (`launched`, `patched`, `hello`, `ticket`, `toolStarted`, `toolEnded`, `verified`, `finished`).
     #[serde(default)]
     pub trace: BTreeMap<String, MicroTime>,
     /// Conventional conditions.

@@ -232,6 +232,7 @@ pub(super) async fn observe(scene: &Scene, f: &Facts, observed: &Observed) -> Re
 
 /// Records the end.
 pub(super) async fn finish(scene: &Scene, f: &Facts, ending: &Ending) -> Result<Outcome, ActError> {
+    let now = scene.now();
     scene
         .write(f, |status| {
             status.phase = ending.phase;
@@ -239,6 +240,7 @@ pub(super) async fn finish(scene: &Scene, f: &Facts, ending: &Ending) -> Result<
             status.notes.clone_from(&ending.notes);
             status.waiting = None;
             status.progress = None;
+            status.trace.insert("finished".to_owned(), MicroTime(now));
         })
         .await?;
     Ok(Outcome::Recorded)

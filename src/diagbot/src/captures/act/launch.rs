@@ -54,6 +54,7 @@ pub(super) async fn attempt(
             status.control_seq = 0;
             status.phase = CapturePhase::Launching;
             status.waiting = None;
+            status.trace.clear();
             status.trace.insert("launched".to_owned(), MicroTime(now));
         })
         .await?;

@@ -86,7 +86,7 @@ fn unable(f: &Facts) -> Option<Explanation> {
                 return Some(fault);
             }
         }
-        _ => return Some(explain::refusal(Refusal::PodGone, &target.pod)),
+        _ => return Some(pod_missing(f)),
     }
     if f.foreign() {
         return Some(explain::refusal(Refusal::ForeignContainer, ""));
@@ -165,7 +165,7 @@ fn lost(f: &Facts, view: &ContainerView, gone: bool) -> Explanation {
             };
             explain::refusal(ended(reason, fallback), &format!("exit code {code} ({reason})"))
         }
-        _ if gone => explain::refusal(Refusal::PodGone, &f.spec().target.pod),
+        _ if gone => pod_missing(f),
         _ => explain::refusal(Refusal::AgentEnded, ""),
     }
 }
@@ -175,7 +175,16 @@ fn fate_of_target(f: &Facts) -> Option<Explanation> {
     let target = &f.spec().target;
     match f.pinned_pod() {
         Some(pod) => launch::target_fault(pod, target),
-        None => Some(explain::refusal(Refusal::PodGone, &target.pod)),
+        None => Some(pod_missing(f)),
+    }
+}
+
+/// Why there is no pod to look at.
+fn pod_missing(f: &Facts) -> Explanation {
+    match &f.pod {
+        PodFact::Unreadable(why) => explain::refusal(Refusal::Cluster, why),
+        PodFact::Unknown => explain::refusal(Refusal::Cluster, "the pod could not be read"),
+        PodFact::Gone | PodFact::Seen(_) => explain::refusal(Refusal::PodGone, &f.spec().target.pod),
     }
 }
 
@@ -372,7 +381,8 @@ fn notes(f: &Facts) -> Vec<String> {
         ));
     }
     let rejected = f.attempt.journal.rejected();
-    if rejected > 0 {
+    // Before the ticket no line can be authentic: an agent that is told to end says so in vain.
+    if f.attempt.journal.started && rejected > 0 {
         add(format!(
             "{rejected} lines in the agent's log were not the agent's and were ignored"
         ));

@@ -50,6 +50,8 @@ pub(crate) enum PodFact {
     /// Not looked at yet.
     #[default]
     Unknown,
+    /// It can't be watched; why, in the API server's words.
+    Unreadable(String),
     /// No pod of that name.
     Gone,
     /// There.

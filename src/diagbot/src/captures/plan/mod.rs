@@ -152,8 +152,11 @@ pub(super) fn plan(f: &Facts) -> Plan {
             ..Plan::default()
         };
     }
-    if matches!(f.pod, PodFact::Unknown) {
-        return Plan::default();
+    if matches!(f.pod, PodFact::Unknown | PodFact::Unreadable(_)) && !stopping(f) {
+        let mut next = Plan::default();
+        next.wake(f.spec().deadline.0);
+        observe::add(f, &mut next);
+        return next;
     }
     let by_bot = f.spec().steps.iter().all(|s| s.method == StepMethod::Api);
     let mut next = if by_bot { by_the_bot(f) } else { by_an_agent(f) };

@@ -3,8 +3,9 @@
 
 use jiff::SignedDuration;
 
-use super::{Action, Facts, Observed, Plan, Wait, stopping, waiting};
+use super::{Action, Facts, Observed, Plan, PodFact, Wait, stopping, waiting};
 use crate::captures::{
+    explain,
     launch::ContainerView,
     resource::{CapturePhase, StepMethod},
 };
@@ -22,7 +23,8 @@ pub(super) fn add(f: &Facts, next: &mut Plan) {
             Action::Attempt { .. } | Action::Finish(_) | Action::Complete { .. } | Action::WriteManifest
         )
     };
-    if f.attempt_number() == 0 || next.actions.iter().any(busy) {
+    let unreadable = matches!(f.pod, PodFact::Unreadable(_));
+    if (f.attempt_number() == 0 && !unreadable) || next.actions.iter().any(busy) {
         return;
     }
     let observed = observed(f);
@@ -41,9 +43,10 @@ pub(super) fn add(f: &Facts, next: &mut Plan) {
 }
 
 fn observed(f: &Facts) -> Observed {
-    let why = match waiting(f) {
-        Wait::Slow(why) => Some(crate::captures::explain::clean(&why)),
-        Wait::Normal | Wait::Never(_) => None,
+    let why = match (&f.pod, waiting(f)) {
+        (PodFact::Unreadable(why), _) => Some(format!("the pod can't be watched: {}", explain::clean(why))),
+        (_, Wait::Slow(why)) => Some(explain::clean(&why)),
+        (_, Wait::Normal | Wait::Never(_)) => None,
     };
     Observed {
         phase: phase(f),
