@@ -116,6 +116,26 @@ async fn pod_security_decides_and_its_words_are_passed_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs cluster (KUBECONFIG)"]
+async fn a_heap_dump_of_many_parts_asks_for_more_urls_and_leaves_nothing_in_the_target() {
+    let world = World::start(Staging::default()).await;
+    let spec = json!({"containers": [{
+        "name": "app", "image": JDK, "imagePullPolicy": "Never", "securityContext": {"runAsUser": 1000, "runAsGroup": 1000},
+        "command": ["java", "-Xmx700m", "-cp", "/app", "Checkout", "--heap-mib", "300"],
+    }]});
+    let target = world.pod("app", spec).await;
+    let capture = world.ask(target, &[Step::HeapDump]).await;
+    let status = world.end(&capture).await;
+    assert_eq!(status.phase, CapturePhase::Succeeded, "{:?}", status.reason);
+    let artifact = &status.artifacts[0];
+    println!("{} of {} bytes, {:?}", artifact.name, artifact.size_bytes, status.notes);
+    assert!(artifact.sensitive && artifact.preview.is_empty());
+    let again = world.ask(world.target("app").await, &[Step::Process]).await;
+    assert_eq!(world.end(&again).await.phase, CapturePhase::Succeeded);
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs cluster (KUBECONFIG)"]
 async fn a_pod_that_cannot_reach_the_store_is_relayed_through_the_bot() {
     let world = World::start(Staging {
         store_out_of_reach: true,

@@ -222,12 +222,12 @@ fn nothing_is_added_to_a_pod_that_is_not_the_pinned_one() {
     assert_eq!(gone.ending(), (CapturePhase::Failed, "PodGone".to_owned()));
     let replaced = Case::fresh().pod(|pod| pod["metadata"]["uid"] = "other".into());
     assert_eq!(replaced.ending().1, "PodReplaced");
-    assert!(
-        Case::fresh()
-            .with(|f| f.pod = PodFact::Unknown)
-            .plan()
-            .actions
-            .is_empty()
+    let unread = Case::fresh().with(|f| f.pod = PodFact::Unknown);
+    assert!(unread.plan().actions.is_empty());
+    assert_eq!(
+        unread.at(300).ending().0,
+        CapturePhase::TimedOut,
+        "never read, never for ever"
     );
 }
 
