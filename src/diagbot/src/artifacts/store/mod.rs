@@ -13,6 +13,7 @@ mod assemble;
 mod config;
 mod disk;
 mod gate;
+mod linger;
 mod listing;
 mod names;
 mod objects;

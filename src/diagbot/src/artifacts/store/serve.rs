@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::gate;
+use super::{gate, linger::SharedBody};
 
 /// Longest time for a client to send its headers or to finish the TLS handshake.
 const HEADERS_DEADLINE: Duration = Duration::from_secs(15);
@@ -110,12 +110,20 @@ impl Front {
 
     async fn answer(&self, request: Request<Incoming>) -> Result<HttpResponse, HttpError> {
         let admitted = gate::admit(request.method(), request.uri(), request.headers(), &self.region);
+        let (head, body) = request.into_parts();
+        let body = SharedBody::new(body);
         let mut answer = match admitted {
-            Ok(()) => self.service.call(request.map(s3s::Body::from)).await?,
+            Ok(()) => {
+                let handled = s3s::Body::http_body(body.clone());
+                self.service.call(Request::from_parts(head, handled)).await?
+            }
             Err(refusal) => refusal
                 .to_http_response()
                 .map_err(|error| HttpError::new(Box::new(error)))?,
         };
+        if answer.status().is_client_error() || answer.status().is_server_error() {
+            body.read_off().await;
+        }
         // A browser takes the type that the link names and guesses none that would run.
         answer
             .headers_mut()

@@ -259,6 +259,27 @@ async fn a_link_is_good_for_what_it_was_signed_for_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_client_that_is_refused_while_it_sends_reads_why() {
+    let fixture = Fixture::start().await;
+    let store = &fixture.store;
+    let key = store.key(&["refused.bin"]);
+    let part = two_parts(6).remove(0);
+    let upload = store.open_upload(&key, "text/plain", &[]).await.unwrap();
+    let late = fixture
+        .client(clock_late_by(SignedDuration::from_hours(2)), |_| {})
+        .await;
+    let expired = late.presign_parts(&key, &upload, 1, 1).await.unwrap().urls.remove(0);
+    let good = store.presign_parts(&key, &upload, 1, 1).await.unwrap().urls.remove(0);
+    store.abort(&key, &upload).await.unwrap();
+    for _ in 0..5 {
+        let answer = send("PUT", &expired, &[], part.clone()).await;
+        assert_eq!(answer.status, 403, "{}", answer.text());
+        let answer = send("PUT", &good, &[], part.clone()).await;
+        assert!(answer.text().contains("NoSuchUpload"), "{}", answer.text());
+    }
+}
+
+#[tokio::test]
 async fn an_upload_url_can_not_be_turned_into_a_copy_of_another_object() {
     let fixture = Fixture::start().await;
     let store = &fixture.store;
