@@ -1,3 +1,4 @@
 //! User stories on the sandbox: Slack in, store and thread out. One binary; a module a story.
 
 mod runs;
+mod slack;

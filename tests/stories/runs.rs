@@ -1,7 +1,7 @@
 //! Runs on the sandbox's Kubernetes: accepted once, decided by its access rules, followed to their end. The captures'
 //! controller is played by the test.
 
-mod world;
+pub(crate) mod world;
 
 use std::time::{Duration, Instant};
 

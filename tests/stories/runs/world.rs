@@ -37,15 +37,31 @@ const TEAM: &str = "T1";
 /// Longest wait for something that must come.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Ada (and the guest, whom the rules would grant it) may run what pauses nothing, in `shop`.
+/// Ada (and the guest, whom the rules would grant it) may run what pauses nothing, in `shop`; Grace may run everything there.
 const RULES: &str = r#"
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: { name: observer }
+rules:
+- apiGroups: [diagbot.dev]
+  resources: [diagnostics]
+  resourceNames: [jstack, process, sockets, pod-report]
+  verbs: [run, read, list, cancel]
+---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata: { name: ada, namespace: shop }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: diagbot-observer }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: observer }
 subjects:
 - { kind: Group, apiGroup: rbac.authorization.k8s.io, name: "slack:email:ada@example.com" }
 - { kind: User, apiGroup: rbac.authorization.k8s.io, name: "slack:T1:U3" }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: grace, namespace: shop }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: diagbot-runner }
+subjects:
+- { kind: Group, apiGroup: rbac.authorization.k8s.io, name: "slack:email:grace@example.com" }
 "#;
 
 /// A sandbox cluster.
@@ -59,8 +75,8 @@ pub(crate) struct World {
 /// One process of the bot, as far as runs go.
 pub(crate) struct Replica {
     pub(crate) service: RunService,
-    stop: CancellationToken,
-    tasks: JoinSet<()>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: JoinSet<()>,
 }
 
 struct People;
@@ -157,6 +173,11 @@ impl World {
 
     /// Starts a replica; it takes part in the election.
     pub(crate) async fn replica(&self) -> Replica {
+        self.replica_asking(Arc::new(People)).await
+    }
+
+    /// Starts a replica that asks this directory about people.
+    pub(crate) async fn replica_asking(&self, directory: Arc<dyn Directory>) -> Replica {
         let clusters = clusters(&self.folder, "bot").await;
         let (sender, leadership) = lease::leadership();
         let path = |name: &str| self.folder.path().join(name);
@@ -170,7 +191,7 @@ impl World {
         let parts = ServiceParts {
             clusters: clusters.clone(),
             catalog: Arc::new(catalog),
-            access: Access::new(Arc::new(People), AccessConfig::default(), Clock::System),
+            access: Access::new(directory, AccessConfig::default(), Clock::System),
             store: Store::connect(&store, Clock::System).await.unwrap(),
             door: Door::new(RateConfig::default()),
             leadership: leadership.clone(),

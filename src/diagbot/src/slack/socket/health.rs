@@ -116,9 +116,28 @@ impl SocketHealth {
     pub(super) fn failed(&self) -> bool {
         self.state().fatal.is_some()
     }
+}
 
-    #[cfg(test)]
-    pub(super) fn alarmed(&self) -> bool {
-        self.state().alarm.is_some()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_comes_from_hello_and_a_second_deployment_is_an_alarm() {
+        let health = SocketHealth::default();
+        health.expect(5);
+        let id = health.opened();
+        health.heard(id);
+        assert!(!health.report().0, "opened is not heard of");
+        health.hello(id, Some(4));
+        assert!(health.report().0);
+        assert!(!health.report().1.contains("token"));
+        health.hello(id, Some(6));
+        assert!(health.report().1.contains("is the app token in use elsewhere?"));
+        health.closed(id);
+        assert!(!health.report().0);
+        health.fail("revoked");
+        health.fail("something later");
+        assert_eq!(health.report(), (false, "revoked".to_owned()));
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     runs::resource::Telling,
     slack::{
         api::{ApiError, Metadata, Posted, Rejection},
-        views::{Message, RunView, invitation, repeated},
+        views::{Message, RunView, repeated},
     },
 };
 
@@ -84,7 +84,7 @@ impl Desk {
         }
         self.budget(|budget, now| budget.edit(wanted.settled, now))
             .map_err(|wait| Next::At(Instant::now() + wait))?;
-        let message = self.compose(view, wanted, memory.plain).await;
+        let message = self.compose(view, wanted, memory).await;
         let metadata = metadata(view, wanted, "1");
         match self.context.api.update(&at, &message, &metadata).await {
             Ok(()) => {
@@ -141,12 +141,9 @@ impl Desk {
         };
         self.budget(|budget, now| budget.post(&channel, now))
             .map_err(|wait| Next::At(Instant::now() + wait))?;
-        let mut message = self.compose(view, wanted, memory.plain).await;
+        let mut message = self.compose(view, wanted, memory).await;
         if made != Try::First {
             message = repeated(message);
-        }
-        if memory.direct {
-            message = invitation(message, &view.run.spec.origin.channel);
         }
         let uncertain = format!("{}{}", wanted.part, made.suffix());
         self.record(view, memory, term, |telling| telling.uncertain = Some(uncertain))

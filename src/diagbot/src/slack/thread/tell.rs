@@ -16,7 +16,7 @@ use crate::{
         resource::DiagnosticRun,
         service::{ArtifactLink, ServiceError},
     },
-    slack::views::{Links, Message, RunView},
+    slack::views::{Links, Message, RunView, invitation},
 };
 
 /// The least that must be left of a term for an act that the world can see.
@@ -101,7 +101,7 @@ impl Desk {
     }
 
     /// The message with links, signed now: for everybody who reads the channel, so none to sensitive artifacts.
-    pub(super) async fn compose(&self, view: &RunView<'_>, wanted: &Wanted<'_>, plain: bool) -> Message {
+    pub(super) async fn compose(&self, view: &RunView<'_>, wanted: &Wanted<'_>, memory: &Memory) -> Message {
         let mut links: Vec<ArtifactLink> = Vec::new();
         if wanted.settled && wanted.linked {
             match self.context.service.links(view.name, &view.run.spec.requester).await {
@@ -109,12 +109,17 @@ impl Desk {
                 Err(error) => warn(view.name, &error, "no link could be signed; the button remains"),
             }
         }
-        let message = if links.is_empty() {
+        let mut message = if links.is_empty() {
             wanted.message(view, Links::Withheld)
         } else {
             wanted.message(view, Links::Signed(&links))
         };
-        if plain { message.plain() } else { message }
+        let asked_in = &view.run.spec.origin.channel;
+        let told_in = memory.telling.as_ref().and_then(|telling| telling.channel.as_ref());
+        if memory.direct || told_in.is_some_and(|channel| channel != asked_in) {
+            message = invitation(message, asked_in);
+        }
+        if memory.plain { message.plain() } else { message }
     }
 }
 
