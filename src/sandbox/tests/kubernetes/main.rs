@@ -39,7 +39,7 @@ async fn client(server: &KubernetesServer, user: &str) -> Client {
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future)
+    tokio::time::timeout(Duration::from_mins(1), future)
         .await
         .unwrap_or_else(|_| panic!("{what}: not within 60 s"))
 }
@@ -58,7 +58,7 @@ async fn pod_when(pods: &Api<Pod>, name: &str, what: &str, wanted: impl Fn(&Valu
     let condition = |pod: Option<&Pod>| pod.is_some_and(|p| wanted(&json(p)));
     // A pod is a large value: kept off the stack of every test.
     Box::pin(async {
-        let pod = within(what, await_condition(pods.clone(), name, condition))
+        let pod = Box::pin(within(what, await_condition(pods.clone(), name, condition)))
             .await
             .expect("a watch");
         json(&pod.expect("the pod is there"))

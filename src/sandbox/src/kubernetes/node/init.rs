@@ -97,6 +97,10 @@ fn node_pid() -> anyhow::Result<String> {
 }
 
 fn make_root(root: &Path, launch: &Launch) -> anyhow::Result<()> {
+    // What is mounted below the root must be seen by nobody else: the node removes these directories when the pod is gone.
+    if launch::mount_namespace().context("read our mount namespace")? == launch.node_mounts {
+        bail!("this is the node's own mount namespace");
+    }
     let mut mounts: Vec<(PathBuf, PathBuf, &[&str])> = Vec::new();
     for name in SHARED_DIRECTORIES {
         let (there, here) = (Path::new("/").join(name), root.join(name));

@@ -29,6 +29,11 @@ use super::isolation::Isolation;
 /// Search path in containers, and for the tools of the node.
 pub(super) const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The mount namespace of this process.
+pub(super) fn mount_namespace() -> io::Result<String> {
+    Ok(std::fs::read_link("/proc/self/ns/mnt")?.to_string_lossy().into_owned())
+}
+
 /// Whom a container's process runs as.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::kubernetes) struct Identity {
@@ -44,6 +49,8 @@ pub(in crate::kubernetes) struct Identity {
 pub(super) struct Launch {
     /// Directory that becomes the root; none where containers are plain processes.
     pub(super) root: Option<PathBuf>,
+    /// The node's own mount namespace, in which no root may be made.
+    pub(super) node_mounts: String,
     /// The multi-call program, and its path in the container.
     pub(super) program: (PathBuf, String),
     /// Directories of the node shown in the container: (there, here).

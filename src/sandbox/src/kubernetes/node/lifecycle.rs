@@ -20,7 +20,7 @@ use super::{
     identity_of,
     image::Image,
     isolation::Isolation,
-    launch::{Launch, Place as Where, SEARCH_PATH},
+    launch::{self, Launch, Place as Where, SEARCH_PATH},
     status::{self, Place, Section},
 };
 use crate::kubernetes::{
@@ -306,6 +306,7 @@ impl Life {
         }
         let launch = Launch {
             root: isolated.then_some(state),
+            node_mounts: launch::mount_namespace().map_err(|e| Refusal::create(&e))?,
             program: (node.program.clone(), image.program().to_owned()),
             binds,
             read_only_root: self.spec["securityContext"]["readOnlyRootFilesystem"] == true,
