@@ -163,11 +163,6 @@ impl World {
         pinned(&pod, &self.namespace)
     }
 
-    /// Pins what a pod runs now.
-    pub(crate) async fn target(&self, name: &str) -> PinnedTarget {
-        pinned(&self.pods().get(name).await.expect("the pod"), &self.namespace)
-    }
-
     /// Creates the capture of one request.
     pub(crate) async fn ask(&self, target: PinnedTarget, steps: &[Step]) -> String {
         let run = format!("d-{:016x}", rand::random::<u64>());
