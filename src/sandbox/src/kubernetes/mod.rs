@@ -6,10 +6,10 @@
 //!
 //! # Design notes
 //! * One store with one revision counter, and a bounded log that watches read from: `resourceVersion`, 409 and 410 follow
-//!   from it instead of being imitated ([`store`]).
+//!   from it instead of being imitated (`store`).
 //! * Texts of refusals are those measured on Kubernetes 1.36; the contract test runs kubectl itself against them.
-//! * Plain HTTP on loopback; see [`identity`] for how kubectl's token gets through.
-//! * Faults are part of the simulator, armed from outside ([`faults`]); no code path knows about tests.
+//! * Plain HTTP on loopback; see `identity` for how kubectl's token gets through.
+//! * Faults are part of the simulator, armed from outside (`faults`); no code path knows about tests.
 
 mod alone;
 mod answer;
