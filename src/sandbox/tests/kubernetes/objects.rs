@@ -65,7 +65,7 @@ async fn a_lease_is_replaced_by_whoever_read_it_last() {
 #[tokio::test]
 async fn a_watcher_sees_runs_come_and_change_and_starts_anew_after_410() {
     let server = server().await;
-    let runs = runs(client(&server, "bot").await);
+    let runs = runs(client(&server, "admin").await);
     let mut seen = Box::pin(watcher(runs.clone(), watcher::Config::default()).touched_objects());
     let created = runs.create(&PostParams::default(), &run("d-1")).await.expect("created");
     assert!(created.data.get("status").is_none(), "a create carries no status");
