@@ -34,6 +34,8 @@ pub(super) struct Completed {
     pub(super) version: Option<String>,
     pub(super) crc64nvme: Option<String>,
     size_bytes: Option<u64>,
+    /// An earlier call had completed it: it may have been linked since, and is not ours to remove.
+    found_before: bool,
 }
 
 impl Store {
@@ -120,7 +122,8 @@ impl Store {
     }
 
     /// Completes an upload and proves that the object is what `report` says. Repeatable: an upload that was completed
-    /// before is proven again. Where the object is not what was captured, the upload or object is removed.
+    /// before is proven again. Where it is not what was captured, the upload, or the object that came of it in this call, is
+    /// removed.
     pub async fn complete(
         &self,
         key: &ArtifactKey,
@@ -140,7 +143,7 @@ impl Store {
         };
         let version = completed.version.clone();
         let proven = retry(ATTEMPTS, BACKOFF, || self.prove(key, &completed, report)).await;
-        if matches!(proven, Err(StoreError::Mismatch { .. })) {
+        if matches!(proven, Err(StoreError::Mismatch { .. })) && !completed.found_before {
             tell_leftover(self.delete(key, version.as_deref()).await);
         }
         proven.map(|proof| Stored { version, proof })
@@ -200,6 +203,7 @@ impl Store {
             version: answer.version_id,
             crc64nvme: answer.checksum_crc64_nvme,
             size_bytes: None,
+            found_before: false,
         })
     }
 
@@ -225,6 +229,7 @@ impl Store {
             version: answer.version_id,
             crc64nvme: answer.checksum_crc64_nvme,
             size_bytes: answer.content_length.and_then(|n| u64::try_from(n).ok()),
+            found_before: true,
         })
     }
 

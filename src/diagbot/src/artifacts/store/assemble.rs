@@ -1,7 +1,6 @@
 //! An object out of its parts: which parts, whether they may be joined, and what follows from their digests. Pure.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use jiff::Timestamp;
 use md5::{Digest as _, Md5};
 use s3s::{
     S3Error, S3ErrorCode, S3Result,
@@ -13,6 +12,7 @@ use super::{
     records::{Checksums, ObjectRecord, PartRecord, UploadRecord},
     refuse,
 };
+use crate::clock::Clock;
 
 /// S3's limit: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 const SHORTEST_PART_BYTES: u64 = 5 * 1024 * 1024;
@@ -74,7 +74,7 @@ pub(super) fn assemble(upload: UploadRecord, parts: &[PartRecord]) -> S3Result<O
         checksums: Checksums::default(),
         shown: upload.shown,
         tags: upload.tags,
-        stored_at: Timestamp::now(),
+        stored_at: Clock::System.now(),
         files: parts.iter().map(|part| part.file.clone()).collect(),
     })
 }
@@ -100,6 +100,7 @@ pub(super) fn compare_whole(record: &ObjectRecord, claimed: &Checksum) -> S3Resu
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use s3s::dto::ETag;
 
     use super::*;

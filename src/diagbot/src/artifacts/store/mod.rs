@@ -42,6 +42,7 @@ pub use self::{
     accounts::AccountsError,
     config::{StoreServerConfig, TlsFiles},
 };
+use crate::clock::Clock;
 
 /// How often old uploads and objects are looked for.
 const SWEEP_PAUSE: Duration = Duration::from_hours(1);
@@ -167,7 +168,7 @@ impl StoreServer {
 async fn sweep_hourly(disk: Arc<Disk>, config: StoreServerConfig, stop: CancellationToken) {
     loop {
         let disk = Arc::clone(&disk);
-        let now = Timestamp::now();
+        let now = Clock::System.now();
         let before = |age: Duration| now.saturating_sub(age).unwrap_or(Timestamp::MIN);
         let uploads = before(config.unfinished_uploads_after);
         let objects = config.objects_after.map(before);

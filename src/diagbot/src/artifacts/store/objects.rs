@@ -20,6 +20,7 @@ use super::{
     records::{ContentFile, ObjectRecord, ShownHeaders},
     refuse, tags,
 };
+use crate::clock::Clock;
 
 /// Longest user metadata, S3's limit.
 const LONGEST_METADATA: usize = 2048;
@@ -109,7 +110,7 @@ pub(super) async fn put(
         checksums: received.checksum.clone().into(),
         shown,
         tags,
-        stored_at: Timestamp::now(),
+        stored_at: Clock::System.now(),
         files: vec![ContentFile {
             name: content,
             size_bytes: received.size_bytes,

@@ -6,7 +6,6 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
 use s3s::{
     S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
     dto::{
@@ -25,6 +24,7 @@ use super::{
     records::{ContentFile, PartRecord, ShownHeaders, UploadRecord},
     refuse, tags,
 };
+use crate::clock::Clock;
 
 /// S3's limits: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html>.
 const PART_NUMBERS: std::ops::RangeInclusive<i32> = 1..=10_000;
@@ -40,7 +40,7 @@ pub(super) async fn create(
     objects::name(&input.key)?;
     let record = UploadRecord {
         key: input.key.clone(),
-        opened_at: Timestamp::now(),
+        opened_at: Clock::System.now(),
         checksum_algorithm: input.checksum_algorithm.as_ref().map(|a| a.as_str().to_owned()),
         shown: ShownHeaders {
             content_type: input.content_type,
@@ -133,7 +133,7 @@ pub(super) async fn upload_part(
         md5: received.md5.clone(),
         crc64nvme: received.crc64nvme.clone(),
         checksums: received.checksum.clone().into(),
-        stored_at: Timestamp::now(),
+        stored_at: Clock::System.now(),
     };
     unless_gone(tokio::task::spawn_blocking(move || disk::add_part(&folder, incoming.path(), &part)).await)?;
     Ok(S3Response::new(UploadPartOutput {

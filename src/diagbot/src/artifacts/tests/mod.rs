@@ -121,6 +121,10 @@ async fn completing_and_aborting_are_repeatable_even_when_the_answer_was_lost() 
         matches!(error, StoreError::Mismatch { .. }),
         "another artifact is not taken for this one: {error}"
     );
+    assert!(
+        store.head(&key, None).await.is_ok(),
+        "what was proven before is not removed"
+    );
 
     assert_eq!(store.abort(&key, &upload).await, Ok(()));
     let upload = store.open_upload(&key, "text/plain", &[]).await.unwrap();
