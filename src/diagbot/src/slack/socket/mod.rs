@@ -15,6 +15,9 @@ mod link;
 mod opener;
 mod slot;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use futures::future::BoxFuture;

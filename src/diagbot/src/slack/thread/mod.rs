@@ -16,6 +16,9 @@ mod memory;
 mod tell;
 mod wanted;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     sync::Arc,

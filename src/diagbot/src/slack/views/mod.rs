@@ -10,6 +10,9 @@ pub mod escape;
 mod remark;
 mod run;
 
+#[cfg(test)]
+pub(in crate::slack) mod tests;
+
 pub use self::{
     artifact::links,
     build::{Builder, Message},
