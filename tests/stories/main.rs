@@ -1,4 +1,5 @@
 //! User stories on the sandbox: Slack in, store and thread out. One binary; a module a story.
 
+mod captures;
 mod runs;
 mod slack;

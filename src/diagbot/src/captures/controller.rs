@@ -26,6 +26,7 @@ use super::{
     act::Scene,
     config::CapturesContext,
     explain::{self, Refusal},
+    pods::WATCH_S,
     pursuit::{self, Learnt},
     record::Record,
     relay::RELAYS,
@@ -98,7 +99,7 @@ async fn lead(shared: &Shared, term: Option<Term>, stop: &CancellationToken) {
         names: HashMap::new(),
         pursuits: JoinSet::new(),
     };
-    let mut events = pin!(watcher(streams, watcher::Config::default()).default_backoff());
+    let mut events = pin!(watcher(streams, watcher::Config::default().timeout(WATCH_S)).default_backoff());
     let mut sweeps = pin!(sweep::run(&shared.context));
     loop {
         tokio::select! {

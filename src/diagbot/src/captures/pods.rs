@@ -11,9 +11,14 @@ use tokio::sync::watch;
 
 use super::plan::PodFact;
 
+/// A watch is made anew after this time, in seconds: one that went quiet is noticed a little later.
+pub(super) const WATCH_S: u32 = 30;
+
 /// Tells the pod's state until nobody listens. `pods` must be of a client without a read timeout.
 pub(super) async fn watch(pods: Api<Pod>, name: String, tell: watch::Sender<PodFact>) {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let config = watcher::Config::default()
+        .fields(&format!("metadata.name={name}"))
+        .timeout(WATCH_S);
     let mut events = std::pin::pin!(watcher(pods, config).default_backoff());
     let mut listed = PodFact::Gone;
     while let Some(event) = events.next().await {

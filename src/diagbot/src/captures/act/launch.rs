@@ -1,5 +1,7 @@
 //! Actions up to the running container.
 
+use std::sync::Arc;
+
 use futures::future::{Either, try_join_all};
 use k8s_openapi::api::core::v1::Event;
 use kube::{
@@ -18,7 +20,7 @@ use crate::{
         container::container_name,
         explain::{self, Refusal},
         launch::container_events,
-        plan::{Facts, Fault},
+        plan::{Facts, Fault, PodFact},
         resource::{AgentIdentity, CapturePhase, StepMethod, StepSpec, UploadRecord},
     },
     cluster::deadline,
@@ -165,17 +167,24 @@ pub(super) async fn add_container(scene: &Scene, f: &Facts) -> Result<Outcome, A
     }
 }
 
-/// Reads the events about the container; where they may not be read, there are none.
-pub(super) async fn read_events(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+/// Looks at a container that is being created for long: at the pod itself, since a watch may have gone quiet, and at the
+/// events about it. Where those may not be read, there are none.
+pub(super) async fn look_closer(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
     let target = &f.spec().target;
     let events: Api<Event> = Api::namespaced(scene.cluster.client.clone(), &target.namespace);
     let params = ListParams::default()
         .fields(&format!("involvedObject.uid={}", target.pod_uid))
         .limit(MOST_EVENTS);
+    let pods = scene.pods();
+    let (pod, events) = tokio::join!(
+        deadline(CALL, pods.get_opt(&target.pod)),
+        deadline(CALL, events.list(&params))
+    );
+    let pod = match pod {
+        Ok(pod) => pod.map_or(PodFact::Gone, |pod| PodFact::Seen(Arc::new(pod))),
+        Err(error) => return Err(ActError::of_call(Fault::Record, Refusal::Cluster, &error)),
+    };
     let name = f.recorded(|s| s.container.clone()).unwrap_or_default();
-    match deadline(CALL, events.list(&params)).await {
-        Ok(list) => Ok(Outcome::Events(container_events(&list.items, &name))),
-        Err(error) if error.is_transient() => Err(ActError::of_call(Fault::Record, Refusal::Cluster, &error)),
-        Err(_) => Ok(Outcome::Events(Vec::new())),
-    }
+    let events = events.map_or_else(|_| Vec::new(), |list| container_events(&list.items, &name));
+    Ok(Outcome::Looked { pod, events })
 }

@@ -18,7 +18,7 @@ use super::{
     config::CapturesContext,
     control::Control,
     explain::{self, Refusal},
-    plan::{Action, Facts, Fault, ResultFact},
+    plan::{Action, Facts, Fault, PodFact, ResultFact},
     record::{Record, RecordError},
     relay::RelayError,
     report,
@@ -60,8 +60,13 @@ pub(super) enum Outcome {
     Added(Box<Pod>),
     /// The container was refused.
     Refused(Explanation),
-    /// The events about the container.
-    Events(Vec<String>),
+    /// The pod afresh, and the events about the container.
+    Looked {
+        /// The pod.
+        pod: PodFact,
+        /// The events' text, oldest first.
+        events: Vec<String>,
+    },
     /// The ticket is on its way.
     TicketSent,
     /// The deciding check failed; nothing was sent.
@@ -212,7 +217,7 @@ pub(super) async fn perform(scene: &Scene, f: &Facts, action: &Action) -> Result
         Action::Attempt { number, identity } => launch::attempt(scene, f, *number, *identity).await,
         Action::OpenUploads => launch::open_uploads(scene, f).await,
         Action::AddContainer => launch::add_container(scene, f).await,
-        Action::ReadEvents => launch::read_events(scene, f).await,
+        Action::LookCloser => launch::look_closer(scene, f).await,
         Action::SendTicket => Box::pin(converse::send_ticket(scene, f)).await,
         Action::SendUrls { step, from_part, .. } => converse::send_urls(scene, f, *step, *from_part).await,
         Action::SendRelease { step } => converse::send_release(scene, f, *step).await,

@@ -25,10 +25,10 @@ use super::{
 pub(super) const MAX_ATTEMPTS: u32 = 3;
 /// A ticket, or URLs, that had no effect in this time are sent again.
 const RESEND: SignedDuration = SignedDuration::from_secs(2);
-/// A container that is being created for longer than this has its events read.
-const EVENTS_AFTER_S: i64 = 2;
-/// Between two looks at the events.
-const EVENTS_EVERY: SignedDuration = SignedDuration::from_secs(3);
+/// A container that is being created for longer than this is looked at more closely.
+const LOOK_AFTER_S: i64 = 2;
+/// Between two close looks.
+const LOOK_EVERY: SignedDuration = SignedDuration::from_secs(3);
 
 /// One thing to do. Each can be repeated without harm.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,8 +44,8 @@ pub(super) enum Action {
     OpenUploads,
     /// Add the attempt's container to the pod.
     AddContainer,
-    /// Read the events about the container.
-    ReadEvents,
+    /// Look at the pod afresh, and at the events about the container.
+    LookCloser,
     /// Check the target afresh and hand the agent its ticket.
     SendTicket,
     /// Hand the agent more URLs.
@@ -210,7 +210,7 @@ fn by_an_agent(f: &Facts) -> Plan {
     }
     match view {
         ContainerView::Absent if f.attempt.added_at.is_none() => next.actions.push(Action::AddContainer),
-        ContainerView::Absent | ContainerView::Unreported | ContainerView::Waiting { .. } => read_events(f, &mut next),
+        ContainerView::Absent | ContainerView::Unreported | ContainerView::Waiting { .. } => look_closer(f, &mut next),
         ContainerView::Running | ContainerView::Terminated { .. } => {}
     }
     converse(f, &mut next);
@@ -340,13 +340,13 @@ fn converse(f: &Facts, next: &mut Plan) {
     }
 }
 
-fn read_events(f: &Facts, next: &mut Plan) {
+fn look_closer(f: &Facts, next: &mut Plan) {
     let Some(launched) = f.launched_at() else { return };
     next.wake(launched + SignedDuration::from_secs(i64::from(f.launch_limit_s)));
-    if f.seconds_since(Some(launched)) < EVENTS_AFTER_S {
-        next.wake(launched + SignedDuration::from_secs(EVENTS_AFTER_S));
-    } else if due(f, next, f.attempt.events.as_ref().map(|(at, _)| *at), EVENTS_EVERY) {
-        next.actions.push(Action::ReadEvents);
+    if f.seconds_since(Some(launched)) < LOOK_AFTER_S {
+        next.wake(launched + SignedDuration::from_secs(LOOK_AFTER_S));
+    } else if due(f, next, f.attempt.events.as_ref().map(|(at, _)| *at), LOOK_EVERY) {
+        next.actions.push(Action::LookCloser);
     }
 }
 

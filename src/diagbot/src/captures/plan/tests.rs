@@ -463,11 +463,11 @@ fn what_can_not_be_done_for_good_becomes_the_reason() {
 }
 
 #[test]
-fn events_are_read_when_a_container_is_being_created_for_long() {
+fn a_container_that_is_being_created_for_long_is_looked_at_more_closely() {
     let creating = Case::launched().container(&json!({"waiting": {"reason": "ContainerCreating"}}));
     assert_eq!(creating.actions(), []);
     assert_eq!(creating.plan().wake_at, Some(samples::at(3)));
-    assert_eq!(creating.at(3).actions(), [Action::ReadEvents]);
+    assert_eq!(creating.at(3).actions(), [Action::LookCloser]);
 }
 
 #[test]

@@ -47,7 +47,10 @@ impl Pursuit {
                 self.moment("patched");
             }
             (_, Outcome::Refused(explanation)) => attempt.refused = Some(explanation),
-            (_, Outcome::Events(events)) => attempt.events = Some((now, events)),
+            (_, Outcome::Looked { pod, events }) => {
+                attempt.events = Some((now, events));
+                self.facts.pod = pod;
+            }
             (_, Outcome::Unfit(explanation)) => attempt.verdict = Some(explanation),
             (_, Outcome::TicketSent) => {
                 attempt.ticket_at = Some(now);

@@ -1,0 +1,127 @@
+//! Captures on the sandbox: faults of every kind on the way, bots that die, pods that can't reach the store. Whatever
+//! happens, a capture ends once, with one container, one artifact and nothing left open.
+
+#[path = "../e2e/captures/steps.rs"]
+mod steps;
+mod world;
+
+use std::time::Duration;
+
+use diagbot::captures::resource::{CapturePhase, Proof};
+use diagbot_sandbox::kubernetes::FaultKind;
+use steps::Step;
+use world::World;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_of_the_api_server_on_the_way_costs_time_and_nothing_else() {
+    let world = World::start(false).await;
+    let cut = |after_bytes| FaultKind::LogCut { after_bytes };
+    let faults = [
+        (FaultKind::LostAnswer, Some("patch"), "pods/ephemeralcontainers", 1),
+        (FaultKind::InternalError, Some("patch"), "pods/ephemeralcontainers", 2),
+        (FaultKind::TooManyRequests, Some("patch"), "pods/ephemeralcontainers", 2),
+        (FaultKind::LostAnswer, Some("update"), "diagnosticcaptures/status", 3),
+        (FaultKind::InternalError, Some("update"), "diagnosticcaptures/status", 3),
+        (FaultKind::InternalError, Some("get"), "pods", 2),
+        (FaultKind::WatchCloses, Some("watch"), "pods", 1),
+        (FaultKind::WatchQuiet, Some("watch"), "pods", 1),
+        (cut(0), None, "pods/log", 2),
+        (cut(200), None, "pods/log", 2),
+        (FaultKind::InternalError, None, "pods/attach", 2),
+        (FaultKind::StreamReset { after_bytes: 0 }, None, "pods/attach", 1),
+        (FaultKind::StreamEndsEarly { after_bytes: 0 }, None, "pods/attach", 1),
+    ];
+    for (asked, (kind, verb, resource, count)) in faults.into_iter().enumerate() {
+        world.arm(kind, verb, resource, count);
+        let capture = world.ask(&world.target, &[Step::Process]).await;
+        let status = world.end(&capture).await;
+        let what = format!("{kind:?} of {verb:?} {resource}: {:?}", status.reason);
+        assert_eq!(status.phase, CapturePhase::Succeeded, "{what}");
+        assert_eq!((status.attempt, status.artifacts.len()), (1, 1), "{what}");
+        assert_eq!(status.artifacts[0].proof, Proof::StoreChecked, "{what}");
+        world.read(&status.artifacts[0]).await;
+        assert_eq!(world.containers().await.len(), asked + 1, "{what}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_dies_at_any_moment_is_followed_by_one_that_goes_on() {
+    let mut world = World::start(false).await;
+    let moments = [0, 10, 20, 30, 50, 80, 120, 200];
+    for pause_ms in moments {
+        let capture = world.ask(&world.target, &[Step::Process]).await;
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        world.kill().await;
+        world.lead();
+        let status = world.end(&capture).await;
+        assert_eq!(
+            status.phase,
+            CapturePhase::Succeeded,
+            "{pause_ms} ms: {:?}",
+            status.reason
+        );
+        assert_eq!((status.attempt, status.artifacts.len()), (1, 1), "{pause_ms} ms");
+        world.read(&status.artifacts[0]).await;
+    }
+    assert_eq!(world.containers().await.len(), moments.len(), "one container a capture");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_whose_streams_break_is_taken_up_at_the_byte_and_verified() {
+    let world = World::start(true).await;
+    let faults = [
+        None,
+        Some(FaultKind::StreamReset { after_bytes: 300 }),
+        Some(FaultKind::StreamEndsEarly { after_bytes: 300 }),
+    ];
+    for kind in faults {
+        if let Some(kind) = kind {
+            world.arm(kind, None, "pods/exec", 2);
+        }
+        let capture = world.ask(&world.target, &[Step::Process]).await;
+        let status = world.end(&capture).await;
+        assert_eq!(status.phase, CapturePhase::Succeeded, "{kind:?}: {:?}", status.reason);
+        assert!(
+            status.notes.iter().any(|n| n.contains("through the bot")),
+            "{:?}",
+            status.notes
+        );
+        world.read(&status.artifacts[0]).await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_restarts_before_the_ticket_is_never_looked_at() {
+    let world = World::start(false).await;
+    world.server.restart_container("shop", &world.target.pod, None).unwrap();
+    let capture = world.ask(&world.target, &[Step::Process]).await;
+    let status = world.end(&capture).await;
+    assert_eq!(status.phase, CapturePhase::Failed);
+    let code = status.reason.map(|r| r.code).unwrap_or_default();
+    assert!(code == "TargetReplaced" || code == "TargetNotRunning", "{code}");
+    assert!(status.artifacts.is_empty());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_report_tells_everything_but_secrets() {
+    let world = World::start(false).await;
+    let capture = world.ask(&world.target, &[Step::PodReport]).await;
+    let status = world.end(&capture).await;
+    assert_eq!(status.phase, CapturePhase::Succeeded, "{:?}", status.reason);
+    let text = world.read(&status.artifacts[0]).await;
+    for wanted in [
+        "Pod report of shop/ledger",
+        "== Containers ==",
+        "LEDGER_PASSWORD",
+        "== Log of ",
+    ] {
+        assert!(text.contains(wanted), "{wanted} in {text}");
+    }
+    assert!(!text.contains("correct-horse"), "{text}");
+    assert!(world.containers().await.is_empty());
+    world.finish().await;
+}
