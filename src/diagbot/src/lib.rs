@@ -8,14 +8,17 @@
 //!
 //! ```text
 //! main  cli           parse, wire, print the error chain once, exit code
+//! config              composes the settings that live with the modules they configure
 //! http                health, metrics
 //! slack               front: talks to runs::service only
 //! runs                the only place that changes a run
 //! captures            executes captures; knows no Slack, no person
 //! access  admission   who may; how often
-//! cluster  artifacts  Kubernetes and the store
-//! config  telemetry  retry  tasks  clock
+//! artifacts  cluster  the store and Kubernetes
+//! telemetry  retry  tasks  clock
 //! ```
+//!
+//! `tests/layers.rs` holds the sources to this order.
 //!
 //! Runs and captures are two resources and two controllers, joined by the capture object only: see
 //! [`runs::resource`] and [`captures::resource`].

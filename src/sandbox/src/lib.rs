@@ -1,24 +1,15 @@
-//! A whole installation on loopback, for demo and tests. Never in a release image.
+//! A whole installation on loopback: a local Slack, a local Kubernetes with a node that runs real processes over sample
+//! workloads, the store, and the bot itself, unchanged, talking to them over sockets.
+//!
+//! For demo and tests; never in a release image. One program plays every part: started as `bot …` it is the bot, as
+//! `agent …` the agent in an ephemeral container, as `workload …` a sample application.
 
+mod command;
+pub mod installation;
 pub mod kubernetes;
+pub mod once;
+pub mod people;
 pub mod slack;
+pub mod wait;
 
-use std::{ffi::OsString, process::ExitCode};
-
-/// Runs the part that the first word names.
-pub fn run(mut args: Vec<OsString>) -> ExitCode {
-    match args.first().and_then(|part| part.to_str()) {
-        Some("agent") => agent(&args[1..]),
-        Some("slack") => slack::serve_alone(args.split_off(1)),
-        Some("kubernetes") => kubernetes::serve_alone(&args[1..]),
-        Some("container-init") => kubernetes::container_init(&args[1..]),
-        Some("workload") => kubernetes::workload(&args[1..]),
-        _ => diagbot::cli::run(args),
-    }
-}
-
-/// The agent, for the node's ephemeral containers. Its arguments are always UTF-8; others are none of its own.
-fn agent(args: &[OsString]) -> ExitCode {
-    let args: Vec<String> = args.iter().map(|a| a.to_string_lossy().into_owned()).collect();
-    diagbot_agent::run(&args)
-}
+pub use command::run;

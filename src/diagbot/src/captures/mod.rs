@@ -26,4 +26,4 @@ pub mod resource;
 mod samples;
 mod sweep;
 
-pub use config::{CapturesConfig, CapturesContext, SecretKey};
+pub use config::{CapturesConfig, CapturesContext, SecretKey, SecretTooShort};

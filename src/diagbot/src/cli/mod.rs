@@ -1,12 +1,132 @@
 //! The command line: parses, wires, prints the error chain once, returns the exit code. The only place that uses `anyhow`.
 
+mod check;
 pub mod crd;
+mod policy;
+mod serve;
+mod signals;
 pub mod store;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use crate::telemetry::{self, LogFormat};
+
+/// Evidence from sick pods, for people who may not exec into production.
+#[derive(Debug, Parser)]
+#[command(name = "diagbot", version)]
+struct Cli {
+    /// How log lines look.
+    #[arg(long, global = true, env = "DIAGBOT_LOG_FORMAT", default_value = "json", value_enum)]
+    log_format: LogFormat,
+    /// What is logged: a level, or a filter such as `info,diagbot::slack=debug`.
+    #[arg(long, global = true, env = "DIAGBOT_LOG", default_value = "info")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the bot.
+    Serve(ConfigFile),
+    /// Checks configuration, catalog, Slack, clusters and store; prints a table.
+    Check(ConfigFile),
+    /// Runs a store of artifacts: the S3 protocol over a folder, for where there is none.
+    Store(ConfigFile),
+    /// Prints the custom resource definitions.
+    Crd,
+    /// Prints what is rendered from the catalog.
+    Policy {
+        #[command(subcommand)]
+        command: PolicyCommand,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(long, env = "DIAGBOT_CONFIG", default_value = "/etc/diagbot/diagbot.yaml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Prints the admission policies that hold the bot to the catalog.
+    Render(policy::RenderArguments),
+}
 
 /// Runs the program with `args` (without the program's name).
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let _ = args;
-    ExitCode::SUCCESS
+    let words = std::iter::once(OsStr::new("diagbot").to_owned()).chain(args);
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Usage goes where clap sends it; a closed stream is nobody's concern.
+            let _printed = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(2)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    telemetry::start(cli.log_format, &cli.log);
+    // Two providers in the graph would make rustls refuse to choose; there is one, and it is named here.
+    let _already_installed = rustls::crypto::ring::default_provider().install_default();
+    dispatch(cli.command).unwrap_or_else(|error| {
+        complain(&format!("diagbot: {}", telemetry::Chain(error.as_ref())));
+        ExitCode::FAILURE
+    })
+}
+
+fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(file) => runtime()?.block_on(serve::run(&file.config)),
+        Command::Store(file) => runtime()?.block_on(store::run(&file.config)),
+        Command::Crd => {
+            say(crd::render().trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check(file) => runtime()?.block_on(check::run(&file.config)),
+        Command::Policy {
+            command: PolicyCommand::Render(arguments),
+        } => policy::render(&arguments),
+    }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+}
+
+/// Prints a line for the person who started us.
+#[expect(clippy::print_stdout, reason = "this is a command line's output")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+#[expect(clippy::print_stderr, reason = "this is a command line's error output")]
+fn complain(line: &str) {
+    eprintln!("{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
 }

@@ -1,1 +1,211 @@
-//! Configuration: composes the settings that live with the modules they configure.
+//! Configuration: composes the settings that live with the modules they configure, loads them, and reports every fault with
+//! file, key and rule at once. `check` and `serve` load with this same code.
+//!
+//! Never holds a secret: files are named here and read by [`Secrets::read`].
+
+mod secrets;
+
+use std::path::{Path, PathBuf};
+
+use diagbot_catalog::{Catalog, CatalogError, load::Allowances};
+use serde::Deserialize;
+
+pub use secrets::{SecretError, Secrets};
+
+use crate::{
+    access::AccessConfig, admission::RateConfig, artifacts::StoreConfig, captures::CapturesConfig,
+    cluster::ClusterConfig, http::HttpConfig, slack::config::SlackConfig,
+};
+
+/// Everything that the bot is told by its configuration file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Config {
+    /// The home cluster: holds runs and captures, and is a target too.
+    pub cluster: ClusterConfig,
+    /// The bot's namespace in the home cluster. Default: `diagbot`.
+    #[serde(default = "default_namespace")]
+    pub namespace: String,
+    /// Further target clusters.
+    #[serde(default)]
+    pub clusters: Vec<ClusterConfig>,
+    /// File with the bot's Secret: at least 32 random bytes, the same on every replica.
+    pub secret_file: PathBuf,
+    /// The allowlist.
+    pub catalog: CatalogConfig,
+    /// The agent's container.
+    pub agent: CapturesConfig,
+    /// Who may.
+    #[serde(default)]
+    pub access: AccessConfig,
+    /// How often people may ask.
+    #[serde(default)]
+    pub rates: RateConfig,
+    /// The Slack front.
+    pub slack: SlackConfig,
+    /// The store.
+    pub store: StoreConfig,
+    /// Health and metrics.
+    #[serde(default)]
+    pub http: HttpConfig,
+}
+
+/// Where the allowlist is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CatalogConfig {
+    /// Folder with one YAML file a diagnostic.
+    pub folder: PathBuf,
+    /// Images may be named by tag. Default: false.
+    #[serde(default)]
+    pub allow_unpinned_images: bool,
+}
+
+fn default_namespace() -> String {
+    "diagbot".to_owned()
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("read the configuration {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is no configuration.
+    #[error("{}: {fault}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Key and rule, with line and column.
+        fault: String,
+    },
+    /// Values break rules.
+    #[error("{} has {} fault(s):\n{}", path.display(), faults.len(), faults.join("\n"))]
+    Faults {
+        /// The file.
+        path: PathBuf,
+        /// Each as `key: rule`.
+        faults: Vec<String>,
+    },
+    /// The catalog has faults.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+}
+
+impl Config {
+    /// Loads and checks the file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let config: Self = serde_saphyr::from_str(&text).map_err(|error| ConfigError::Parse {
+            path: path.to_owned(),
+            fault: error.to_string(),
+        })?;
+        let faults = config.faults();
+        if faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::Faults {
+                path: path.to_owned(),
+                faults,
+            })
+        }
+    }
+
+    /// The allowlist that this configuration names.
+    pub fn catalog(&self) -> Result<Catalog, ConfigError> {
+        let allowances = Allowances {
+            unpinned_images: self.catalog.allow_unpinned_images,
+        };
+        Ok(Catalog::load(&self.catalog.folder, allowances)?)
+    }
+
+    /// Everything that is wrong, each as `key: rule`.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = self.store.faults();
+        faults.extend(self.slack.faults());
+        if !is_label(&self.namespace) {
+            faults.push("namespace: lower-case letters, digits and dashes, at most 63".to_owned());
+        }
+        let pinned = self.agent.image.contains("@sha256:");
+        if !pinned && !self.catalog.allow_unpinned_images {
+            faults.push("agent.image: must be named by digest, or set catalog.allowUnpinnedImages".to_owned());
+        }
+        if self.agent.concurrency == 0 {
+            faults.push("agent.concurrency: at least 1".to_owned());
+        }
+        for (index, cluster) in self.clusters.iter().enumerate() {
+            if cluster.name == self.cluster.name || self.clusters[..index].iter().any(|c| c.name == cluster.name) {
+                faults.push(format!("clusters[{index}].name: `{}` is used twice", cluster.name));
+            }
+        }
+        faults
+    }
+}
+
+/// An RFC 1123 label, as namespaces are named.
+fn is_label(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| word(b) || b == b'-')
+        && text.bytes().next().is_some_and(word)
+        && text.bytes().last().is_some_and(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "
+cluster: { name: local }
+secretFile: /etc/diagbot/secret
+catalog: { folder: commands }
+agent: { image: registry.example/agent@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef }
+slack: { botTokenFile: /etc/diagbot/bot-token, appTokenFile: /etc/diagbot/app-token }
+store: { bucket: evidence }
+";
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("diagbot.yaml");
+        std::fs::write(&path, text).expect("write");
+        Config::load(&path)
+    }
+
+    #[test]
+    fn the_smallest_configuration_has_defaults_for_the_rest() {
+        let config = load(GOOD).expect("valid");
+        assert_eq!(config.namespace, "diagbot");
+        assert_eq!(config.slack.command, "/diag");
+    }
+
+    #[test]
+    fn faults_are_told_with_their_keys_all_at_once() {
+        let broken = GOOD
+            .replace("bucket: evidence", "bucket: '', endpoint: 'ftp://x'")
+            .replace(
+                "name: local }",
+                "name: local }\nnamespace: A\nclusters: [{ name: local }]",
+            );
+        let error = load(&broken).expect_err("faults").to_string();
+        for key in ["store.bucket", "store.endpoint", "namespace", "clusters[0].name"] {
+            assert!(error.contains(key), "{key} in {error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = load(&GOOD.replace("catalog:", "catalogue:"))
+            .expect_err("unknown key")
+            .to_string();
+        assert!(error.contains("catalogue") && error.contains("line 4"), "{error}");
+    }
+}

@@ -7,10 +7,11 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::telemetry::health::Check;
 use crate::telemetry::metrics::Metrics;
 
 /// Connections served at once; probes and one scraper need a handful.
@@ -39,17 +40,6 @@ impl Default for HttpConfig {
 
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8080))
-}
-
-/// One thing that must work for the bot to be of use.
-#[derive(Debug, Clone, Serialize)]
-pub struct Check {
-    /// What.
-    pub name: &'static str,
-    /// Whether it works.
-    pub ok: bool,
-    /// In words, without secrets.
-    pub detail: String,
 }
 
 /// Asked for at every readiness probe.

@@ -18,6 +18,7 @@ pub mod directory;
 pub mod front;
 pub mod grammar;
 pub mod inbound;
+pub mod scopes;
 pub mod socket;
 pub mod thread;
 pub mod views;

@@ -2,6 +2,7 @@
 //! captured output is ever given to it.
 
 mod chain;
+pub mod health;
 pub mod metrics;
 
 pub use chain::Chain;

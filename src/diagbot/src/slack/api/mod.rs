@@ -6,6 +6,7 @@
 //! the socket, and its callers must tell "never sent" from "answer lost", which decides whether a post may be repeated.
 
 mod error;
+mod granted;
 mod methods;
 mod read;
 

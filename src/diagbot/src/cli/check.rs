@@ -1,0 +1,208 @@
+//! `diagbot check`: tries everything that `serve` needs, with the same code, and prints a table.
+
+use std::{path::Path, process::ExitCode};
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::{Api, api::PostParams};
+
+use super::say;
+use crate::{
+    artifacts::{Outcome as Trial, Store},
+    clock::Clock,
+    cluster::{Cluster, Clusters, deadline},
+    config::{Config, Secrets},
+    slack::{api::SlackApi, scopes::SCOPES},
+    telemetry::{Chain, metrics::Metrics},
+};
+
+/// Longest wait for one answer of a cluster.
+const CALL: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What the bot must be allowed to do in its own namespace: verb, group, resource, subresource.
+const HOME_RIGHTS: &[(&str, &str, &str, &str)] = &[
+    ("create", "diagbot.dev", "diagnosticruns", ""),
+    ("list", "diagbot.dev", "diagnosticruns", ""),
+    ("watch", "diagbot.dev", "diagnosticruns", ""),
+    ("patch", "diagbot.dev", "diagnosticruns", ""),
+    ("delete", "diagbot.dev", "diagnosticruns", ""),
+    ("update", "diagbot.dev", "diagnosticruns", "status"),
+    ("create", "diagbot.dev", "diagnosticcaptures", ""),
+    ("watch", "diagbot.dev", "diagnosticcaptures", ""),
+    ("update", "diagbot.dev", "diagnosticcaptures", "status"),
+    ("create", "coordination.k8s.io", "leases", ""),
+    ("update", "coordination.k8s.io", "leases", ""),
+];
+
+/// What the bot must be allowed to do in a target cluster, in every namespace it serves.
+const TARGET_RIGHTS: &[(&str, &str, &str, &str)] = &[
+    ("get", "", "pods", ""),
+    ("list", "", "pods", ""),
+    ("watch", "", "pods", ""),
+    ("patch", "", "pods", "ephemeralcontainers"),
+    ("get", "", "pods", "log"),
+    ("get", "", "pods", "attach"),
+    ("create", "", "pods", "attach"),
+    ("get", "", "pods", "exec"),
+    ("create", "", "pods", "exec"),
+    ("list", "", "events", ""),
+    ("list", "apps", "deployments", ""),
+    ("list", "apps", "replicasets", ""),
+    ("create", "authorization.k8s.io", "subjectaccessreviews", ""),
+];
+
+/// Prints the table; fails where the bot could not work.
+pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let mut table = Table::default();
+    let Some(config) = table.add("configuration", Config::load(path), |_| path.display().to_string()) else {
+        return Ok(table.finish());
+    };
+    table.add("catalog", config.catalog(), |catalog| {
+        format!(
+            "{} diagnostics in {}",
+            catalog.iter().count(),
+            config.catalog.folder.display()
+        )
+    });
+    let secrets = table.add("secrets", Secrets::read(&config), |_| "all files are there".to_owned());
+    if let Some(secrets) = secrets {
+        check_slack(&config, &secrets, &mut table).await;
+    }
+    let clusters = Clusters::connect(&config.cluster, &config.clusters, &config.namespace).await;
+    if let Some(clusters) = table.add("clusters", clusters, |c| {
+        c.names().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    }) {
+        check_rights(clusters.home(), Some(&config.namespace), HOME_RIGHTS, &mut table).await;
+        for name in clusters.names() {
+            if let Some(cluster) = clusters.get(name.as_str()) {
+                check_rights(cluster, None, TARGET_RIGHTS, &mut table).await;
+            }
+        }
+    }
+    if let Some(store) = table.add("store", Store::connect(&config.store, Clock::default()).await, |_| {
+        config.store.endpoint.clone().unwrap_or_else(|| "AWS".to_owned())
+    }) {
+        for finding in store.probe().await.findings {
+            let outcome = match finding.outcome {
+                Trial::Works => Outcome::Ok,
+                Trial::Degraded => Outcome::Less,
+                Trial::Fails => Outcome::Fault,
+            };
+            table.row(&format!("store: {}", finding.name), outcome, &finding.words);
+        }
+    }
+    Ok(table.finish())
+}
+
+async fn check_slack(config: &Config, secrets: &Secrets, table: &mut Table) {
+    let api = SlackApi::new(&config.slack, &secrets.slack, Metrics::new());
+    let Some(api) = table.add("slack", api, |_| config.slack.api_url.to_string()) else {
+        return;
+    };
+    let identity = api.auth_test().await;
+    table.add("slack: bot token", identity, |i| format!("{} in {}", i.user, i.team));
+    let scopes = table.add("slack: scopes", api.granted_scopes().await, |s| {
+        format!("{} granted", s.len())
+    });
+    for scope in scopes.iter().flat_map(|_| SCOPES) {
+        let granted = scopes.iter().flatten().any(|name| name == scope.name);
+        let outcome = match (granted, scope.required) {
+            (true, _) => Outcome::Ok,
+            (false, true) => Outcome::Fault,
+            (false, false) => Outcome::Less,
+        };
+        table.row(&format!("slack: scope {}", scope.name), outcome, scope.reason);
+    }
+    table.add("slack: app token", api.open_connection().await, |_| {
+        "Socket Mode opens".to_owned()
+    });
+}
+
+async fn check_rights(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    rights: &[(&str, &str, &str, &str)],
+    table: &mut Table,
+) {
+    let api: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
+    for (verb, group, resource, subresource) in rights {
+        let attributes = ResourceAttributes {
+            verb: Some((*verb).to_owned()),
+            group: Some((*group).to_owned()),
+            resource: Some((*resource).to_owned()),
+            subresource: Some((*subresource).to_owned()).filter(|s| !s.is_empty()),
+            namespace: namespace.map(str::to_owned),
+            ..ResourceAttributes::default()
+        };
+        let review = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(attributes),
+                ..Default::default()
+            },
+            ..Default::default()
+        };
+        let slash = if subresource.is_empty() { "" } else { "/" };
+        let name = format!("{}: {verb} {resource}{slash}{subresource}", cluster.name);
+        let params = PostParams::default();
+        match deadline(CALL, api.create(&params, &review)).await {
+            Ok(answer) if answer.status.as_ref().is_some_and(|s| s.allowed) => table.row(&name, Outcome::Ok, "allowed"),
+            Ok(_) => table.row(&name, Outcome::Fault, "not allowed: apply the roles in deploy/base"),
+            Err(error) => table.row(&name, Outcome::Fault, &Chain(&error).to_string()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Ok,
+    Less,
+    Fault,
+}
+
+/// The table, printed row by row, since some rows take seconds.
+#[derive(Debug, Default)]
+struct Table {
+    faults: usize,
+}
+
+impl Table {
+    fn row(&mut self, name: &str, outcome: Outcome, words: &str) {
+        let mark = match outcome {
+            Outcome::Ok => "ok   ",
+            Outcome::Less => "less ",
+            Outcome::Fault => "FAULT",
+        };
+        self.faults += usize::from(outcome == Outcome::Fault);
+        say(&format!("{mark}  {name:<52}  {words}"));
+    }
+
+    /// A row of something that gives a value or an error; the value, if it came.
+    fn add<T, E: std::error::Error + 'static>(
+        &mut self,
+        name: &str,
+        result: Result<T, E>,
+        words: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.row(name, Outcome::Ok, &words(&value));
+                Some(value)
+            }
+            Err(error) => {
+                self.row(name, Outcome::Fault, &Chain(&error).to_string());
+                None
+            }
+        }
+    }
+
+    fn finish(&self) -> ExitCode {
+        say(&match self.faults {
+            0 => "diagbot can work.".to_owned(),
+            n => format!("{n} fault(s): see above."),
+        });
+        if self.faults == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        }
+    }
+}

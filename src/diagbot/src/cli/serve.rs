@@ -1,0 +1,139 @@
+//! `diagbot serve`: wires the modules, starts their tasks, and names the one that ended if any does.
+
+use std::{path::Path, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use super::signals;
+use crate::{
+    access::Access,
+    admission::Door,
+    artifacts::Store,
+    captures::{self, CapturesContext},
+    clock::Clock,
+    cluster::{Clusters, lease},
+    config::{Config, Secrets},
+    http::{self, Check},
+    runs::{
+        self,
+        service::{RunService, ServiceParts},
+    },
+    slack::{self, api::SlackApi, context::SlackContext, directory::SlackDirectory, socket::SocketHealth},
+    tasks::Tasks,
+    telemetry::metrics::Metrics,
+};
+
+/// Name of the leader's lease.
+const LEASE: &str = "diagbot-leader";
+
+/// Runs the bot until it is told to stop.
+pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = Config::load(path)?;
+    let secrets = Secrets::read(&config)?;
+    let catalog = Arc::new(config.catalog()?);
+    let clock = Clock::default();
+    let metrics = Metrics::new();
+    let clusters = Clusters::connect(&config.cluster, &config.clusters, &config.namespace).await?;
+    let store = Store::connect(&config.store, clock.clone()).await?;
+    let listener = TcpListener::bind(config.http.listen)
+        .await
+        .context("listen for health and metrics")?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        cluster = %config.cluster.name,
+        diagnostics = catalog.iter().count(),
+        "diagbot starts"
+    );
+
+    let mut tasks = Tasks::new();
+    let stop = tasks.stop_signal();
+    let (sender, leadership) = lease::leadership();
+    tasks.start(
+        "leader election",
+        lease::hold(
+            clusters.home().clone(),
+            config.namespace.clone(),
+            LEASE.to_owned(),
+            identity(),
+            stop.clone(),
+            sender,
+        ),
+    );
+
+    let api = SlackApi::new(&config.slack, &secrets.slack, metrics.clone())?;
+    let directory = Arc::new(SlackDirectory::new(api.clone()));
+    let (service, watch) = RunService::new(ServiceParts {
+        clusters: clusters.clone(),
+        catalog,
+        door: Door::new(config.rates),
+        access: Access::new(directory, config.access.clone(), clock.clone()),
+        store: store.clone(),
+        leadership: leadership.clone(),
+        clock: clock.clone(),
+    });
+    tasks.start("watch of runs", watch.run(stop.clone()));
+    let runs = runs::controller::RunsContext {
+        service: service.clone(),
+        agent_image: config.agent.image.clone(),
+    };
+    tasks.start("runs", runs::controller::run(runs, stop.clone()));
+    let captures = CapturesContext {
+        clusters,
+        store,
+        leadership,
+        secret: Arc::new(secrets.key),
+        config: config.agent,
+        clock: clock.clone(),
+    };
+    tasks.start("captures", captures::controller::run(captures, stop.clone()));
+
+    let health = SocketHealth::default();
+    let context = SlackContext {
+        config: Arc::new(config.slack),
+        api,
+        service: service.clone(),
+        metrics: metrics.clone(),
+        clock,
+    };
+    tasks.start(
+        "slack",
+        slack::front::run(context.clone(), health.clone(), stop.clone()),
+    );
+    tasks.start("telling", slack::thread::run(context, stop.clone()));
+    let readiness: http::Readiness = Arc::new(move || readiness(&health, &service));
+    tasks.start("http", http::serve(listener, metrics, readiness, stop.clone()));
+    tasks.start("signals", signals::stop_on_signal(stop));
+    tasks.run_until_stopped().await?;
+    tracing::info!("diagbot has stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What must work for this replica to be of use.
+fn readiness(slack: &SocketHealth, runs: &RunService) -> Vec<Check> {
+    let (connected, detail) = slack.report();
+    let watching = runs.ready();
+    let words = if watching {
+        "watching"
+    } else {
+        "the first list has not come"
+    };
+    vec![
+        Check {
+            name: "slack",
+            ok: connected,
+            detail,
+        },
+        Check {
+            name: "runs",
+            ok: watching,
+            detail: words.to_owned(),
+        },
+    ]
+}
+
+/// A name for this start of this process: the pod's name and a random word.
+fn identity() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{:08x}", host.trim(), rand::random::<u32>())
+}

@@ -1,0 +1,450 @@
+//! The whole installation: what `cargo run -p diagbot-sandbox` starts, and stops again.
+//!
+//! Slack and Kubernetes are served in this process; store and bot are child processes of this same program, configured by
+//! files and talked to over sockets, as in production.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use diagbot::runs::resource::DiagnosticRun;
+use http::StatusCode;
+use kube::{
+    Api, Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde::Serialize;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::{
+    kubernetes::{KubernetesConfig, KubernetesServer},
+    people::{self, People},
+    slack::{SlackConfig, SlackServer},
+    wait,
+};
+
+/// Namespace of the bot.
+const NAMESPACE: &str = "diagbot";
+/// Name of the one cluster.
+const CLUSTER: &str = "sandbox";
+/// Bucket of the store.
+const BUCKET: &str = "evidence";
+/// The agent's image; the local node knows it by name and runs this program's agent.
+const AGENT_IMAGE: &str =
+    "registry.sandbox/diagbot-agent@sha256:0000000000000000000000000000000000000000000000000000000000000000";
+/// Longest start of a part.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+/// Longest orderly end of a child before it is killed.
+const STOP_DEADLINE: Duration = Duration::from_secs(25);
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Replicas of the bot.
+    pub replicas: usize,
+    /// Show the children's logs.
+    pub verbose: bool,
+    /// How the local Slack behaves.
+    pub slack: SlackConfig,
+    /// How the local Kubernetes behaves.
+    pub kubernetes: KubernetesConfig,
+    /// Keys of the bot's configuration that replace the sandbox's own, as JSON merged into it.
+    pub config: serde_json::Value,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            replicas: 1,
+            verbose: false,
+            slack: SlackConfig::default(),
+            kubernetes: KubernetesConfig::default(),
+            config: json!({}),
+        }
+    }
+}
+
+/// Where everything is.
+#[derive(Debug, Clone, Serialize)]
+pub struct Addresses {
+    /// The page that looks like a channel; also the base of the people API.
+    pub page: String,
+    /// The local Slack's Web API.
+    pub slack_api: String,
+    /// A kubeconfig for the cluster's administrator.
+    pub kubeconfig: PathBuf,
+    /// The local Kubernetes API, and its faults below `/sandbox/`.
+    pub kubernetes: String,
+    /// The store.
+    pub store: String,
+    /// Health and metrics of each replica of the bot.
+    pub bots: Vec<String>,
+}
+
+/// A running installation.
+#[derive(Debug)]
+pub struct Installation {
+    folder: TempDir,
+    slack: SlackServer,
+    kubernetes: KubernetesServer,
+    store: Part,
+    bots: Vec<Part>,
+    runs: Api<DiagnosticRun>,
+    people: People,
+    program: PathBuf,
+    verbose: bool,
+}
+
+/// A child process and where its health is.
+#[derive(Debug)]
+struct Part {
+    name: String,
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Installation {
+    /// Starts every part; the program is this very one.
+    pub async fn start(plan: &Plan) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("find this program")?;
+        Self::start_with(&program, plan).await
+    }
+
+    /// Starts every part; children are started from `program`, the sandbox's own.
+    pub async fn start_with(program: &Path, plan: &Plan) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("diagbot-sandbox-")
+            .tempdir()
+            .context("make a folder")?;
+        let slack = SlackServer::start(plan.slack.clone())
+            .await
+            .context("start the local Slack")?;
+        let kubernetes = KubernetesServer::start(plan.kubernetes.clone()).await?;
+        let files = Files::write(folder.path(), &slack, &kubernetes)?;
+        let store_address = free_address()?;
+        files.write_store(store_address)?;
+        let store = Part::start(
+            program,
+            "store",
+            &["store", "--config"],
+            &files.store_config(),
+            store_address,
+            plan,
+        )?;
+        wait::until(START_DEADLINE, "the store answers", || async {
+            Ok(people::fetch(&format!("http://{store_address}/"))
+                .await
+                .ok()
+                .map(|_| ()))
+        })
+        .await?;
+        let mut bots = Vec::new();
+        for replica in 0..plan.replicas {
+            let address = free_address()?;
+            let config = files.write_bot(replica, address, store_address, plan)?;
+            bots.push(Part::start(
+                program,
+                &format!("bot {replica}"),
+                &["serve", "--config"],
+                &config,
+                address,
+                plan,
+            )?);
+        }
+        let runs = Api::namespaced(client(&files.admin).await?, NAMESPACE);
+        let people = People::at(&slack.people_url());
+        let program = program.to_owned();
+        let verbose = plan.verbose;
+        let mut installation = Self {
+            folder,
+            slack,
+            kubernetes,
+            store,
+            bots,
+            runs,
+            people,
+            program,
+            verbose,
+        };
+        installation.wait_until_ready().await?;
+        Ok(installation)
+    }
+
+    /// Where everything is.
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            page: self.slack.people_url(),
+            slack_api: self.slack.api_url(),
+            kubeconfig: self.folder.path().join("admin.kubeconfig"),
+            kubernetes: self.kubernetes.url(),
+            store: format!("http://{}", self.store.address),
+            bots: self.bots.iter().map(|bot| format!("http://{}", bot.address)).collect(),
+        }
+    }
+
+    /// The people of the local Slack.
+    pub fn people(&self) -> &People {
+        &self.people
+    }
+
+    /// The runs, read as the cluster's administrator.
+    pub fn runs(&self) -> Api<DiagnosticRun> {
+        self.runs.clone()
+    }
+
+    /// The local Kubernetes, for its faults.
+    pub fn kubernetes(&self) -> &KubernetesServer {
+        &self.kubernetes
+    }
+
+    /// The folder in which the store keeps its objects.
+    pub fn store_folder(&self) -> PathBuf {
+        self.folder.path().join("objects")
+    }
+
+    /// Process ids of the bot's replicas.
+    pub fn bot_pids(&self) -> Vec<u32> {
+        self.bots.iter().filter_map(|bot| bot.child.id()).collect()
+    }
+
+    /// Kills a replica of the bot with SIGKILL and starts it again with the same configuration.
+    pub async fn restart_bot(&mut self, replica: usize) -> anyhow::Result<()> {
+        let bot = &mut self.bots[replica];
+        bot.child.kill().await.context("kill the bot")?;
+        let config = self.folder.path().join(format!("bot-{replica}.yaml"));
+        let plan = Plan {
+            verbose: self.verbose,
+            ..Plan::default()
+        };
+        *bot = Part::start(
+            &self.program,
+            &bot.name,
+            &["serve", "--config"],
+            &config,
+            bot.address,
+            &plan,
+        )?;
+        self.wait_until_ready().await
+    }
+
+    /// Returns when every replica of the bot is ready; fails when one has ended.
+    pub async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        for bot in &mut self.bots {
+            let url = format!("http://{}/readyz", bot.address);
+            wait::until(START_DEADLINE, "the bot is ready", || {
+                let ended = bot.child.try_wait();
+                let url = url.clone();
+                async move {
+                    if let Some(status) = ended.context("look at the bot")? {
+                        bail!("the bot ended: {status}; --verbose shows why");
+                    }
+                    Ok(people::fetch(&url)
+                        .await
+                        .ok()
+                        .filter(|(status, _)| *status == StatusCode::OK)
+                        .map(|_| ()))
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Stops the bot, the store, Kubernetes and Slack, in that order.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        for bot in self.bots {
+            bot.stop().await?;
+        }
+        self.store.stop().await?;
+        self.kubernetes.stop().await;
+        self.slack.stop().await;
+        Ok(())
+    }
+}
+
+impl Part {
+    fn start(
+        program: &Path,
+        name: &str,
+        arguments: &[&str],
+        config: &Path,
+        address: SocketAddr,
+        plan: &Plan,
+    ) -> anyhow::Result<Self> {
+        let child = Command::new(program)
+            .arg("bot")
+            .args(arguments)
+            .arg(config)
+            .args(["--log-format", "text"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(if plan.verbose { Stdio::inherit() } else { Stdio::null() })
+            .kill_on_drop(true)
+            .spawn()
+            .with_context(|| format!("start the {name}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            address,
+        })
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(pid) = self
+            .child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .and_then(rustix::process::Pid::from_raw)
+        {
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("signal a part")?;
+        }
+        if tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await.is_err() {
+            self.child.kill().await.context("kill a part")?;
+        }
+        Ok(())
+    }
+}
+
+/// The files that configure the children.
+struct Files {
+    folder: PathBuf,
+    admin: PathBuf,
+    bot: PathBuf,
+    slack_api: String,
+}
+
+impl Files {
+    fn write(folder: &Path, slack: &SlackServer, kubernetes: &KubernetesServer) -> anyhow::Result<Self> {
+        let files = Self {
+            folder: folder.to_owned(),
+            admin: folder.join("admin.kubeconfig"),
+            bot: folder.join("bot.kubeconfig"),
+            slack_api: slack.api_url(),
+        };
+        fs::write(&files.admin, kubernetes.kubeconfig("admin")).context("write a kubeconfig")?;
+        fs::write(&files.bot, kubernetes.kubeconfig("bot")).context("write a kubeconfig")?;
+        files.secret("app-token", slack.app_token())?;
+        files.secret("bot-token", slack.bot_token())?;
+        files.secret("secret", &random_word(32))?;
+        files.secret("access-key", "sandbox")?;
+        files.secret("secret-key", &random_word(20))?;
+        fs::create_dir(folder.join("objects")).context("make the store's folder")?;
+        let commands = folder.join("commands");
+        fs::create_dir(&commands).context("make the catalog's folder")?;
+        for (name, text) in CATALOG {
+            fs::write(commands.join(name), text).context("write the catalog")?;
+        }
+        Ok(files)
+    }
+
+    fn secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        fs::write(self.folder.join(name), text).with_context(|| format!("write {name}"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn store_config(&self) -> PathBuf {
+        self.path("store.yaml")
+    }
+
+    fn write_store(&self, address: SocketAddr) -> anyhow::Result<()> {
+        let keys = fs::read_to_string(self.path("secret-key")).context("read the store's key")?;
+        self.secret("store-keys", &format!("sandbox {keys}\n"))?;
+        let config = json!({
+            "listen": address,
+            "folder": self.path("objects"),
+            "bucket": BUCKET,
+            "credentialsFile": self.path("store-keys"),
+        });
+        self.yaml("store.yaml", &config).map(|_| ())
+    }
+
+    fn write_bot(
+        &self,
+        replica: usize,
+        address: SocketAddr,
+        store: SocketAddr,
+        plan: &Plan,
+    ) -> anyhow::Result<PathBuf> {
+        let mut config = json!({
+            "cluster": { "name": CLUSTER, "kubeconfig": self.bot },
+            "namespace": NAMESPACE,
+            "secretFile": self.path("secret"),
+            "catalog": { "folder": self.path("commands") },
+            "agent": { "image": AGENT_IMAGE },
+            "slack": {
+                "apiUrl": self.slack_api,
+                "botTokenFile": self.path("bot-token"),
+                "appTokenFile": self.path("app-token"),
+            },
+            "store": {
+                "bucket": BUCKET,
+                "region": "us-east-1",
+                "endpoint": format!("http://{store}"),
+                "accessKeyFile": self.path("access-key"),
+                "secretKeyFile": self.path("secret-key"),
+            },
+            "http": { "listen": address },
+        });
+        merge(&mut config, &plan.config);
+        self.yaml(&format!("bot-{replica}.yaml"), &config)
+    }
+
+    fn yaml(&self, name: &str, value: &serde_json::Value) -> anyhow::Result<PathBuf> {
+        let path = self.path(name);
+        fs::write(&path, serde_saphyr::to_string(value)?).with_context(|| format!("write {name}"))?;
+        Ok(path)
+    }
+}
+
+/// The shipped catalog, so that the sandbox runs from anywhere.
+const CATALOG: [(&str, &str); 6] = [
+    ("heap-dump.yaml", include_str!("../../../commands/heap-dump.yaml")),
+    (
+        "heap-histogram.yaml",
+        include_str!("../../../commands/heap-histogram.yaml"),
+    ),
+    ("jstack.yaml", include_str!("../../../commands/jstack.yaml")),
+    ("pod-report.yaml", include_str!("../../../commands/pod-report.yaml")),
+    ("process.yaml", include_str!("../../../commands/process.yaml")),
+    ("sockets.yaml", include_str!("../../../commands/sockets.yaml")),
+];
+
+/// Lays `over` on `base`: mappings are merged, anything else is replaced.
+fn merge(base: &mut serde_json::Value, over: &serde_json::Value) {
+    match (base, over) {
+        (serde_json::Value::Object(base), serde_json::Value::Object(over)) => {
+            for (key, value) in over {
+                merge(base.entry(key.clone()).or_insert(serde_json::Value::Null), value);
+            }
+        }
+        (base, over) => *base = over.clone(),
+    }
+}
+
+fn random_word(bytes: usize) -> String {
+    hex::encode((0..bytes).map(|_| rand::random::<u8>()).collect::<Vec<_>>())
+}
+
+/// A port that is free now; the child that gets it binds it at once.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    listener.local_addr().context("read the free port")
+}
+
+async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {
+    let file = Kubeconfig::read_from(kubeconfig).context("read the kubeconfig")?;
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .context("read the kubeconfig")?;
+    Client::try_from(config).context("make a client")
+}
