@@ -89,7 +89,6 @@ pub struct Addresses {
 }
 
 /// A running installation.
-#[derive(Debug)]
 pub struct Installation {
     folder: TempDir,
     slack: SlackServer,
@@ -358,7 +357,10 @@ impl Files {
 
     fn write_store(&self, address: SocketAddr) -> anyhow::Result<()> {
         let keys = fs::read_to_string(self.path("secret-key")).context("read the store's key")?;
-        self.secret("store-keys", &format!("sandbox {keys}\n"))?;
+        self.secret(
+            "store-keys",
+            &json!([{ "accessKey": "sandbox", "secretKey": keys }]).to_string(),
+        )?;
         let config = json!({
             "listen": address,
             "folder": self.path("objects"),

@@ -65,7 +65,7 @@ pub async fn run(installation: &Installation, command: &str, out: &Path) -> anyh
     .await?;
     let thread = thread_of(&run, people).await?;
     for message in &thread {
-        say(&message.plain);
+        message.plain.iter().for_each(|line| say(line));
         say("");
     }
     let verified = verify_artifacts(&run, people, &thread, out).await?;

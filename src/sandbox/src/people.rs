@@ -48,7 +48,7 @@ pub struct Message {
     pub ephemeral_to: Option<String>,
     /// The message as lines of plain text.
     #[serde(default)]
-    pub plain: String,
+    pub plain: Vec<String>,
 }
 
 impl People {
