@@ -46,6 +46,10 @@ if ! timeout 300 "$python" "$here/store_boto3/contract.py" "http://127.0.0.1:$po
     tail -20 "$work/log" >&2
     exit 1
 fi
+kill "$store"
+wait "$store" || true
+store=
+timeout 200 "$python" "$here/store_boto3/crash.py" "$DIAGBOT" "$work/store.yaml" "http://127.0.0.1:$port" "$work"
 if grep -E 'X-Amz-Signature=|contract-secret-key' "$work/log" >&2; then
     echo "the log of the store holds a signature or a secret" >&2
     exit 1
