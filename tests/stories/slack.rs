@@ -45,6 +45,8 @@ async fn a_command_gets_one_message_that_is_edited_until_the_end_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_whose_answer_is_lost_is_looked_for_and_not_repeated() {
     let bot = Bot::start(SlackConfig::default()).await;
+    // Once it went through, and once it did not: only the channel tells.
+    bot.people.fault("chat.postMessage", "status_500", 1).await;
     bot.people.fault("chat.postMessage", "lost_answer", 1).await;
     bot.people.command("ada", "incidents", "process shop/ledger").await;
     let capture = bot.world.capture(&bot.newest().await).await;
@@ -201,13 +203,14 @@ async fn connections_are_replaced_before_they_go_and_found_dead_when_they_break(
         ("disconnect", json!({ "reason": "warning", "count": 2 })),
         ("disconnect", json!({ "reason": "refresh_requested", "count": 1 })),
         ("outage", json!({ "kind": "break", "count": 2 })),
+        ("outage", json!({ "kind": "half_open", "count": 1 })),
     ] {
         let before = bot.people.see("connections").await["opened"].as_u64().unwrap();
         bot.people.act(what, body).await;
         let wanted = before + 1;
         let seen = bot
             .people
-            .see(&format!("connections?at_least=1&opened={wanted}&wait_ms=20000"))
+            .see(&format!("connections?at_least=1&opened={wanted}&wait_ms=40000"))
             .await;
         assert!(seen["opened"].as_u64().unwrap() >= wanted, "{what}: {seen}");
         assert!(seen["connections"].as_u64().unwrap() <= 3, "{what}: {seen}");
@@ -221,5 +224,24 @@ async fn connections_are_replaced_before_they_go_and_found_dead_when_they_break(
     bot.people.see("connections?at_most=0&wait_ms=20000").await;
     let (ready, why) = bot.health.report();
     assert!(!ready && why.contains("Socket Mode is switched off"), "{why}");
+    bot.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_between_post_and_end_tells_the_end_in_the_same_message() {
+    let mut bot = Bot::start(SlackConfig::default()).await;
+    bot.people.command("ada", "incidents", "process shop/ledger").await;
+    let messages = bot.people.reads("incidents", "State: *capturing*").await;
+    let root = public(&messages)[0].ts.clone();
+    let capture = bot.world.capture(&bot.newest().await).await;
+    bot.restart().await;
+    bot.world.report(&capture, CapturePhase::Succeeded).await;
+    let messages = bot.people.reads("incidents", "State: *done*").await;
+    let [only] = public(&messages)[..] else {
+        panic!("one message, not {messages:#?}");
+    };
+    assert_eq!(only.ts, root);
+    let ack = bot.people.command("ada", "incidents", "status").await;
+    assert!(ack.contains("*done*"), "{ack}");
     bot.stop().await;
 }

@@ -31,6 +31,8 @@ pub(crate) struct Bot {
     pub(crate) health: SocketHealth,
     slack: SlackServer,
     replica: Replica,
+    config: Arc<SlackConfig>,
+    tokens: SlackTokens,
 }
 
 impl Bot {
@@ -48,21 +50,9 @@ impl Bot {
         .unwrap();
         assert_eq!(config.faults(), Vec::<String>::new());
         let tokens = SlackTokens::read(&config).unwrap();
-        let metrics = Metrics::new();
-        let api = SlackApi::new(&config, &tokens, metrics.clone()).unwrap();
-        let directory = SlackDirectory::new(api.clone());
-        let mut replica = world.replica_asking(Arc::new(directory)).await;
-        let context = SlackContext {
-            config: Arc::new(config),
-            api,
-            service: replica.service.clone(),
-            metrics,
-            clock: Clock::System,
-        };
+        let config = Arc::new(config);
         let health = SocketHealth::default();
-        let stop = replica.stop.clone();
-        replica.tasks.spawn(thread::run(context.clone(), stop.clone()));
-        replica.tasks.spawn(front::run(context, health.clone(), stop));
+        let replica = process(&world, &config, &tokens, &health).await;
         let people = People::of(slack.people_url());
         let up = people.see("connections?at_least=2&wait_ms=20000").await;
         assert_eq!(up["connections"], 2, "{up}");
@@ -72,7 +62,16 @@ impl Bot {
             health,
             slack,
             replica,
+            config,
+            tokens,
         }
+    }
+
+    /// Ends the process and starts another one.
+    pub(crate) async fn restart(&mut self) {
+        self.health = SocketHealth::default();
+        let next = process(&self.world, &self.config, &self.tokens, &self.health).await;
+        std::mem::replace(&mut self.replica, next).stop().await;
     }
 
     /// The newest run.
@@ -88,4 +87,23 @@ impl Bot {
         self.world.stop(vec![self.replica]).await;
         self.slack.stop().await;
     }
+}
+
+/// One process of the bot.
+async fn process(world: &World, config: &Arc<SlackConfig>, tokens: &SlackTokens, health: &SocketHealth) -> Replica {
+    let metrics = Metrics::new();
+    let api = SlackApi::new(config, tokens, metrics.clone()).unwrap();
+    let directory = SlackDirectory::new(api.clone());
+    let mut replica = world.replica_asking(Arc::new(directory)).await;
+    let context = SlackContext {
+        config: Arc::clone(config),
+        api,
+        service: replica.service.clone(),
+        metrics,
+        clock: Clock::System,
+    };
+    let stop = replica.stop.clone();
+    replica.tasks.spawn(thread::run(context.clone(), stop.clone()));
+    replica.tasks.spawn(front::run(context, health.clone(), stop));
+    replica
 }

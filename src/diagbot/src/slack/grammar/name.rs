@@ -42,6 +42,8 @@ pub(super) enum Meaning<'a> {
     BuiltIn(BuiltIn),
 }
 
+/// Shortest beginning that is completed.
+const SHORTEST_PREFIX: usize = 2;
 /// How unlike two words may be to be taken for a slip.
 const MOST_EDITS: usize = 2;
 
@@ -55,7 +57,8 @@ pub(super) fn meaning<'a>(word: &str, catalog: &'a Catalog) -> Result<Meaning<'a
         return Ok(Meaning::Diagnostic(diagnostic));
     }
     let mut begun: Vec<&Diagnostic> = Vec::new();
-    for name in catalog.words().filter(|name| name.starts_with(&word)) {
+    let long_enough = word.len() >= SHORTEST_PREFIX;
+    for name in catalog.words().filter(|name| long_enough && name.starts_with(&word)) {
         if let Some(diagnostic) = catalog.get(name)
             && !begun.iter().any(|d| d.name == diagnostic.name)
         {
@@ -63,7 +66,7 @@ pub(super) fn meaning<'a>(word: &str, catalog: &'a Catalog) -> Result<Meaning<'a
         }
     }
     match begun.as_slice() {
-        [one] if !word.is_empty() => Ok(Meaning::Diagnostic(one)),
+        [one] => Ok(Meaning::Diagnostic(one)),
         [] => Err(Fault::UnknownDiagnostic {
             word: fault::shown(&word),
             foreign: super::text::foreign(&word),

@@ -7,20 +7,23 @@ use std::{
 
 use super::{budget::Budget, wanted};
 use crate::{
+    access::Directory as _,
     runs::{request::RequestKey, resource::DiagnosticRun},
-    slack::{context::SlackContext, views::Successor},
+    slack::{context::SlackContext, directory::SlackDirectory, views::Successor},
 };
 
 /// The desk at which people are told.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) context: SlackContext,
+    directory: SlackDirectory,
     budget: Mutex<Budget>,
 }
 
 impl Desk {
     pub(super) fn new(context: SlackContext) -> Self {
         Self {
+            directory: SlackDirectory::new(context.api.clone()),
             context,
             budget: Mutex::new(Budget::new(Instant::now())),
         }
@@ -30,6 +33,25 @@ impl Desk {
     pub(super) fn budget<T>(&self, ask: impl FnOnce(&mut Budget, Instant) -> T) -> T {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
         ask(&mut budget, Instant::now())
+    }
+
+    /// Whether a link may stand there: a link is a bearer secret, so not in a channel that other organisations read. A
+    /// direct message is the person's own.
+    pub(super) async fn may_hold_links(&self, channel: &str) -> bool {
+        if !channel.starts_with(['C', 'G']) {
+            return true;
+        }
+        match self.directory.channel(channel).await {
+            Ok(facts) => !facts.shared,
+            Err(error) => {
+                tracing::warn!(
+                    slack.channel = channel,
+                    error = &error as &dyn std::error::Error,
+                    "whether a channel is shared is not known, so it gets no links"
+                );
+                false
+            }
+        }
     }
 
     /// Slack asked to wait with posts there.

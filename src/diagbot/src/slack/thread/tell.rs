@@ -102,8 +102,10 @@ impl Desk {
 
     /// The message with links, signed now: for everybody who reads the channel, so none to sensitive artifacts.
     pub(super) async fn compose(&self, view: &RunView<'_>, wanted: &Wanted<'_>, memory: &Memory) -> Message {
+        let asked_in = &view.run.spec.origin.channel;
+        let told_in = memory.telling.as_ref().and_then(|telling| telling.channel.as_ref());
         let mut links: Vec<ArtifactLink> = Vec::new();
-        if wanted.settled && wanted.linked {
+        if wanted.settled && wanted.linked && self.may_hold_links(told_in.unwrap_or(asked_in)).await {
             match self.context.service.links(view.name, &view.run.spec.requester).await {
                 Ok(signed) => links = signed,
                 Err(error) => warn(view.name, &error, "no link could be signed; the button remains"),
@@ -114,8 +116,6 @@ impl Desk {
         } else {
             wanted.message(view, Links::Signed(&links))
         };
-        let asked_in = &view.run.spec.origin.channel;
-        let told_in = memory.telling.as_ref().and_then(|telling| telling.channel.as_ref());
         if memory.direct || told_in.is_some_and(|channel| channel != asked_in) {
             message = invitation(message, asked_in);
         }
