@@ -68,7 +68,13 @@ expect "get namespaces" "^shop +Active" kubectl get ns
 expect "logs" "^ledger: listening on 127" kubectl -n shop logs "$pod"
 expect "logs of a deployment" "^ledger: listening on 127" kubectl -n shop logs deploy/ledger
 expect "logs of the previous run" "unknown currency" kubectl -n shop logs --previous deploy/billing
-expect "exec" "^/diagbot-sandbox workload ledger" kubectl -n shop exec "$pod" -- sh -c 'tr "\0" " " </proc/1/cmdline'
+# Where the machine allows no namespaces, containers see the machine's own PID 1.
+first='^/diagbot-sandbox workload ledger'
+if grep -q "allows no namespaces" "$work/started"; then
+    first=.
+    echo "not checked: that containers see their own processes only"
+fi
+expect "exec" "$first" kubectl -n shop exec "$pod" -- sh -c 'tr "\0" " " </proc/1/cmdline'
 
 head -c 3000000 /dev/urandom >"$work/bytes"
 timeout 60 kubectl -n shop exec -i "$pod" -- cat <"$work/bytes" >"$work/back" || fail "exec -i: exit code $?"
@@ -85,7 +91,7 @@ expect "debug" "Targeting container \"ledger\"" \
     sh -c 'tr "\0" " " </proc/1/cmdline; echo; read line; echo "got $line"'
 timeout 60 kubectl -n shop wait pod/"$pod" \
     --for='jsonpath={.status.ephemeralContainerStatuses[0].state.terminated.exitCode}=0' >/dev/null
-expect "logs of the debug container" "^/diagbot-sandbox workload ledger" kubectl -n shop logs "$pod" -c debug-1
+expect "logs of the debug container" "$first" kubectl -n shop logs "$pod" -c debug-1
 expect "the debug container's status" '"uid":' kubectl -n shop get pod "$pod" \
     -o 'jsonpath={.status.ephemeralContainerStatuses[0].user}'
 
@@ -104,7 +110,13 @@ cat >"$work/run.yaml" <<'RUN'
 apiVersion: diagbot.dev/v1alpha1
 kind: DiagnosticRun
 metadata: { name: d-contract, namespace: diagbot }
-spec: { diagnostic: jstack, target: { name: checkout } }
+spec:
+  key: { kind: Cli, id: contract }
+  requester: { user: ada }
+  origin: {}
+  diagnostic: jstack
+  target: { name: checkout }
+  receivedAt: 2026-11-22T00:00:00.000000Z
 RUN
 expect "create a run" "d-contract created" kubectl create --validate=false -f "$work/run.yaml"
 expect "get runs by short name" "^diagbot +d-contract +jstack +checkout" kubectl get drun -A
@@ -112,6 +124,9 @@ expect "get runs by short name" "^diagbot +d-contract +jstack +checkout" kubectl
 refused "exec into an ended container" 'container not found \("debug-1"\)' kubectl -n shop exec "$pod" -c debug-1 -- ls
 refused "attach to an ended container" "container debug-1 not found in pod ${pod}_shop" \
     kubectl -n shop attach "$pod" -c debug-1
+sed -e 's/d-contract/d-broken/' -e '/diagnostic: jstack/d' "$work/run.yaml" >"$work/broken.yaml"
+refused "a run that its definition forbids" 'spec.diagnostic: Required value' \
+    kubectl create --validate=false -f "$work/broken.yaml"
 refused "a name twice" 'already exists' kubectl create --validate=false -f "$work/run.yaml"
 refused "a changed ephemeral container" 'existing ephemeral containers "debug-1" may not be changed' \
     kubectl -n shop patch pod "$pod" --subresource=ephemeralcontainers \

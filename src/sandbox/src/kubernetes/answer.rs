@@ -63,6 +63,13 @@ impl Cause {
         Self::new(field, format!("Invalid value: {value:?}: {text}"), "FieldValueInvalid")
     }
 
+    /// `Unsupported value: "<value>": supported values: "<one>", "<other>"`.
+    pub(super) fn unsupported(field: impl Into<String>, value: &str, supported: &[&str]) -> Self {
+        let quoted: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let message = format!("Unsupported value: {value:?}: supported values: {}", quoted.join(", "));
+        Self::new(field, message, "FieldValueNotSupported")
+    }
+
     fn new(field: impl Into<String>, message: String, reason: &'static str) -> Self {
         Self {
             field: field.into(),

@@ -27,6 +27,7 @@ mod patch;
 mod pod;
 mod rbac;
 mod review;
+mod schema;
 mod seed;
 mod selector;
 mod store;
@@ -92,6 +93,7 @@ impl KubernetesServer {
             store: store::Store::new(),
             tokens: identity::Tokens::default(),
             faults: faults::Faults::new(config.faults),
+            schemas: schema::Schemas::load().map_err(SeedError::from)?,
             node: node::Node::new(program)?,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),

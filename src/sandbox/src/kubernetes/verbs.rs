@@ -179,6 +179,9 @@ fn create(cluster: &Arc<Cluster>, call: &Call) -> Result<Arc<Value>, ApiError> {
     if *target.kind == kind::POD {
         pod::admit(&mut object)?;
     }
+    if target.kind.is_custom() {
+        object = cluster.schemas.admit(target.kind, object)?;
+    }
     if call.query.get("dryRun") == "All" {
         return Ok(Arc::new(object));
     }
@@ -246,7 +249,10 @@ fn write(
     let updated = cluster.store.update(key, |current| {
         let wanted = make(current)?;
         check_revision(key, call, current, &wanted)?;
-        let next = merge_scope(key, &call.target.subresource, current, wanted)?;
+        let mut next = merge_scope(key, &call.target.subresource, current, wanted)?;
+        if key.kind.is_custom() {
+            next = cluster.schemas.admit(key.kind, next)?;
+        }
         if dry_run {
             dry = Some(next);
             return Ok(current.clone());

@@ -24,7 +24,11 @@ fn runs(client: kube::Client) -> Api<DynamicObject> {
 fn run(name: &str) -> DynamicObject {
     serde_json::from_value(json!({
         "apiVersion": "diagbot.dev/v1alpha1", "kind": "DiagnosticRun",
-        "metadata": { "name": name }, "spec": { "diagnostic": "jstack" }, "status": { "phase": "Forged" },
+        "metadata": { "name": name }, "status": { "phase": "Forged" },
+        "spec": {
+            "key": { "kind": "Cli", "id": "1" }, "requester": { "user": "ada" }, "origin": {},
+            "diagnostic": "jstack", "target": { "name": "checkout" }, "receivedAt": "2026-11-22T00:00:00.000000Z",
+        },
     }))
     .expect("an object")
 }

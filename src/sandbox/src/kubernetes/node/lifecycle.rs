@@ -288,6 +288,7 @@ impl Life {
             );
             return Err(Refusal::Config(message));
         }
+        let identity = node.effective(identity);
         let place = self.namespaces()?;
         let state = node
             .room_for(&self.place.uid, &self.place.name)

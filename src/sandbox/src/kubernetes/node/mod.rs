@@ -203,6 +203,16 @@ impl Node {
         self.spawner.spawn(command).await
     }
 
+    /// Whom a container really runs as, where the machine does not let us choose; told in the status as it is.
+    fn effective(&self, wanted: Identity) -> Identity {
+        let (uid, gid) = match self.isolation {
+            Isolation::Namespaces => return wanted,
+            Isolation::UserNamespaces => (0, 0),
+            Isolation::Shared => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        };
+        Identity { uid, gid, ..wanted }
+    }
+
     fn room_for(&self, uid: &str, container: &str) -> io::Result<PathBuf> {
         let parent = self.directory.path().join(uid).join(container);
         fs::create_dir_all(&parent)?;
