@@ -9,16 +9,20 @@ pub use chain::Chain;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// Libraries that print payloads, tokens or URLs below this level; the filter can't be turned lower for them.
-const CAPPED: [&str; 9] = [
+const CAPPED: [&str; 12] = [
     "slack_morphism=info",
     "tungstenite=info",
     "tokio_tungstenite=info",
     "hyper=info",
     "hyper_util=info",
     "aws_config=info",
+    "aws_runtime=info",
+    "aws_sigv4=info",
     "aws_smithy_runtime=info",
     "aws_sdk_s3=info",
     "kube_client=info",
+    // Logs whole requests, and each client's mistake as an error of ours.
+    "s3s=off",
 ];
 
 /// How log lines look.
