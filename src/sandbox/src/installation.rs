@@ -14,8 +14,10 @@ use std::{
 use anyhow::{Context as _, bail};
 use diagbot::runs::resource::DiagnosticRun;
 use http::StatusCode;
+use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, Client, Config,
+    api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde::Serialize;
@@ -40,7 +42,7 @@ const BUCKET: &str = "evidence";
 const AGENT_IMAGE: &str =
     "registry.sandbox/diagbot-agent@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 /// Longest start of a part.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+const START_DEADLINE: Duration = Duration::from_mins(1);
 /// Longest orderly end of a child before it is killed.
 const STOP_DEADLINE: Duration = Duration::from_secs(25);
 
@@ -129,7 +131,7 @@ impl Installation {
         let files = Files::write(folder.path(), &slack, &kubernetes)?;
         let store_address = free_address()?;
         files.write_store(store_address)?;
-        let store = Part::start(
+        let mut store = Part::start(
             program,
             "store",
             &["store", "--config"],
@@ -137,13 +139,7 @@ impl Installation {
             store_address,
             plan,
         )?;
-        wait::until(START_DEADLINE, "the store answers", || async {
-            Ok(people::fetch(&format!("http://{store_address}/"))
-                .await
-                .ok()
-                .map(|_| ()))
-        })
-        .await?;
+        store.wait_until(&format!("http://{store_address}/"), |_| true).await?;
         let mut bots = Vec::new();
         for replica in 0..plan.replicas {
             let address = free_address()?;
@@ -173,6 +169,9 @@ impl Installation {
             verbose,
         };
         installation.wait_until_ready().await?;
+        if !plan.kubernetes.without_workloads {
+            wait_for_workloads(client(&files.admin).await?).await?;
+        }
         Ok(installation)
     }
 
@@ -237,21 +236,7 @@ impl Installation {
     pub async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         for bot in &mut self.bots {
             let url = format!("http://{}/readyz", bot.address);
-            wait::until(START_DEADLINE, "the bot is ready", || {
-                let ended = bot.child.try_wait();
-                let url = url.clone();
-                async move {
-                    if let Some(status) = ended.context("look at the bot")? {
-                        bail!("the bot ended: {status}; --verbose shows why");
-                    }
-                    Ok(people::fetch(&url)
-                        .await
-                        .ok()
-                        .filter(|(status, _)| *status == StatusCode::OK)
-                        .map(|_| ()))
-                }
-            })
-            .await?;
+            bot.wait_until(&url, |status| status == StatusCode::OK).await?;
         }
         Ok(())
     }
@@ -293,6 +278,23 @@ impl Part {
             child,
             address,
         })
+    }
+
+    /// Waits until its address answers as it should; fails when it has ended.
+    async fn wait_until(&mut self, url: &str, good: impl Fn(StatusCode) -> bool) -> anyhow::Result<()> {
+        let Self { name, child, .. } = self;
+        wait::until(START_DEADLINE, &format!("the {name} answers"), || {
+            let ended = child.try_wait();
+            let good = &good;
+            async move {
+                if let Some(status) = ended.context("look at a part")? {
+                    bail!("it ended: {status}; --verbose shows why");
+                }
+                let answer = people::fetch(url).await.ok();
+                Ok(answer.filter(|(status, _)| good(*status)).map(|_| ()))
+            }
+        })
+        .await
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {
@@ -357,10 +359,8 @@ impl Files {
 
     fn write_store(&self, address: SocketAddr) -> anyhow::Result<()> {
         let keys = fs::read_to_string(self.path("secret-key")).context("read the store's key")?;
-        self.secret(
-            "store-keys",
-            &json!([{ "accessKey": "sandbox", "secretKey": keys }]).to_string(),
-        )?;
+        let list = json!([{ "accessKey": "sandbox", "secretKey": keys }]);
+        self.secret("store-keys", &list.to_string())?;
         let config = json!({
             "listen": address,
             "folder": self.path("objects"),
@@ -441,6 +441,33 @@ fn random_word(bytes: usize) -> String {
 fn free_address() -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     listener.local_addr().context("read the free port")
+}
+
+/// Returns when every sample workload runs, or is known not to: a JVM takes a second, and some machines have none.
+async fn wait_for_workloads(client: Client) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(client, "shop");
+    wait::until(START_DEADLINE, "the sample workloads run", || async {
+        let all = pods
+            .list(&ListParams::default())
+            .await
+            .context("list the sample pods")?;
+        Ok((!all.items.is_empty() && all.iter().all(is_settled)).then_some(()))
+    })
+    .await
+}
+
+/// Whether a container of the pod runs, or waits for more than its start.
+fn is_settled(pod: &Pod) -> bool {
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
+    statuses.into_iter().any(|status| {
+        let state = status.state.as_ref();
+        let waiting = state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref());
+        state.is_some_and(|s| s.running.is_some() || s.terminated.is_some())
+            || waiting.is_some_and(|reason| reason != "ContainerCreating")
+    })
 }
 
 async fn client(kubeconfig: &Path) -> anyhow::Result<Client> {

@@ -23,7 +23,7 @@ const CHANNEL: &str = "incidents";
 /// Longest wait for the run to be recorded after the ack.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest wait for the run to end and be told.
-const RUN_DEADLINE: Duration = Duration::from_secs(180);
+const RUN_DEADLINE: Duration = Duration::from_mins(3);
 /// Longest wait for a private link.
 const LINK_DEADLINE: Duration = Duration::from_secs(15);
 /// Commands that are answered at once and make no run.
