@@ -1,7 +1,7 @@
 //! `diagbot store`: the S3 protocol over a folder, for clusters that have no store. One process, one bucket.
 //!
-//! Owns the folder it is given and everything in it ([`disk`]). Signatures and their expiry are verified by the protocol
-//! layer ([`s3s`]) and the [`gate`]; an object becomes visible only after its digests were compared and its bytes are on
+//! Owns the folder it is given and everything in it (`disk`). Signatures and their expiry are verified by the protocol
+//! layer ([`s3s`]) and the `gate`; an object becomes visible only after its digests were compared and its bytes are on
 //! the disk. What is not supported (encryption, object lock, copies, lists of access rights) is refused, never ignored.
 //!
 //! # Design notes
