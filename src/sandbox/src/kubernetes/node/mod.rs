@@ -318,16 +318,10 @@ impl Node {
             }
             Disturbance::Replace => cluster.store.delete(key, None, |_| Ok(())).map(|_| ()),
             Disturbance::Evict => {
-                cluster.store.update(key, |pod| {
-                    let mut pod = pod.clone();
-                    pod["status"]["phase"] = json!("Failed");
-                    pod["status"]["reason"] = json!("Evicted");
-                    pod["status"]["message"] = json!("The node was low on resource: memory.");
-                    Ok(pod)
-                })?;
+                self.abandon(uid);
+                cluster.store.update(key, |pod| Ok(status::evicted(pod)))?;
                 let message = "The node was low on resource: memory.";
                 record_of_pod(cluster, key, uid, "", Weight::Warning, "Evicted", message);
-                self.abandon(uid);
                 replace(cluster, &pod);
                 Ok(())
             }

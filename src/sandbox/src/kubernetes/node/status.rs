@@ -163,6 +163,32 @@ fn entry(place: &Place, old: Option<&Value>, state: Value, run: Option<&Run>) ->
     entry
 }
 
+/// The pod after the kubelet has evicted it.
+pub(super) fn evicted(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    for field in ["containerStatuses", "ephemeralContainerStatuses"] {
+        for entry in pod["status"][field].as_array_mut().into_iter().flatten() {
+            let started = entry["state"]["running"]["startedAt"].clone();
+            if started.is_null() {
+                continue;
+            }
+            entry["ready"] = json!(false);
+            entry["state"] = json!({ "terminated": {
+                "exitCode": 137,
+                "reason": "Error",
+                "startedAt": started,
+                "finishedAt": now(),
+                "containerID": entry["containerID"],
+            } });
+        }
+    }
+    summarize(&mut pod);
+    pod["status"]["phase"] = json!("Failed");
+    pod["status"]["reason"] = json!("Evicted");
+    pod["status"]["message"] = json!("The node was low on resource: memory.");
+    pod
+}
+
 /// Phase and conditions from the containers' states.
 fn summarize(pod: &mut Value) {
     let entries: Vec<Value> = list(&pod["status"]["containerStatuses"]).to_vec();
