@@ -226,7 +226,12 @@ async fn read_ca(config: &StoreConfig) -> Result<Option<String>, StoreError> {
 }
 
 fn http_client(ca_pem: Option<&str>) -> Result<SharedHttpClient, StoreError> {
-    let mut trust = TrustStore::default();
+    // An image without certificates is fine for a store with a CA of its own, or without TLS; the client's maker would panic.
+    let native = !rustls_native_certs::load_native_certs().certs.is_empty();
+    if !native {
+        tracing::warn!("this machine trusts no certificates: only those of store.caFile count");
+    }
+    let mut trust = TrustStore::empty().with_native_roots(native);
     if let Some(pem) = ca_pem {
         trust.add_pem_certificate(pem.as_bytes());
     }

@@ -45,6 +45,9 @@ pub struct Redelivery {
 pub struct SlackConfig {
     /// Where to listen; port 0 takes a free one. Anything but loopback is refused.
     pub listen: SocketAddr,
+    /// Base of every address that it hands out, `http://host:port`, where the app reaches it through a forwarder; its own
+    /// address unless given.
+    pub public_base: Option<String>,
     /// App-level token, the only one that `apps.connections.open` takes.
     pub app_token: String,
     /// Bot token for every other method.
@@ -83,6 +86,7 @@ impl Default for SlackConfig {
         };
         SlackConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            public_base: None,
             app_token: "xapp-1-A0DIAG0001-1-sandbox".to_owned(),
             bot_token: "xoxb-1-sandbox".to_owned(),
             bot_name: "diag".to_owned(),

@@ -91,7 +91,11 @@ impl SlackServer {
         }
         let listener = TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
-        let workspace = Workspace::new(config, format!("http://{address}"));
+        let base = config
+            .public_base
+            .clone()
+            .unwrap_or_else(|| format!("http://{address}"));
+        let workspace = Workspace::new(config, base);
         workspace.tasks.spawn(accept(listener, Arc::clone(&workspace)));
         Ok(SlackServer { address, workspace })
     }

@@ -1,0 +1,266 @@
+//! The bot inside the cluster, from `deploy/overlays/one-node`: two replicas, the store beside them, everything as a service
+//! account with the rights of `deploy/` and nothing more.
+
+use std::{net::SocketAddr, path::Path};
+
+use anyhow::{Context as _, ensure};
+use diagbot::runs::resource::Phase;
+use diagbot_sandbox::{slack::SlackServer, wait::until};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+
+use crate::{
+    installation::{Installation, RUN_DEADLINE, Variation, agent_image, repository, story},
+    kubectl::{apply, kubectl, run},
+    workload::Workload,
+};
+
+/// Namespace of `deploy/`.
+const HOME: &str = "diagbot";
+
+#[tokio::test]
+#[ignore = "needs cluster"]
+async fn the_bot_runs_inside_the_cluster_from_the_one_node_overlay() -> anyhow::Result<()> {
+    let variation = Variation {
+        published_slack: true,
+        ..Variation::default()
+    };
+    story("deployed", variation, async |installation| {
+        let mut forwarding = JoinSet::new();
+        let slack = publish(installation, &mut forwarding)?;
+        let own = std::mem::replace(&mut installation.home, HOME.to_owned());
+        let result = inside(installation, slack).await;
+        if result.is_err() {
+            for pod in ["deploy/diagbot", "deploy/diagbot-store"] {
+                let log = kubectl(&["-n", HOME, "logs", pod, "--all-pods", "--tail=40"], None).await;
+                eprintln!("--- {pod}\n{}", log.unwrap_or_else(|error| format!("{error:#}")));
+            }
+        }
+        kubectl(
+            &[
+                "delete",
+                "validatingadmissionpolicies,validatingadmissionpolicybindings",
+                "-l",
+                "app.kubernetes.io/name=diagbot",
+            ],
+            None,
+        )
+        .await?;
+        // The namespace's name is fixed: the next run must find it free.
+        kubectl(
+            &["delete", "namespace", HOME, "--ignore-not-found", "--timeout=60s"],
+            None,
+        )
+        .await?;
+        forwarding.shutdown().await;
+        installation.home = own;
+        result
+    })
+    .await
+}
+
+async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::Result<()> {
+    installation
+        .start_pod(&Workload::checkout("checkout", 16).restricted())
+        .await?;
+    let deploy = copy(installation.folder.path(), slack).await?;
+    kubectl(&["create", "namespace", HOME], None).await?;
+    make_secrets(installation.folder.path()).await?;
+    kubectl(&["apply", "--server-side", "--force-conflicts", "-k", &deploy], None).await?;
+    for deployment in ["deploy/diagbot-store", "deploy/diagbot"] {
+        kubectl(&["-n", HOME, "rollout", "status", deployment, "--timeout=90s"], None).await?;
+    }
+    let outcome = installation.ask("jstack", "checkout").await?;
+    ensure!(
+        outcome.phase() == Phase::Succeeded,
+        "the run ended as {:?}: {}",
+        outcome.phase(),
+        outcome.text()
+    );
+    ensure!(
+        outcome.download().await?.text().contains("Full thread dump"),
+        "it is no thread dump"
+    );
+    let report = installation.ask("pod-report", "checkout").await?;
+    ensure!(
+        report.phase() == Phase::Succeeded,
+        "the run ended as {:?}: {}",
+        report.phase(),
+        report.text()
+    );
+
+    fenced(installation).await?;
+
+    // The leader goes; the other replica takes over and serves.
+    let holder = kubectl(
+        &[
+            "-n",
+            HOME,
+            "get",
+            "lease",
+            "diagbot-leader",
+            "-o",
+            "jsonpath={.spec.holderIdentity}",
+        ],
+        None,
+    )
+    .await?;
+    let pods = kubectl(
+        &[
+            "-n",
+            HOME,
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/component=bot",
+            "-o",
+            "name",
+        ],
+        None,
+    )
+    .await?;
+    let leader = pods
+        .lines()
+        .find(|pod| holder.starts_with(pod.trim_start_matches("pod/")))
+        .context("the leader is one of the pods")?;
+    kubectl(&["-n", HOME, "delete", leader, "--grace-period=0", "--force"], None).await?;
+    let outcome = installation.ask("process", "checkout").await?;
+    ensure!(
+        outcome.phase() == Phase::Succeeded,
+        "the run ended as {:?}: {}",
+        outcome.phase(),
+        outcome.text()
+    );
+    Ok(())
+}
+
+/// Behind the admission policies that are rendered from the catalog the bot works as before, and its account can do
+/// nothing that the catalog does not hold.
+async fn fenced(installation: &Installation) -> anyhow::Result<()> {
+    let catalog = repository().join("commands").to_string_lossy().into_owned();
+    let image = agent_image()?;
+    let arguments = [
+        "bot",
+        "policy",
+        "render",
+        "--catalog",
+        &catalog,
+        "--agent-image",
+        &image,
+    ];
+    let policies = run(env!("CARGO_BIN_EXE_sandbox-under-test"), &arguments, None).await?;
+    apply(&policies).await?;
+    let bot = format!("--as=system:serviceaccount:{HOME}:diagbot");
+    let namespace = installation.target.as_str();
+    let exec = ["-n", namespace, &bot, "exec", "checkout", "-c", "app", "--", "id"];
+    // Policies take effect some time after they are written.
+    until(RUN_DEADLINE, "the fence stands", async || {
+        let refused = kubectl(&exec, None).await.err().map(|error| error.to_string());
+        Ok(refused.filter(|words| words.contains("its own containers only")))
+    })
+    .await?;
+    let foreign = json!({ "spec": { "ephemeralContainers": [{
+        "name": "diag-0123456789abcdef-0-1", "image": "localhost/busybox:1", "targetContainerName": "app",
+        "args": ["run"], "securityContext": { "runAsUser": 1000, "capabilities": { "drop": ["ALL"] } },
+    }] } });
+    let mut account = kube::Config::infer().await.context("read KUBECONFIG")?;
+    account.auth_info.impersonate = Some(format!("system:serviceaccount:{HOME}:diagbot"));
+    let pods: Api<Pod> = Api::namespaced(Client::try_from(account)?, namespace);
+    let added = pods
+        .patch_ephemeral_containers("checkout", &PatchParams::default(), &Patch::Strategic(&foreign))
+        .await;
+    let words = added.err().map(|error| error.to_string()).unwrap_or_default();
+    ensure!(
+        words.contains("not in the catalog"),
+        "a foreign image was not refused: {words}"
+    );
+    let outcome = installation.ask("heap-histogram", "checkout").await?;
+    ensure!(
+        outcome.phase() == Phase::Succeeded,
+        "behind the fence the run ended as {:?}: {}",
+        outcome.phase(),
+        outcome.text()
+    );
+    Ok(())
+}
+
+/// `deploy/` and the catalog with this story's addresses and images; returns the overlay's folder.
+async fn copy(folder: &Path, slack: SocketAddr) -> anyhow::Result<String> {
+    for part in ["deploy", "commands"] {
+        let from = repository().join(part);
+        run("cp", &["-r", &from.to_string_lossy(), &folder.to_string_lossy()], None).await?;
+    }
+    let overlay = folder.join("deploy/overlays/one-node");
+    let config = std::fs::read_to_string(overlay.join("config.yaml")).context("read the overlay's settings")?;
+    let config = config
+        .replace("10.88.0.1:8090", &slack.to_string())
+        .replace("10.88.0.1", &slack.ip().to_string())
+        .replace("localhost/diagbot-agent:1", &agent_image()?);
+    std::fs::write(overlay.join("config.yaml"), config).context("write the overlay's settings")?;
+    Ok(overlay.to_string_lossy().into_owned())
+}
+
+async fn make_secrets(folder: &Path) -> anyhow::Result<()> {
+    let file = |name: &str| format!("--from-file={}", folder.join(name).display());
+    let mut bot = vec!["-n", HOME, "create", "secret", "generic", "diagbot"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
+    bot.extend(
+        [
+            "nonce-key",
+            "slack-bot-token",
+            "slack-app-token",
+            "store-access-key",
+            "store-secret-key",
+        ]
+        .map(file),
+    );
+    kubectl(&bot.iter().map(String::as_str).collect::<Vec<_>>(), None).await?;
+    let store = file("credentials.yaml");
+    kubectl(
+        &["-n", HOME, "create", "secret", "generic", "diagbot-store", &store],
+        None,
+    )
+    .await?;
+    Ok(())
+}
+
+/// Hands connections from the node's address, which pods reach, to the local Slack, which listens on loopback only.
+fn publish(installation: &mut Installation, forwarding: &mut JoinSet<()>) -> anyhow::Result<SocketAddr> {
+    let slack = loopback(&installation.slack)?;
+    let door = installation.slack_door.take().context("the local Slack is published")?;
+    door.set_nonblocking(true)
+        .context("wait for connections without blocking")?;
+    let door = TcpListener::from_std(door).context("wait for connections")?;
+    let address = door.local_addr().context("a listener has an address")?;
+    forwarding.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut from, _)) = door.accept().await {
+            let slack = slack.clone();
+            connections.spawn(async move {
+                if let Ok(mut to) = TcpStream::connect(slack).await {
+                    // A connection that breaks is the business of its two ends.
+                    let _closed = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                }
+            });
+        }
+    });
+    Ok(address)
+}
+
+fn loopback(slack: &SlackServer) -> anyhow::Result<String> {
+    let url = slack.people_url();
+    Ok(url
+        .strip_prefix("http://")
+        .context("the local Slack speaks HTTP")?
+        .to_owned())
+}
