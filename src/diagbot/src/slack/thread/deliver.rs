@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::{
     desk::Desk,
     memory::{Memory, Next},
-    tell::{after_record, warn},
+    tell::{LEAST_TERM, TERM_WAIT, after_record, warn},
     wanted::{ROOT, Wanted},
 };
 use crate::{
@@ -72,13 +72,20 @@ impl Desk {
         match ts {
             Some(ts) => {
                 let channel = telling.channel.unwrap_or_else(|| view.run.spec.origin.channel.clone());
-                self.edit(view, wanted, memory, Posted { channel, ts }).await
+                self.edit(view, wanted, memory, term, Posted { channel, ts }).await
             }
             None => self.post_once(view, wanted, memory, term).await,
         }
     }
 
-    async fn edit(&self, view: &RunView<'_>, wanted: &Wanted<'_>, memory: &mut Memory, at: Posted) -> Result<(), Next> {
+    async fn edit(
+        &self,
+        view: &RunView<'_>,
+        wanted: &Wanted<'_>,
+        memory: &mut Memory,
+        term: Term,
+        at: Posted,
+    ) -> Result<(), Next> {
         if let Some(due) = memory.edit_due(wanted.settled).filter(|due| *due > Instant::now()) {
             return Err(Next::At(due));
         }
@@ -86,7 +93,15 @@ impl Desk {
             .map_err(|wait| Next::At(Instant::now() + wait))?;
         let message = self.compose(view, wanted, memory).await;
         let metadata = metadata(view, wanted, "1");
-        match self.context.api.update(&at, &message, &metadata).await {
+        // A former leader's late edit would cover what the present one has told.
+        if term.remaining() < LEAST_TERM {
+            return Err(memory.pause(TERM_WAIT));
+        }
+        let update = timeout(term.remaining(), self.context.api.update(&at, &message, &metadata));
+        let updated = update
+            .await
+            .unwrap_or_else(|elapsed| Err(ApiError::LostAnswer { source: elapsed.into() }));
+        match updated {
             Ok(()) => {
                 let now = Instant::now();
                 memory.edited_at = Some(now);
@@ -148,6 +163,9 @@ impl Desk {
         let uncertain = format!("{}{}", wanted.part, made.suffix());
         self.record(view, memory, term, |telling| telling.uncertain = Some(uncertain))
             .await?;
+        if term.remaining() < LEAST_TERM {
+            return Err(memory.pause(TERM_WAIT));
+        }
         let metadata = metadata(view, wanted, made.suffix());
         let posted = self.post_within(term, &channel, thread.as_deref(), &message, &metadata);
         match posted.await {

@@ -21,6 +21,8 @@ use crate::{
 
 /// The least that must be left of a term for an act that the world can see.
 pub(super) const LEAST_TERM: Duration = Duration::from_secs(2);
+/// When to look again after a term that was too short: it is renewed by then, or another leads.
+pub(super) const TERM_WAIT: Duration = Duration::from_secs(2);
 
 impl Desk {
     /// Looks at a run and sends what is due. Never sends more than one message of it at a time.
@@ -65,7 +67,7 @@ impl Desk {
                 continue;
             }
             if term.remaining() < LEAST_TERM {
-                return Next::Idle;
+                return memory.pause(TERM_WAIT);
             }
             // In order: a part that must wait holds up those behind it, so that at most one post is ever uncertain.
             if let Err(next) = self.bring(&view, &wanted, memory, term).await {
@@ -127,7 +129,7 @@ impl Desk {
 pub(super) fn after_record(name: &RunName, error: &ServiceError, memory: &mut Memory) -> Next {
     match error {
         ServiceError::NotFound => Next::Done,
-        ServiceError::NotLeading => Next::Idle,
+        ServiceError::NotLeading => memory.pause(TERM_WAIT),
         error => {
             warn(name, error, "what people were told could not be recorded");
             memory.later(None)
