@@ -37,7 +37,7 @@ const TEAM: &str = "T1";
 /// Longest wait for something that must come.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Ada (and the guest, whom the rules would grant it) may run what pauses nothing, in `shop`; Grace may run everything there.
+/// Ada (and the guest, whom the rules would grant it) may run what pauses nothing, in `shop`.
 const RULES: &str = r#"
 apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRole
@@ -55,13 +55,6 @@ roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: observe
 subjects:
 - { kind: Group, apiGroup: rbac.authorization.k8s.io, name: "slack:email:ada@example.com" }
 - { kind: User, apiGroup: rbac.authorization.k8s.io, name: "slack:T1:U3" }
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata: { name: grace, namespace: shop }
-roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: diagbot-runner }
-subjects:
-- { kind: Group, apiGroup: rbac.authorization.k8s.io, name: "slack:email:grace@example.com" }
 "#;
 
 /// A sandbox cluster.
