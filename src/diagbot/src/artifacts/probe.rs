@@ -75,6 +75,11 @@ impl Probe {
 }
 
 impl Store {
+    /// Finds out what the store can do, so that the first upload need not wait for that.
+    pub async fn prepare(&self) -> Result<(), StoreError> {
+        self.capabilities().await.map(|_| ())
+    }
+
     /// What the store can do; tried once, an error is not remembered.
     pub(super) async fn capabilities(&self) -> Result<Capabilities, StoreError> {
         self.0

@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -177,6 +177,7 @@ impl Reign<'_> {
             record,
             control: RwLock::new(None),
             numbers: tokio::sync::Mutex::new(()),
+            relayed_bytes: AtomicU64::new(0),
             relays: Arc::clone(&shared.relays),
         });
         self.scenes.insert(name.clone(), Arc::clone(&scene));

@@ -135,6 +135,7 @@ impl Pursuit {
     async fn refresh(&mut self) {
         self.facts.now = self.scene.now();
         self.facts.capture = self.scene.record.current();
+        self.facts.relayed_bytes = self.scene.relayed_bytes.load(Ordering::Relaxed);
         if self.pod.has_changed().unwrap_or(false) {
             self.facts.pod = self.pod.borrow_and_update().clone();
         }

@@ -8,7 +8,10 @@
 
 mod stream;
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use diagbot_wire::{digest::Hasher, result::ArtifactReport, upload::part_count};
@@ -73,11 +76,14 @@ pub(super) struct Relay<'a> {
     pub upload: &'a UploadId,
     /// Bytes of every part but the last.
     pub part_size_bytes: u64,
+    /// Told how many bytes have come.
+    pub relayed_bytes: &'a AtomicU64,
 }
 
 impl Relay<'_> {
     /// Fetches everything into the upload's parts and compares the digests. The upload is not completed.
     pub(super) async fn run(&self) -> Result<(), RelayError> {
+        self.relayed_bytes.store(0, Ordering::Relaxed);
         let mut source = Source {
             relay: self,
             stream: None,
@@ -159,6 +165,7 @@ impl Source<'_> {
             self.hasher.update(&part[filled..filled + read]);
             filled += read;
             self.position += read as u64;
+            self.relay.relayed_bytes.store(self.position, Ordering::Relaxed);
         }
         Ok(part.into())
     }

@@ -17,6 +17,9 @@ const CALL: Duration = Duration::from_secs(30);
 
 /// Looks again and again; never ends.
 pub(super) async fn run(context: &CapturesContext) {
+    if let Err(error) = context.store.prepare().await {
+        tracing::warn!(error = %error, "the store can't be used yet");
+    }
     loop {
         once(context).await;
         retry::pause(EVERY).await;

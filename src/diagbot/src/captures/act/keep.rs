@@ -47,6 +47,7 @@ pub(super) async fn relay(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome
         key: &key,
         upload: &id,
         part_size_bytes: upload.part_size_bytes,
+        relayed_bytes: &scene.relayed_bytes,
     }
     .run()
     .await

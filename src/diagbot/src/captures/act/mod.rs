@@ -7,7 +7,10 @@ pub(super) mod launch;
 
 pub(super) use converse::names;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::MicroTime};
@@ -45,6 +48,8 @@ pub(super) struct Scene {
     pub control: RwLock<Option<Arc<Control>>>,
     /// One control line's number at a time.
     pub numbers: Mutex<()>,
+    /// Bytes that the relay under way has fetched.
+    pub relayed_bytes: AtomicU64,
     /// Bounds the relays of the process.
     pub relays: Arc<Semaphore>,
 }

@@ -125,6 +125,11 @@ fn after_the_ticket(f: &Facts, next: &mut Plan) -> Option<Conclusion> {
         ContainerView::Terminated { .. } => f.attempt.log != LogState::Open,
         _ => gone,
     };
+    let whole_log = matches!(view, ContainerView::Terminated { .. }) && f.attempt.log == LogState::Complete;
+    if whole_log && !f.attempt.journal.started && (f.cancel_requested() || f.deadline_passed()) {
+        // The ticket did not reach it: else its log would say so.
+        return Some(Conclusion::NeverActed);
+    }
     if silent {
         return result_or(f, next, || lost(f, &view, gone));
     }

@@ -38,6 +38,8 @@ pub(crate) struct Facts {
     pub trouble: Option<String>,
     /// Steps' artifacts are described by a manifest in the store.
     pub manifest_written: bool,
+    /// Bytes that the bot has fetched of the artifact that it relays.
+    pub relayed_bytes: u64,
     /// Longest time from adding the container to its first words, in seconds.
     pub launch_limit_s: u32,
     /// Users of images that were met before.
@@ -150,6 +152,7 @@ impl Facts {
             faults: BTreeMap::new(),
             trouble: None,
             manifest_written: false,
+            relayed_bytes: 0,
             launch_limit_s,
             learnt,
         }

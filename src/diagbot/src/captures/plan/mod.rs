@@ -330,6 +330,8 @@ fn converse(f: &Facts, next: &mut Plan) {
     for &step in journal.staged.keys() {
         if !f.stored(step) && !f.faults.contains_key(&Fault::Artifact(step)) {
             next.actions.push(Action::Relay { step });
+            // Nothing else wakes us to tell how far it is.
+            next.wake(f.now + observe::PROGRESS_EVERY);
         } else if due(f, next, f.attempt.released_at.get(&step).copied(), RESEND) {
             next.actions.push(Action::SendRelease { step });
         }

@@ -7,13 +7,13 @@ use super::{Action, Facts, Observed, Plan, PodFact, Wait, stopping, waiting};
 use crate::captures::{
     explain,
     launch::ContainerView,
-    resource::{CapturePhase, StepMethod},
+    resource::{CapturePhase, Progress, StepMethod},
 };
 
 /// Between a write and one that only tells of another phase or another reason to wait.
 const PHASE_EVERY: SignedDuration = SignedDuration::from_millis(300);
 /// Between a write and one that only tells of more bytes.
-const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(1);
+pub(super) const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(1);
 
 /// Adds the record of how far it is, if it is due.
 pub(super) fn add(f: &Facts, next: &mut Plan) {
@@ -51,8 +51,20 @@ fn observed(f: &Facts) -> Observed {
     Observed {
         phase: phase(f),
         waiting: f.trouble.clone().or(why),
-        progress: f.attempt.journal.progress.clone(),
+        progress: relayed(f).or_else(|| f.attempt.journal.progress.clone()),
     }
+}
+
+/// How far the relay is: the agent does not know.
+fn relayed(f: &Facts) -> Option<Progress> {
+    let (&step, staged) = f.attempt.journal.staged.first_key_value()?;
+    let size_bytes = staged.result.artifact.as_ref()?.digests.size_bytes;
+    Some(Progress {
+        step,
+        captured_bytes: size_bytes,
+        uploaded_bytes: f.relayed_bytes.min(size_bytes),
+        total_bytes: Some(size_bytes),
+    })
 }
 
 fn phase(f: &Facts) -> CapturePhase {

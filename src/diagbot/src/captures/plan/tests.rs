@@ -398,6 +398,16 @@ fn a_cancel_is_cancelled_only_when_that_is_proven() {
         cancelled: true,
     }]);
     assert_eq!(aborted(proven).ending(), (CapturePhase::Cancelled, String::new()));
+    let missed = Case::met()
+        .status(|s| s.ticket_sent_at = Some(MicroTime(samples::at(1))))
+        .container(&json!({"terminated": {"exitCode": 0}}))
+        .cancelled()
+        .with(|f| f.attempt.log = LogState::Complete);
+    assert_eq!(
+        aborted(missed).ending().0,
+        CapturePhase::Cancelled,
+        "its whole log knows no ticket"
+    );
     let late = Case::ended().stored().cancelled().with(|f| f.manifest_written = true);
     assert_eq!(
         late.ending().0,
