@@ -9,13 +9,13 @@ fn every_diagnostic_is_deployed() {
     let deployed: BTreeSet<_> = listed
         .lines()
         .filter_map(|line| line.trim().strip_prefix("- "))
-        .filter(|item| item.ends_with(".yaml"))
+        .filter(|item| item.rsplit('.').next() == Some("yaml"))
         .map(str::to_owned)
         .collect();
     let present: BTreeSet<_> = fs::read_dir(folder)
         .expect("commands/ can be read")
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".yaml"))
+        .filter(|name| name.rsplit('.').next() == Some("yaml"))
         .collect();
     assert_eq!(
         deployed, present,

@@ -95,7 +95,7 @@ pub(super) fn matches(listed: &[Listed], target: &TargetRef) -> Match {
     matches_seen(listed, target, &Visible::All)
 }
 
-/// As [`matches`], where only the visible namespaces exist.
+/// As [`matches()`], where only the visible namespaces exist.
 pub(super) fn matches_seen(listed: &[Listed], target: &TargetRef, visible: &Visible) -> Match {
     let name = target.name.as_str();
     // A whole name in a namespace that the person named is theirs to ask about: nothing is revealed.
