@@ -192,6 +192,21 @@ impl Agent {
         panic!("no child is called {name}");
     }
 
+    /// The PID of an agent that was started through a program that waits for it.
+    pub(crate) fn within_pid(&self) -> i32 {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        let children = std::fs::read_to_string(children).expect("children");
+        children.trim().parse().expect("one child")
+    }
+
+    /// Asks it to end, as a kubelet does.
+    pub(crate) fn terminate(&self) {
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(pid.expect("a PID"), rustix::process::Signal::TERM).expect("it runs");
+    }
+
     /// Most memory that it had resident, in KiB, as far as was seen.
     pub(crate) fn peak_kib(&self) -> u64 {
         self.peak_kib

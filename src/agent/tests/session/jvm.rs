@@ -1,23 +1,29 @@
 //! Against a real JVM on this machine, of the same uid.
 
 use std::{
+    fs::Permissions,
     io::{BufRead as _, BufReader, Read as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    path::PathBuf,
     process::{Child, Command, Stdio},
 };
 
 use diagbot_wire::{
     args::{OutputKind, ProcessSelector, StepArgs},
+    control::{self, CancelReason},
     journal::Event,
     result::{Failure, StepOutcome},
 };
 use flate2::read::GzDecoder;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{agent::Agent, store::Store};
 
-/// A program that says when it runs, and has a deadlock for the findings.
+/// A program that says when it runs, and has a deadlock for the findings; `-Dfill=N` holds N MiB that compress badly.
 const SOURCE: &str = r#"
 public class Sample {
     static final Object A = new Object(), B = new Object();
+    static byte[][] filling;
     static void lock(Object first, Object second, java.util.concurrent.CyclicBarrier both) {
         synchronized (first) {
             try { both.await(); } catch (Exception e) { throw new RuntimeException(e); }
@@ -25,6 +31,8 @@ public class Sample {
         }
     }
     public static void main(String[] args) throws Exception {
+        filling = new byte[Integer.getInteger("fill", 0)][1 << 20];
+        for (byte[] piece : filling) new java.util.Random(1).nextBytes(piece);
         var both = new java.util.concurrent.CyclicBarrier(2);
         new Thread(() -> lock(A, B, both), "left").start();
         new Thread(() -> lock(B, A, both), "right").start();
@@ -35,74 +43,147 @@ public class Sample {
     }
 }
 "#;
+/// uid and gid of targets that are not root.
+const USER: u32 = 1000;
 
-/// A JVM as in a container: PID 1 of a PID namespace, with a temporary folder of its own.
-struct Jvm(Child);
+/// A JVM in namespaces of its own, as in a container: PID 1 there, with its own `/tmp`, and nothing to mistake for it.
+struct Jvm {
+    unshare: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+    /// Its PID in our namespace.
+    pid: i32,
+    _source: tempfile::TempDir,
+}
 
 impl Jvm {
     fn start(options: &[&str]) -> Self {
-        let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let file = folder.path().join("Sample.java");
+        Self::start_as(0, ":;", options)
+    }
+
+    /// `tmp`: further options of the mount of its `/tmp`; `environment` goes by `options` that are `NAME=value`.
+    fn start_as(uid: u32, prepare: &str, options: &[&str]) -> Self {
+        // Outside of /tmp, which is another one for the JVM, and readable for all.
+        let source = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+        let file = source.path().join("Sample.java");
         std::fs::write(&file, SOURCE).expect("write");
-        let mut child = Command::new("unshare")
-            .args(["--pid", "--fork", "--mount-proc", "--kill-child"])
-            .args(["sh", "-c", "mount -t tmpfs tmpfs /tmp && exec \"$@\"", "sh", "java"])
-            .args(options)
+        std::fs::set_permissions(source.path(), Permissions::from_mode(0o755)).expect("a mode");
+        let identity = format!("--reuid={uid} --regid={uid} --clear-groups");
+        let script = format!("mount -t tmpfs tmpfs /tmp && {{ {prepare} }} && exec setpriv {identity} env \"$@\"");
+        let mut unshare = Command::new("unshare")
+            .args([
+                "--pid",
+                "--fork",
+                "--mount-proc",
+                "--kill-child",
+                "sh",
+                "-c",
+                &script,
+                "sh",
+            ])
+            .args(options.iter().filter(|option| !option.starts_with('-')))
+            .arg("java")
+            .args(options.iter().filter(|option| option.starts_with('-')))
             .arg(&file)
             .stdout(Stdio::piped())
             .spawn()
-            .expect("a JDK is on the path");
+            .expect("a JDK is on the path, and we are root");
+        let mut stdout = BufReader::new(unshare.stdout.take().expect("piped"));
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("piped"))
-            .read_line(&mut line)
-            .expect("its first line");
+        stdout.read_line(&mut line).expect("its first line");
         assert_eq!(line, "ready\n");
-        Self(child)
+        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+        let pid = std::fs::read_to_string(children).expect("unshare has a child");
+        Self {
+            unshare,
+            stdout,
+            pid: pid.trim().parse().expect("one child"),
+            _source: source,
+        }
     }
 
-    /// PID of the JVM as we see it.
-    fn pid(&self) -> String {
-        let children = format!("/proc/{0}/task/{0}/children", self.0.id());
-        std::fs::read_to_string(children)
-            .expect("unshare has a child")
-            .trim()
-            .to_owned()
+    /// An agent beside it as in an ephemeral container: the same PID namespace, file systems of its own.
+    fn agent(&self, steps: Vec<StepArgs>) -> Agent {
+        self.agent_as(&[], steps)
     }
 
-    /// Its file system.
-    fn root(&self) -> std::path::PathBuf {
-        std::path::Path::new("/proc").join(self.pid()).join("root")
-    }
-
-    /// An agent beside it, in the same PID namespace.
-    fn agent(&self, argv: &[&str], output: OutputKind) -> Agent {
-        let step = StepArgs {
-            name: "jvm".to_owned(),
-            process: ProcessSelector::Jvm,
-            output,
-            limit_bytes: 1 << 30,
-            deadline_s: 60,
-            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-        };
-        let children = format!("/proc/{0}/task/{0}/children", self.0.id());
-        let jvm = std::fs::read_to_string(children)
-            .expect("unshare has a child")
-            .trim()
-            .to_owned();
-        let agent = Agent::start_within(&["nsenter", "--pid", "--mount", "--target", &jvm], vec![step]);
-        assert_eq!(
-            agent.hello.processes[0].pinned.pid, 1,
-            "the JVM is PID 1 of its namespace"
-        );
+    fn agent_as(&self, identity: &[&str], steps: Vec<StepArgs>) -> Agent {
+        let pid = self.pid.to_string();
+        let mut within = vec!["nsenter", "--pid", "--target", &pid, "unshare", "--mount", "sh", "-c"];
+        within.extend(["mount -t proc proc /proc && exec \"$@\"", "sh"]);
+        within.extend(identity);
+        let agent = Agent::start_within(&within, steps);
+        let jvm = &agent.hello.processes[0];
+        assert_eq!(jvm.pinned.pid, 1, "the JVM is PID 1 of its namespace");
         agent
+    }
+
+    /// Its `/tmp`, from here.
+    fn tmp(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/tmp", self.pid))
+    }
+
+    /// Files of ours in its `/tmp`.
+    fn left(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.tmp()).expect("a folder").flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names
+            .filter(|name| name.starts_with(".diagbot") || name.starts_with(".attach_pid"))
+            .collect()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.pid).expect("a PID"), signal).expect("it runs");
+    }
+
+    /// Ends it, and tells what it printed after its first line.
+    fn log(mut self) -> String {
+        self.signal(Signal::KILL);
+        let mut text = String::new();
+        self.stdout.read_to_string(&mut text).expect("its log");
+        text
     }
 }
 
 impl Drop for Jvm {
     fn drop(&mut self) {
-        let _killed = self.0.kill();
-        let _reaped = self.0.wait();
+        // Itself, too: whoever changes the uid is not killed with `unshare`.
+        let _ended = kill_process(Pid::from_raw(self.pid).expect("a PID"), Signal::KILL);
+        let _killed = self.unshare.kill();
+        let _reaped = self.unshare.wait();
     }
+}
+
+fn step(argv: &[&str], output: OutputKind) -> StepArgs {
+    StepArgs {
+        name: "jvm".to_owned(),
+        process: ProcessSelector::Jvm,
+        output,
+        limit_bytes: 1 << 30,
+        deadline_s: 60,
+        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+    }
+}
+
+fn thread_dump() -> StepArgs {
+    step(&["@jvm", "Thread.print", "-l"], OutputKind::Text)
+}
+
+fn heap_dump() -> StepArgs {
+    step(&["@jvm-heap-dump", "all"], OutputKind::Binary)
+}
+
+fn failure(outcome: StepOutcome) -> (Failure, String) {
+    match outcome {
+        StepOutcome::Failed { failure, detail } => (failure, detail),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn cleaned_up(agent: &mut Agent) -> (u32, Vec<String>) {
+    agent.wait_for(|event| match event {
+        Event::CleanedUp { removed, left } => Some((*removed, left.clone())),
+        _ => None,
+    })
 }
 
 #[test]
@@ -110,7 +191,7 @@ impl Drop for Jvm {
 fn a_thread_dump_is_taken_without_any_jdk_tool_and_its_deadlock_is_found() {
     let jvm = Jvm::start(&[]);
     let store = Store::start();
-    let mut agent = jvm.agent(&["@jvm", "Thread.print", "-l"], OutputKind::Text);
+    let mut agent = jvm.agent(vec![thread_dump()]);
     agent.ticket(&store);
     let result = agent.step_ended();
     assert_eq!(result.outcome, StepOutcome::Done);
@@ -121,11 +202,7 @@ fn a_thread_dump_is_taken_without_any_jdk_tool_and_its_deadlock_is_found() {
         findings[0].starts_with("1 deadlock(s): \"") && findings[0].contains("\"left\""),
         "{findings:?}"
     );
-    let removed = agent.wait_for(|event| match event {
-        Event::CleanedUp { removed, left } => Some((*removed, left.clone())),
-        _ => None,
-    });
-    assert_eq!(removed, (1, Vec::new()), "the attach trigger is gone");
+    assert_eq!(cleaned_up(&mut agent), (1, Vec::new()), "the attach trigger is gone");
 }
 
 #[test]
@@ -133,7 +210,7 @@ fn a_thread_dump_is_taken_without_any_jdk_tool_and_its_deadlock_is_found() {
 fn a_heap_dump_is_compressed_by_the_jvm_whole_and_gone_from_its_disk() {
     let jvm = Jvm::start(&["-Xmx64m"]);
     let store = Store::start();
-    let mut agent = jvm.agent(&["@jvm-heap-dump", "all"], OutputKind::Binary);
+    let mut agent = jvm.agent(vec![heap_dump()]);
     agent.ticket(&store);
     let artifact = agent.step_ended().artifact.expect("an artifact");
     assert_eq!(artifact.suffix, ".gz");
@@ -143,39 +220,29 @@ fn a_heap_dump_is_compressed_by_the_jvm_whole_and_gone_from_its_disk() {
         .read_to_end(&mut plain)
         .expect("whole gzip");
     assert!(plain.starts_with(b"JAVA PROFILE 1.0.2"));
-    agent.end();
-    let left = std::fs::read_dir(jvm.root().join("tmp")).expect("a folder").flatten();
-    let left: Vec<_> = left
-        .map(|e| e.file_name())
-        .filter(|n| n.to_string_lossy().ends_with(".hprof"))
-        .collect();
-    assert!(left.is_empty(), "{left:?}");
+    assert_eq!(cleaned_up(&mut agent), (2, Vec::new()), "the trigger and the dump");
+    assert_eq!(jvm.left(), Vec::<String>::new());
 }
 
 #[test]
 #[ignore = "needs a JDK and root"]
 fn a_jvm_that_can_not_attach_is_not_signalled_and_the_way_out_is_named() {
-    let jvm = Jvm::start(&["-XX:+DisableAttachMechanism"]);
+    let jvm = Jvm::start(&["JAVA_TOOL_OPTIONS=-XX:+DisableAttachMechanism"]);
     let store = Store::start();
-    let mut agent = jvm.agent(&["@jvm", "Thread.print"], OutputKind::Text);
+    let mut agent = jvm.agent(vec![thread_dump()]);
     agent.ticket(&store);
-    let outcome = agent.step_ended().outcome;
-    let StepOutcome::Failed {
-        failure: Failure::AttachRefused,
-        detail,
-    } = outcome
-    else {
-        panic!("{outcome:?}")
-    };
+    let (failure, detail) = failure(agent.step_ended().outcome);
+    assert_eq!(failure, Failure::AttachRefused);
     assert!(detail.contains("pod-report"), "{detail}");
     agent.end();
+    assert_eq!(jvm.log(), "", "no thread dump in the application's log");
 }
 
 #[test]
 #[ignore = "needs a JDK and root"]
 fn a_process_of_another_start_is_not_touched() {
     let jvm = Jvm::start(&[]);
-    let mut agent = jvm.agent(&["@jvm", "Thread.print"], OutputKind::Text);
+    let mut agent = jvm.agent(vec![thread_dump()]);
     agent.hello.processes[0].pinned.start_time += 1;
     agent.ticket_with(Vec::new(), None);
     let outcome = agent.step_ended().outcome;
@@ -190,4 +257,133 @@ fn a_process_of_another_start_is_not_touched() {
         "{outcome:?}"
     );
     agent.end();
+}
+
+#[test]
+#[ignore = "needs a JDK and root"]
+fn a_socket_that_a_former_jvm_left_is_no_obstacle() {
+    let jvm = Jvm::start(&[]);
+    drop(UnixListener::bind(jvm.tmp().join(".java_pid1")).expect("a socket"));
+    let store = Store::start();
+    let mut agent = jvm.agent(vec![thread_dump()]);
+    agent.ticket(&store);
+    assert_eq!(agent.step_ended().outcome, StepOutcome::Done);
+    agent.end();
+}
+
+#[test]
+#[ignore = "needs a JDK and root"]
+fn on_a_read_only_file_system_what_can_be_had_is_given_and_what_can_not_is_said() {
+    let jvm = Jvm::start_as(0, "mount -o remount,ro /tmp;", &[]);
+    let store = Store::start();
+    let process = StepArgs {
+        process: ProcessSelector::Main,
+        ..step(&["@process"], OutputKind::Text)
+    };
+    let mut agent = jvm.agent(vec![thread_dump(), process]);
+    agent.ticket(&store);
+    let (failure, detail) = failure(agent.step_ended().outcome);
+    assert_eq!(failure, Failure::ReadOnlyFileSystem);
+    assert!(detail.contains("emptyDir") && detail.contains("`process`"), "{detail}");
+    assert_eq!(agent.step_ended().outcome, StepOutcome::Done);
+    assert_eq!(cleaned_up(&mut agent), (0, Vec::new()));
+    assert_eq!(jvm.log(), "", "no thread dump in the application's log");
+}
+
+#[test]
+#[ignore = "needs a JDK and root"]
+fn a_jvm_that_does_not_answer_is_asked_once() {
+    let jvm = Jvm::start(&[]);
+    let store = Store::start();
+    let mut agent = jvm.agent(vec![thread_dump(), thread_dump()]);
+    jvm.signal(Signal::STOP);
+    agent.ticket(&store);
+    for words in ["did not open", "not asked again"] {
+        let (failure, detail) = failure(agent.step_ended().outcome);
+        assert_eq!(failure, Failure::AttachRefused);
+        assert!(detail.contains(words), "{detail}");
+    }
+    assert_eq!(cleaned_up(&mut agent), (1, Vec::new()));
+}
+
+#[test]
+#[ignore = "needs a JDK and root"]
+fn a_dump_without_room_is_refused_before_a_byte_is_written() {
+    let jvm = Jvm::start_as(0, "mount -o remount,size=8m /tmp;", &[]);
+    let store = Store::start();
+    let mut agent = jvm.agent(vec![heap_dump()]);
+    agent.ticket(&store);
+    let (failure, detail) = failure(agent.step_ended().outcome);
+    assert_eq!(failure, Failure::NoSpace);
+    assert!(
+        detail.contains("are free") && detail.contains("heap-histogram"),
+        "{detail}"
+    );
+    assert_eq!(cleaned_up(&mut agent), (1, Vec::new()), "the trigger");
+}
+
+#[test]
+#[ignore = "needs a JDK and root"]
+fn a_dump_that_is_cancelled_half_way_is_gone_when_that_is_said() {
+    let jvm = Jvm::start(&["-Dfill=200", "-Xmx512m"]);
+    let store = Store::start();
+    let mut agent = jvm.agent(vec![heap_dump()]);
+    agent.ticket(&store);
+    let writing = || jvm.left().iter().any(|name| name.starts_with(".diagbot"));
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !writing() {
+        assert!(std::time::Instant::now() < end, "the dump never starts");
+        std::thread::yield_now();
+    }
+    agent.say(control::Command::Cancel {
+        reason: CancelReason::Requested,
+    });
+    assert_eq!(agent.step_ended().outcome, StepOutcome::Cancelled);
+    assert_eq!(cleaned_up(&mut agent), (2, Vec::new()));
+    assert_eq!(jvm.left(), Vec::<String>::new());
+    agent.end();
+}
+
+#[test]
+#[ignore = "needs a JDK and root"]
+fn an_agent_of_the_targets_uid_needs_no_capability_and_is_closed_to_its_neighbours() {
+    let jvm = Jvm::start_as(USER, ":;", &[]);
+    let store = Store::start();
+    // As in the image: owned by root, for execution only.
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
+    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a mode");
+    let program = folder.path().join("diagbot-agent");
+    std::fs::copy(env!("CARGO_BIN_EXE_diagbot-agent"), &program).expect("a copy");
+    std::fs::set_permissions(&program, Permissions::from_mode(0o111)).expect("a mode");
+    let script = format!("shift; exec {} \"$@\"", program.display());
+    let identity = [
+        "setpriv",
+        "--reuid=1000",
+        "--regid=1000",
+        "--clear-groups",
+        "--bounding-set=-all",
+        "--inh-caps=-all",
+        "--no-new-privs",
+        "sh",
+        "-c",
+        &script,
+        "sh",
+    ];
+    let mut agent = jvm.agent_as(&identity, vec![thread_dump(), heap_dump()]);
+    assert_eq!((agent.hello.uid, agent.hello.processes[0].uid), (USER, USER));
+    for attempt in ["ls /proc/PID/fd", "head -c 1 /proc/PID/environ", "ls /proc/PID/root/"] {
+        let may = |pid: i32| {
+            let script = attempt.replace("PID", &pid.to_string());
+            let mut neighbour = Command::new("setpriv");
+            neighbour.args(["--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-c", &script]);
+            neighbour.output().expect("it runs").status.success()
+        };
+        assert!(may(jvm.pid), "{attempt} works on a process that is not closed");
+        assert!(!may(agent.within_pid()), "{attempt} works on the agent");
+    }
+    agent.ticket(&store);
+    assert_eq!(agent.step_ended().outcome, StepOutcome::Done);
+    assert_eq!(agent.step_ended().outcome, StepOutcome::Done);
+    assert_eq!(cleaned_up(&mut agent), (2, Vec::new()));
+    assert_eq!(jvm.left(), Vec::<String>::new());
 }

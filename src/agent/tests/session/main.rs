@@ -201,6 +201,26 @@ fn cancel_stops_the_tool_and_says_so() {
 }
 
 #[test]
+fn a_container_that_is_stopped_stops_its_tool_and_ends_in_order() {
+    let store = Store::start();
+    let mut agent = Agent::start(vec![step(&["sleep", "1000"])]);
+    agent.ticket(&store);
+    agent.wait_for(|event| matches!(event, Event::StepStarted { .. }).then_some(()));
+    let tool = agent.child_named("sleep");
+    agent.terminate();
+    assert_eq!(agent.step_ended().outcome, StepOutcome::Cancelled);
+    let Event::End {
+        cancelled: true,
+        result_stored: true,
+        ..
+    } = agent.end()
+    else {
+        panic!("cancelled, and stored")
+    };
+    assert!(!std::path::Path::new(&format!("/proc/{tool}/exe")).exists());
+}
+
+#[test]
 fn the_agent_keeps_its_deadline_when_nobody_comes_back() {
     let store = Store::start();
     let mut agent = Agent::start_with(vec![step(&["sleep", "1000"])], 60, 2);
