@@ -94,6 +94,23 @@ async fn a_relay_whose_streams_break_is_taken_up_at_the_byte_and_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_relay_outlives_the_bot_that_began_it() {
+    let mut world = World::start(true).await;
+    for _ in 0..4 {
+        let capture = world.ask(&world.target, &[Step::Process]).await;
+        world.status(&capture, |status| status.ticket_sent_at.is_some()).await;
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..250))).await;
+        world.kill().await;
+        world.lead();
+        let status = world.end(&capture).await;
+        assert_eq!(status.phase, CapturePhase::Succeeded, "{:?}", status.reason);
+        assert_eq!((status.attempt, status.artifacts.len()), (1, 1));
+        world.read(&status.artifacts[0]).await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_restarts_before_the_ticket_is_never_looked_at() {
     let world = World::start(false).await;
     world.server.restart_container("shop", &world.target.pod, None).unwrap();

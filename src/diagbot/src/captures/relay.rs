@@ -14,7 +14,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use diagbot_wire::{digest::Hasher, result::ArtifactReport, upload::part_count};
+use diagbot_wire::{
+    digest::{Hasher, MultipartEtag, PartMd5},
+    result::ArtifactReport,
+    upload::{MIN_PART_BYTES, part_count},
+};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 
@@ -27,6 +31,8 @@ use crate::{
 
 /// Relays at once in the process: two parts of at least 8 MiB each.
 pub(super) const RELAYS: usize = 1;
+/// Most parts of one upload in S3.
+const MAX_PARTS: u64 = 10_000;
 /// Attempts in a row that bring no byte, after which the relay is given up.
 const FRUITLESS: u32 = 6;
 /// Attempts at one part's upload.
@@ -74,15 +80,28 @@ pub(super) struct Relay<'a> {
     pub key: &'a ArtifactKey,
     /// Its upload.
     pub upload: &'a UploadId,
-    /// Bytes of every part but the last.
-    pub part_size_bytes: u64,
     /// Told how many bytes have come.
     pub relayed_bytes: &'a AtomicU64,
 }
 
+/// What went into the upload.
+#[derive(Debug)]
+pub(super) struct Relayed {
+    /// The agent's report, with the parts as they were uploaded here.
+    pub report: ArtifactReport,
+    /// Bytes of every part but the last.
+    pub part_size_bytes: u64,
+}
+
+/// Bytes of a relayed part. Smaller than the agent's would be for a long artifact, since we hold two of them; never more
+/// than S3's [`MAX_PARTS`].
+fn part_size_bytes(size_bytes: u64) -> u64 {
+    MIN_PART_BYTES.max(size_bytes.div_ceil(MAX_PARTS))
+}
+
 impl Relay<'_> {
     /// Fetches everything into the upload's parts and compares the digests. The upload is not completed.
-    pub(super) async fn run(&self) -> Result<(), RelayError> {
+    pub(super) async fn run(&self) -> Result<Relayed, RelayError> {
         self.relayed_bytes.store(0, Ordering::Relaxed);
         let mut source = Source {
             relay: self,
@@ -90,18 +109,31 @@ impl Relay<'_> {
             position: 0,
             hasher: Hasher::default(),
         };
-        let parts = part_count(self.report.digests.size_bytes, self.part_size_bytes);
+        let size_bytes = self.report.digests.size_bytes;
+        let part_size_bytes = part_size_bytes(size_bytes);
+        let parts = part_count(size_bytes, part_size_bytes);
+        let mut etag = MultipartEtag::default();
         let mut waiting: Option<(u32, Bytes)> = None;
         for number in 1..=parts {
-            let (uploaded, read) = tokio::join!(self.upload(waiting.take()), source.part());
+            let (uploaded, read) = tokio::join!(self.upload(waiting.take()), source.part(part_size_bytes));
             uploaded?;
-            waiting = Some((number, read?));
+            let part = read?;
+            etag.push(PartMd5::of(&part));
+            waiting = Some((number, part));
         }
         // The last part leaves only when everything is known to be right.
         if source.hasher.finish() != self.report.digests {
             return Err(RelayError::Mismatch);
         }
-        self.upload(waiting).await
+        self.upload(waiting).await?;
+        Ok(Relayed {
+            report: ArtifactReport {
+                parts,
+                etag: etag.finish(),
+                ..self.report.clone()
+            },
+            part_size_bytes,
+        })
     }
 
     async fn upload(&self, part: Option<(u32, Bytes)>) -> Result<(), RelayError> {
@@ -125,9 +157,9 @@ struct Source<'a> {
 
 impl Source<'_> {
     /// The next part, whole.
-    async fn part(&mut self) -> Result<Bytes, RelayError> {
+    async fn part(&mut self, part_size_bytes: u64) -> Result<Bytes, RelayError> {
         let expected = self.relay.report.digests.size_bytes;
-        let wanted = (expected - self.position).min(self.relay.part_size_bytes) as usize;
+        let wanted = (expected - self.position).min(part_size_bytes) as usize;
         let mut part = vec![0; wanted];
         let mut filled = 0;
         let mut fruitless = 0;

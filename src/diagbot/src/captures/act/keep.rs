@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use super::{ActError, Outcome, Scene, converse::names};
 use crate::{
-    artifacts::{self, Stored},
+    artifacts::{self, StoreError, Stored},
     captures::{
         container,
         explain::{self, Refusal},
         manifest,
         plan::{Ending, Facts, Fault, Observed, PodFact, ResultFact},
-        relay::Relay,
+        relay::{Relay, RelayError},
         resource::{ArtifactRecord, CaptureStatus, Proof, UploadRecord},
     },
 };
@@ -37,7 +37,7 @@ pub(super) async fn relay(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome
     let (key, id) = names(upload)?;
     let _permit = scene.relays.acquire().await.map_err(|_| ActError::NotOurs)?;
     let container = f.recorded(|s| s.container.clone()).unwrap_or_default();
-    Relay {
+    let relay = Relay {
         pods: scene.streaming_pods(),
         pod: &f.spec().target.pod,
         container: &container,
@@ -46,27 +46,40 @@ pub(super) async fn relay(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome
         store: &scene.context.store,
         key: &key,
         upload: &id,
-        part_size_bytes: upload.part_size_bytes,
         relayed_bytes: &scene.relayed_bytes,
-    }
-    .run()
-    .await
-    .map_err(|error| ActError::of_relay(step, &error))?;
+    };
+    let relayed = match relay.run().await {
+        Ok(relayed) => relayed,
+        // No such upload: one of us has completed it and died before that was recorded. The object is proven again.
+        Err(RelayError::Store(StoreError::NotFound { .. })) => return complete(scene, f, step).await,
+        Err(error) => return Err(ActError::of_relay(step, &error)),
+    };
     scene.record.check_term()?;
-    complete(scene, f, step).await
+    prove(scene, f, result, upload, &relayed.report, relayed.part_size_bytes).await
 }
 
 /// Completes a step's upload, has it proven, and records the artifact.
 pub(super) async fn complete(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome, ActError> {
     let (result, upload) = at_hand(f, step)?;
     let report = result.artifact.as_ref().ok_or_else(|| nothing(step))?;
+    prove(scene, f, result, upload, report, upload.part_size_bytes).await
+}
+
+async fn prove(
+    scene: &Scene,
+    f: &Facts,
+    result: &StepResult,
+    upload: &UploadRecord,
+    report: &ArtifactReport,
+    part_size_bytes: u64,
+) -> Result<Outcome, ActError> {
     let (key, id) = names(upload)?;
     let stored = scene
         .context
         .store
-        .complete(&key, &id, report, upload.part_size_bytes)
+        .complete(&key, &id, report, part_size_bytes)
         .await
-        .map_err(|error| ActError::of_store(Fault::Artifact(step), &error))?;
+        .map_err(|error| ActError::of_store(Fault::Artifact(result.step), &error))?;
     record_artifact(scene, f, result, upload, &stored).await?;
     Ok(Outcome::Recorded)
 }

@@ -294,6 +294,17 @@ fn meet(f: &Facts, hello: &Hello) -> Meeting {
         ));
     }
     let pinned = &f.spec().target.container_id;
+    let steps = f.spec().steps.len();
+    if hello
+        .processes
+        .iter()
+        .any(|p| usize::from(p.pinned.step) >= steps || p.pinned.pid < 1)
+    {
+        return Meeting::Unfit(explain::refusal(
+            Refusal::AgentVersion,
+            "it names a process that can't be",
+        ));
+    }
     for process in &hello.processes {
         if !process.container_id.is_empty() && !pinned.ends_with(&process.container_id) {
             return Meeting::Unfit(explain::refusal(Refusal::WrongContainer, &process.comm));
