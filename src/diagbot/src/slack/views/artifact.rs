@@ -6,7 +6,7 @@ use super::{
     run::{Links, explanation, link_end},
 };
 use crate::{
-    captures::resource::{ArtifactRecord, Proof},
+    captures::resource::{ArtifactRecord, Explanation, Proof},
     runs::{request::RunName, resource::CaptureSummary, service::ArtifactLink},
 };
 
@@ -15,9 +15,14 @@ const PREVIEW_LINES: usize = 8;
 /// Characters of a line of a preview; wider ones wrap on a phone.
 const PREVIEW_WIDTH: usize = 100;
 
-/// What a capture produced, and why it failed.
-pub(super) fn sections(mut message: Builder, capture: &CaptureSummary, links: Links<'_>) -> Builder {
-    if let Some(reason) = &capture.reason {
+/// What a capture produced, and why it failed unless that was `said` already.
+pub(super) fn sections(
+    mut message: Builder,
+    capture: &CaptureSummary,
+    said: Option<&Explanation>,
+    links: Links<'_>,
+) -> Builder {
+    if let Some(reason) = capture.reason.as_ref().filter(|reason| said != Some(reason)) {
         message = message.section(&explanation(reason));
     }
     for artifact in &capture.artifacts {
@@ -28,6 +33,14 @@ pub(super) fn sections(mut message: Builder, capture: &CaptureSummary, links: Li
                 .find(|link| link.capture == capture.name && link.name == artifact.name && !link.sensitive),
         };
         message = message.section(&record(artifact, link));
+        if !artifact.sensitive && !artifact.findings.is_empty() {
+            let found: Vec<String> = artifact
+                .findings
+                .iter()
+                .map(|found| format!("• {}", line(found)))
+                .collect();
+            message = message.section(&format!("*Found:*\n{}", found.join("\n")));
+        }
         if !artifact.sensitive && !artifact.preview.trim().is_empty() {
             message = message.section(&block(&artifact.preview, PREVIEW_LINES, PREVIEW_WIDTH));
         }

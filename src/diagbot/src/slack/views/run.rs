@@ -62,7 +62,7 @@ impl RunView<'_> {
             message = message.section(&block(&status.plan.join("\n"), 30, 200));
         }
         message = match status.captures.as_slice() {
-            [only] => artifact::sections(message, only, links),
+            [only] => artifact::sections(message, only, status.reason.as_ref(), links),
             several => several
                 .iter()
                 .fold(message, |message, capture| message.section(&capture_line(capture))),
@@ -90,7 +90,7 @@ impl RunView<'_> {
             code(&capture.target.cluster),
             capture_state(capture),
         );
-        let message = artifact::sections(Builder::new().section(&head), capture, links);
+        let message = artifact::sections(Builder::new().section(&head), capture, None, links);
         message.context(&format!("Run {}", code(&self.name.short()))).build()
     }
 

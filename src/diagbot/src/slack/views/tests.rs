@@ -56,6 +56,7 @@ fn artifact(sensitive: bool) -> ArtifactRecord {
         proof: Proof::StoreChecked,
         truncated: false,
         sensitive,
+        findings: vec!["2 threads are deadlocked: a & b".into()],
         preview: "Full thread dump <!channel>\n```\"main\" #1 \u{202e}prio=5".into(),
         ..serde_json::from_value(json!({
             "diagnostic": "", "name": "", "mediaType": "", "key": "", "sizeBytes": 0, "sha256": "", "proof": "read-back",
@@ -135,6 +136,8 @@ fn a_run_is_told_from_queued_to_done() {
     SHA-256 `abababababababababababababababababababababababababababababababab`
     Proof: store-checked (the store compared every part and the whole)
     Press “Send me a link” to get it.
+    *Found:*
+    • 2 threads are deadlocked: a &amp; b
     ```
     Full thread dump &lt;!channel&gt;
     '''"main" #1 prio=5
@@ -189,6 +192,23 @@ fn a_refusal_says_what_happened_what_to_do_and_offers_what_fits() {
 }
 
 #[test]
+fn the_reason_of_the_only_capture_is_told_once() {
+    let reason = Explanation {
+        code: "NoSuchProcess".into(),
+        message: "No process fits.".into(),
+        remedy: "Name another container.".into(),
+    };
+    let mut failed = capture(CapturePhase::Failed);
+    failed.reason = Some(reason.clone());
+    let status = RunStatus {
+        reason: Some(reason),
+        captures: vec![failed],
+        ..ended(Phase::Failed)
+    };
+    assert_eq!(root(&run(status)).text.matches("No process fits.").count(), 1);
+}
+
+#[test]
 fn a_sensitive_artifact_is_neither_previewed_nor_linked_in_a_channel() {
     let mut done = capture(CapturePhase::Succeeded);
     done.artifacts = vec![artifact(true)];
@@ -198,7 +218,7 @@ fn a_sensitive_artifact_is_neither_previewed_nor_linked_in_a_channel() {
     };
     let message = root(&run(status));
     let all = message.json().to_string();
-    assert!(!all.contains("thread dump"), "{all}");
+    assert!(!all.contains("thread dump") && !all.contains("deadlocked"), "{all}");
     assert!(all.contains("Send me a link"), "{all}");
 }
 
