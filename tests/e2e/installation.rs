@@ -113,9 +113,10 @@ impl Installation {
         make_namespaces(&home, &target, variation).await?;
 
         let address = node_address(&client).await?;
-        let door = match variation.published_slack {
-            true => Some(TcpListener::bind((address, 0)).context("listen for the pods")?),
-            false => None,
+        let door = if variation.published_slack {
+            Some(TcpListener::bind((address, 0)).context("listen for the pods")?)
+        } else {
+            None
         };
         let public_base = match &door {
             Some(door) => Some(format!(

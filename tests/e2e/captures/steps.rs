@@ -15,7 +15,7 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    pub(crate) fn spec(&self) -> StepSpec {
+    pub(crate) fn spec(self) -> StepSpec {
         let (name, argv, process, output, artifact): (_, &[&str], _, _, _) = match self {
             Self::Jstack => (
                 "jstack",

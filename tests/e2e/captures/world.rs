@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use super::steps::Step;
 
 /// Longest wait for something that must come.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Address of the node's bridge: pods reach what listens there.
 const NODE: &str = "10.88.0.1";
 /// The agent's image, by digest, present on the node.
@@ -172,7 +172,7 @@ impl World {
             run,
             index: 0,
             target,
-            steps: steps.iter().map(Step::spec).collect(),
+            steps: steps.iter().copied().map(Step::spec).collect(),
             image: self.config.image.clone(),
             requester: "slack:T1:U1".to_owned(),
             catalog_sha256: "e2e".to_owned(),

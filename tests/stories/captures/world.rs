@@ -126,7 +126,7 @@ impl World {
             run,
             index: 0,
             target: target.clone(),
-            steps: steps.iter().map(Step::spec).collect(),
+            steps: steps.iter().copied().map(Step::spec).collect(),
             image: AGENT_IMAGE.to_owned(),
             requester: "slack:T1:U1".to_owned(),
             catalog_sha256: "story".to_owned(),

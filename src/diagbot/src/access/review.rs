@@ -185,7 +185,7 @@ impl Access {
             Ok(facts) => !facts.shared && (facts.private || self.0.config.public_channels),
             Err(error) => {
                 tracing::warn!(
-                    error = &error as &dyn std::error::Error,
+                    error = %crate::telemetry::Chain(&error),
                     slack.channel = channel,
                     "the channel's facts are missing; its group does not count"
                 );

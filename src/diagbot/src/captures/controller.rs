@@ -222,7 +222,7 @@ async fn refuse_cluster(record: Record, cluster: String) {
         .await;
     if let Err(error) = written {
         tracing::warn!(
-            error = &error as &dyn std::error::Error,
+            error = %crate::telemetry::Chain(&error),
             "a capture in an unknown cluster could not be refused yet"
         );
     }

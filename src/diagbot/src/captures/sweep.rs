@@ -48,7 +48,7 @@ async fn once(context: &CapturesContext) {
     let recorded: BTreeSet<String> = match deadline(CALL, captures.list(&ListParams::default())).await {
         Ok(list) => list.items.iter().flat_map(living_uploads).collect(),
         Err(error) => {
-            tracing::info!(error = &error as &dyn std::error::Error, "captures could not be listed");
+            tracing::info!(error = %crate::telemetry::Chain(&error), "captures could not be listed");
             return;
         }
     };

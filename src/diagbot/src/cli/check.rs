@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{Api, api::PostParams};
 
-use super::say;
+use super::{say, serve::LEASE};
 use crate::{
     artifacts::{Outcome as Trial, Store},
     clock::Clock,
@@ -30,10 +30,14 @@ const HOME_RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("watch", "diagbot.dev", "diagnosticcaptures", ""),
     ("update", "diagbot.dev", "diagnosticcaptures", "status"),
     ("create", "coordination.k8s.io", "leases", ""),
+    ("get", "coordination.k8s.io", "leases", ""),
     ("update", "coordination.k8s.io", "leases", ""),
 ];
 
-/// What the bot must be allowed to do in a target cluster, in every namespace it serves.
+/// What the bot must be allowed to do in a target cluster as a whole.
+const CLUSTER_RIGHTS: &[(&str, &str, &str, &str)] = &[("create", "authorization.k8s.io", "subjectaccessreviews", "")];
+
+/// What the bot must be allowed to do in every namespace that takes part; here it is asked for all of them at once.
 const TARGET_RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("get", "", "pods", ""),
     ("list", "", "pods", ""),
@@ -45,9 +49,6 @@ const TARGET_RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("get", "", "pods", "exec"),
     ("create", "", "pods", "exec"),
     ("list", "", "events", ""),
-    ("list", "apps", "deployments", ""),
-    ("list", "apps", "replicasets", ""),
-    ("create", "authorization.k8s.io", "subjectaccessreviews", ""),
 ];
 
 /// Prints the table; fails where the bot could not work.
@@ -71,10 +72,12 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     if let Some(clusters) = table.add("clusters", clusters, |c| {
         c.names().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }) {
-        check_rights(clusters.home(), Some(&config.namespace), HOME_RIGHTS, &mut table).await;
+        let at_home = Some(config.namespace.as_str());
+        check_rights(clusters.home(), at_home, HOME_RIGHTS, Outcome::Fault, &mut table).await;
         for name in clusters.names() {
             if let Some(cluster) = clusters.get(name.as_str()) {
-                check_rights(cluster, None, TARGET_RIGHTS, &mut table).await;
+                check_rights(cluster, None, CLUSTER_RIGHTS, Outcome::Fault, &mut table).await;
+                check_rights(cluster, None, TARGET_RIGHTS, Outcome::Less, &mut table).await;
             }
         }
     }
@@ -117,10 +120,12 @@ async fn check_slack(config: &Config, secrets: &Secrets, table: &mut Table) {
     });
 }
 
+/// A row for each right; `missing` is what a missing one is worth.
 async fn check_rights(
     cluster: &Cluster,
     namespace: Option<&str>,
     rights: &[(&str, &str, &str, &str)],
+    missing: Outcome,
     table: &mut Table,
 ) {
     let api: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
@@ -131,6 +136,8 @@ async fn check_rights(
             resource: Some((*resource).to_owned()),
             subresource: Some((*subresource).to_owned()).filter(|s| !s.is_empty()),
             namespace: namespace.map(str::to_owned),
+            // The role names the one lease; creating can't be narrowed to a name.
+            name: (*resource == "leases" && *verb != "create").then(|| LEASE.to_owned()),
             ..ResourceAttributes::default()
         };
         let review = SelfSubjectAccessReview {
@@ -145,7 +152,11 @@ async fn check_rights(
         let params = PostParams::default();
         match deadline(CALL, api.create(&params, &review)).await {
             Ok(answer) if answer.status.as_ref().is_some_and(|s| s.allowed) => table.row(&name, Outcome::Ok, "allowed"),
-            Ok(_) => table.row(&name, Outcome::Fault, "not allowed: apply the roles in deploy/base"),
+            Ok(_) if missing == Outcome::Less => {
+                let words = "not in every namespace: each that takes part needs a binding of the role diagbot-target";
+                table.row(&name, missing, words);
+            }
+            Ok(_) => table.row(&name, missing, "not allowed: apply the roles in deploy/base"),
             Err(error) => table.row(&name, Outcome::Fault, &Chain(&error).to_string()),
         }
     }

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Name of the leader's lease.
-const LEASE: &str = "diagbot-leader";
+pub(super) const LEASE: &str = "diagbot-leader";
 
 /// Runs the bot until it is told to stop.
 pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {

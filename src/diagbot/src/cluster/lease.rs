@@ -133,7 +133,7 @@ pub async fn hold(
         match elector.step().await {
             Ok(()) => {}
             Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = %crate::telemetry::Chain(&error),
                 "the lease could not be read or written"
             ),
         }
@@ -150,7 +150,7 @@ pub async fn hold(
         && let Err(error) = elector.release().await
     {
         tracing::info!(
-            error = &error as &dyn std::error::Error,
+            error = %crate::telemetry::Chain(&error),
             "the lease was not released and will expire"
         );
     }

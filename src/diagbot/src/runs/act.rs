@@ -1,7 +1,7 @@
 //! Performs one action of the plan. Every action is repeatable: reads change nothing, writes carry a resourceVersion or a
 //! name that follows from the run, and no call outlasts the leader's term.
 
-use std::{collections::BTreeSet, error::Error, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use kube::{
@@ -197,7 +197,7 @@ impl Actor<'_> {
             error if self.patient(run) => Err(ActError::Review(error)),
             error => {
                 tracing::warn!(
-                    error = &error as &dyn Error,
+                    error = %crate::telemetry::Chain(&error),
                     "the access review failed, so the run is denied"
                 );
                 Ok(Reason::ReviewFailed {

@@ -4,7 +4,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -140,7 +139,7 @@ impl Loop {
                 () = until(next) => self.take_due(),
                 Some(looked) = self.looks.join_next() => match looked {
                     Ok((name, look)) => self.looked(name, look),
-                    Err(error) => tracing::error!(error = &error as &dyn Error, "a look at a run did not end well"),
+                    Err(error) => tracing::error!(error = %crate::telemetry::Chain(&error), "a look at a run did not end well"),
                 },
             }
             self.start();
@@ -236,7 +235,7 @@ impl Reconciler {
             Ok(look) => look,
             Err(ActError::NotLeading) => Look::Rest,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn Error, run.id = %name, "the run is looked at again");
+                tracing::warn!(error = %crate::telemetry::Chain(&error), run.id = %name, "the run is looked at again");
                 Look::Failed
             }
         }
@@ -313,7 +312,7 @@ impl Reconciler {
         };
         plan(&facts).unwrap_or_else(|fault| {
             tracing::error!(
-                error = &fault as &dyn Error,
+                error = %crate::telemetry::Chain(&fault),
                 "the plan is faulty; the run stays as it is"
             );
             Action::Wait(None)
@@ -374,7 +373,7 @@ impl Reconciler {
                 Ok(_) => tracing::debug!(run.id = name, "the finished run is forgotten"),
                 Err(error) if error.is_not_found() || error.is_conflict() => {}
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn Error, "finished runs could not be removed");
+                    tracing::warn!(error = %crate::telemetry::Chain(&error), "finished runs could not be removed");
                     return;
                 }
             }

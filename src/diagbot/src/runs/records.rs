@@ -110,7 +110,7 @@ where
                 Some(Ok(watcher::Event::InitDone)) => records.all().into_iter().for_each(|object| records.tell(object)),
                 Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => {}
                 Some(Err(error)) => tracing::warn!(
-                    error = &error as &dyn std::error::Error,
+                    error = %crate::telemetry::Chain(&error),
                     kind = %K::kind(&()),
                     "the watch broke and is begun again"
                 ),

@@ -54,3 +54,28 @@ pub const SCOPES: &[Scope] = &[
     optional("groups:history", "the same in private channels"),
     optional("im:history", "the same in direct messages"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_manifest_asks_for_what_is_required_and_names_what_is_optional() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/slack-app-manifest.yaml");
+        let text = std::fs::read_to_string(path).expect("the manifest is in the repository");
+        let manifest: serde_json::Value = serde_saphyr::from_str(&text).expect("the manifest is YAML");
+        let asked: BTreeSet<_> = manifest["oauth_config"]["scopes"]["bot"]
+            .as_array()
+            .expect("a list of scopes")
+            .iter()
+            .filter_map(|scope| scope.as_str())
+            .collect();
+        let required: BTreeSet<_> = SCOPES.iter().filter(|s| s.required).map(|s| s.name).collect();
+        assert_eq!(asked, required);
+        for scope in SCOPES.iter().filter(|s| !s.required) {
+            assert!(text.contains(&format!("# - {}\n", scope.name)), "{}", scope.name);
+        }
+    }
+}

@@ -215,7 +215,7 @@ async fn send(scene: &Scene, f: &Facts, seq: u64, command: Command, again: bool)
             Err(ActError::of_call(Fault::Ticket, Refusal::AgentDeaf, &error))
         }
         Err(error) => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "a control line was not sent");
+            tracing::debug!(error = %crate::telemetry::Chain(&error), "a control line was not sent");
             Err(later("attaching to the agent does not work yet"))
         }
     }

@@ -86,7 +86,7 @@ impl Front {
                 self.count("unconfirmed");
                 tracing::warn!(
                     run.id = name.as_str(),
-                    error = &source as &dyn std::error::Error,
+                    error = %crate::telemetry::Chain(&source),
                     "whether a request is recorded is not known yet"
                 );
                 Created::Answered(self.confirm(&name, request))
@@ -129,7 +129,7 @@ fn refusal(name: &RunName, error: &AcceptError) -> crate::slack::views::Message 
     }
     tracing::error!(
         run.id = name.as_str(),
-        error = error as &dyn std::error::Error,
+        error = %crate::telemetry::Chain(error),
         "a request could not be recorded"
     );
     answers::not_recorded(name)

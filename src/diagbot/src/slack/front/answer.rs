@@ -165,7 +165,7 @@ pub(super) fn failure(run: &RunName, error: &ServiceError) -> Message {
         error => {
             tracing::warn!(
                 run.id = run.as_str(),
-                error = error as &dyn std::error::Error,
+                error = %crate::telemetry::Chain(error),
                 "what a person asked about a run did not succeed"
             );
             answers::failed(run, None)

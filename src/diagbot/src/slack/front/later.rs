@@ -55,6 +55,6 @@ pub(super) async fn run(mut work: mpsc::Receiver<Later>, stop: CancellationToken
 
 fn note(done: Result<(), JoinError>) {
     if let Err(error) = done {
-        tracing::error!(error = &error as &dyn std::error::Error, "an answer to a person failed");
+        tracing::error!(error = %crate::telemetry::Chain(&error), "an answer to a person failed");
     }
 }

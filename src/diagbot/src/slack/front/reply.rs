@@ -75,7 +75,7 @@ impl Front {
         };
         if let Err(error) = said {
             tracing::warn!(
-                error = &error as &dyn std::error::Error,
+                error = %crate::telemetry::Chain(&error),
                 "an answer did not reach its person"
             );
         }

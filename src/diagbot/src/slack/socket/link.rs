@@ -205,7 +205,7 @@ impl UnderWay {
             Err(error) => {
                 self.envelopes.remove(&error.id());
                 tracing::error!(
-                    error = &error as &dyn std::error::Error,
+                    error = %crate::telemetry::Chain(&error),
                     "the handler of an envelope failed"
                 );
                 None

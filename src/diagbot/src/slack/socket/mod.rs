@@ -81,7 +81,7 @@ pub async fn run(config: &SlackConfig, parts: SocketParts, stop: CancellationTok
     while let Some(ended) = slots.join_next().await {
         if let Err(error) = ended {
             tracing::error!(
-                error = &error as &dyn std::error::Error,
+                error = %crate::telemetry::Chain(&error),
                 "a Slack connection's keeper failed"
             );
         }

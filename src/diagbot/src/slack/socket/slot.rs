@@ -102,7 +102,7 @@ impl Slot {
                 Some(ended) = links.join_next() => match ended {
                     Ok(ended) => ended,
                     Err(error) => {
-                        tracing::error!(error = &error as &dyn std::error::Error, "a Slack connection's task failed");
+                        tracing::error!(error = %crate::telemetry::Chain(&error), "a Slack connection's task failed");
                         (current.map_or(0, |(id, _)| id), End::Broken("its task failed"))
                     }
                 },
@@ -153,7 +153,7 @@ impl Slot {
             Err(OpenError::Retry(error)) => {
                 drop(permit);
                 tracing::warn!(
-                    error = &error as &dyn std::error::Error,
+                    error = %crate::telemetry::Chain(&error),
                     "no Slack connection can be opened"
                 );
                 backoff.wait(error.retry_after()).await;
@@ -164,7 +164,7 @@ impl Slot {
             Ok(socket) => Some((socket, permit)),
             Err(error) => {
                 drop(permit);
-                tracing::warn!(error = &error as &dyn std::error::Error, "a Slack connection failed");
+                tracing::warn!(error = %crate::telemetry::Chain(&error), "a Slack connection failed");
                 backoff.wait(None).await;
                 None
             }

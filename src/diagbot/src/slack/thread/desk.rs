@@ -46,7 +46,7 @@ impl Desk {
             Err(error) => {
                 tracing::warn!(
                     slack.channel = channel,
-                    error = &error as &dyn std::error::Error,
+                    error = %crate::telemetry::Chain(&error),
                     "whether a channel is shared is not known, so it gets no links"
                 );
                 false

@@ -68,7 +68,7 @@ pub async fn run(context: SlackContext, stop: CancellationToken) {
             Some(run) = changes.next() => board.wake(&context, &run),
             Some(done) = board.under_way.join_next() => match done {
                 Ok((name, memory, next)) => board.put_back(&name, memory, next),
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "telling about a run failed"),
+                Err(error) => tracing::error!(error = %crate::telemetry::Chain(&error), "telling about a run failed"),
             },
             () = sleep_until(next_due.into()) => {}
         }
