@@ -274,20 +274,7 @@ impl Life {
     async fn try_start(&self, image: Image) -> Result<Arc<Run>, Refusal> {
         let node = &self.cluster.node;
         let identity = identity_of(&self.pod, &self.spec, image);
-        let non_root = [&self.spec["securityContext"], &self.pod["spec"]["securityContext"]]
-            .into_iter()
-            .find_map(|c| c["runAsNonRoot"].as_bool());
-        if non_root == Some(true) && identity.uid == 0 {
-            let pod = format!(
-                "{}_{}({})",
-                self.place.pod.name, self.place.pod.namespace, self.place.uid
-            );
-            let message = format!(
-                "container has runAsNonRoot and image will run as root (pod: \"{pod}\", container: {})",
-                self.place.name
-            );
-            return Err(Refusal::Config(message));
-        }
+        self.check_non_root(identity.uid)?;
         let identity = node.effective(identity);
         let place = self.namespaces()?;
         let state = node
@@ -333,6 +320,26 @@ impl Life {
             StartError::Refused(message) => Refusal::Start(message),
             StartError::Io(error) => Refusal::create(&error),
         })
+    }
+
+    /// The kubelet's check of `runAsNonRoot`. Where uids can't be chosen, none is root's: see [`super::Node::effective`].
+    fn check_non_root(&self, uid: u32) -> Result<(), Refusal> {
+        let contexts = [&self.spec["securityContext"], &self.pod["spec"]["securityContext"]];
+        let non_root = contexts.iter().find_map(|c| c["runAsNonRoot"].as_bool());
+        if non_root != Some(true) || uid != 0 || self.cluster.node.isolation() != Isolation::Namespaces {
+            return Ok(());
+        }
+        let chosen = contexts.iter().any(|c| c["runAsUser"].is_u64());
+        let why = if chosen {
+            "container's runAsUser breaks non-root policy"
+        } else {
+            "container has runAsNonRoot and image will run as root"
+        };
+        let Place { pod, uid, name, .. } = &self.place;
+        Err(Refusal::Config(format!(
+            "{why} (pod: \"{}_{}({uid})\", container: {name})",
+            pod.name, pod.namespace
+        )))
     }
 
     /// Where the process goes: beside the target for an ephemeral container that names one, beside the pod's first
