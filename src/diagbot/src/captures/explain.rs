@@ -70,6 +70,8 @@ pub(super) enum Refusal {
     Deadline,
     /// The API server can't be used.
     Cluster,
+    /// Something kept failing until it was too late.
+    Trouble,
     /// The capture's object is not what we write.
     Invalid,
 }
@@ -204,6 +206,10 @@ fn words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::Cluster => (
             "The cluster's API server did not do what was needed",
             "Check the API server and the bot's permissions (`diagbot check`), then ask again.",
+        ),
+        Refusal::Trouble => (
+            "What the agent waited for did not work in time",
+            "Ask the bot's owners to run `diagbot check`, then ask again.",
         ),
         Refusal::Invalid => (
             "The capture's record can't be carried out",

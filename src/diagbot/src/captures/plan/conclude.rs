@@ -93,7 +93,7 @@ fn unable(f: &Facts) -> Option<Explanation> {
     }
     if let Wait::Never(explanation) = waiting(f) {
         return Some(match &f.trouble {
-            Some(trouble) if f.view() == ContainerView::Absent => explain::refusal(Refusal::Cluster, trouble),
+            Some(trouble) if f.view() == ContainerView::Absent => explain::refusal(Refusal::Trouble, trouble),
             _ => explanation,
         });
     }
@@ -108,7 +108,7 @@ fn unable(f: &Facts) -> Option<Explanation> {
     }
     if let ContainerView::Terminated { code, reason } = f.view() {
         let refusal = match (&f.trouble, hello) {
-            (Some(trouble), _) => return Some(explain::refusal(Refusal::Cluster, trouble)),
+            (Some(trouble), _) => return Some(explain::refusal(Refusal::Trouble, trouble)),
             (None, Some(_)) => Refusal::AgentDeaf,
             (None, None) if attempt.log == LogState::Open => return None,
             (None, None) => ended(&reason, Refusal::AgentSilent),

@@ -20,7 +20,13 @@ pub(super) fn add(f: &Facts, next: &mut Plan) {
     let busy = |action: &Action| {
         matches!(
             action,
-            Action::Attempt { .. } | Action::Finish(_) | Action::Complete { .. } | Action::WriteManifest
+            Action::Attempt { .. }
+                | Action::OpenUploads
+                | Action::AddContainer
+                | Action::SendTicket
+                | Action::Complete { .. }
+                | Action::WriteManifest
+                | Action::Finish(_)
         )
     };
     let unreadable = matches!(f.pod, PodFact::Unreadable(_));
