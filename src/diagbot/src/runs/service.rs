@@ -228,11 +228,15 @@ impl RunService {
         request
             .check()
             .map_err(|reason| AcceptError::Rejected(reason.explain()))?;
-        let knock = self.0.parts.door.knock(&request.requester, &request.origin.channel);
-        knock.map_err(|TooOften(wait)| {
-            let seconds = wait.as_secs();
-            AcceptError::Rejected(Reason::TooManyRequests { seconds }.explain())
-        })?;
+        // A redelivery must not meet the limit that its first delivery passed.
+        let name = request.name();
+        if self.0.records.get(self.0.parts.clusters.namespace(), name.as_str()).is_none() {
+            let knock = self.0.parts.door.knock(&request.requester, &request.origin.channel);
+            knock.map_err(|TooOften(wait)| {
+                let seconds = wait.as_secs();
+                AcceptError::Rejected(Reason::TooManyRequests { seconds }.explain())
+            })?;
+        }
         self.create(&request, ACCEPT_BUDGET).await
     }
 

@@ -60,18 +60,10 @@ impl Front {
         }
     }
 
-    /// The rate limit and the one create.
+    /// The one create, with what is said of it.
     pub(super) async fn create(&self, request: RunRequest) -> Created {
         let context = &self.0.context;
         let name = request.name();
-        // A redelivery must not meet the limit that its first delivery passed.
-        if !self.0.seen.insert(name.as_str()) {
-            let channel = &request.origin.channel;
-            if let Err(too_fast) = self.0.rates.take(&request.requester.user_name(), channel) {
-                self.count("rejected");
-                return Created::Answered(Outcome::Say(answers::too_fast(too_fast.wait, too_fast.of_channel)));
-            }
-        }
         match context.service.accept(request.clone()).await {
             Ok(accepted) => {
                 self.count(if accepted.repeated { "repeated" } else { "created" });

@@ -7,7 +7,6 @@ mod accept;
 mod answer;
 mod click;
 mod later;
-mod rate;
 mod reply;
 mod seen;
 
@@ -20,7 +19,6 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     later::Later,
-    rate::Rates,
     reply::{Outcome, Speaker},
     seen::Seen,
 };
@@ -45,7 +43,6 @@ pub async fn run(context: SlackContext, health: SocketHealth, stop: Cancellation
     let front = Front(Arc::new(Inner {
         context: context.clone(),
         later,
-        rates: Rates::new(),
         seen: Seen::default(),
     }));
     let handler: Handler = Arc::new(move |envelope| {
@@ -70,7 +67,6 @@ struct Front(Arc<Inner>);
 struct Inner {
     context: SlackContext,
     later: mpsc::Sender<Later>,
-    rates: Rates,
     seen: Seen,
 }
 

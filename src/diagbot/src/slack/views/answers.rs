@@ -1,6 +1,6 @@
 //! Answers to a person: what was wrong with a text, that a request is recorded, lists and help.
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use diagbot_catalog::{Catalog, Diagnostic, Impact, Method, Sensitivity};
 use jiff::Timestamp;
@@ -78,15 +78,6 @@ pub fn already_pressed(run: &RunName, by: &Requester, at: Timestamp) -> Message 
         person(by),
         moment(at),
         code(&run.short())
-    ))
-}
-
-/// Too many requests.
-pub fn too_fast(wait: Duration, of_channel: bool) -> Message {
-    let whose = if of_channel { "from this channel" } else { "from you" };
-    let seconds = wait.as_secs().max(1);
-    one(&format!(
-        "That is more requests {whose} than are taken at once; nothing was started.\n*What to do:* try again in {seconds} s."
     ))
 }
 
