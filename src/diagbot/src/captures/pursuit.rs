@@ -190,7 +190,9 @@ impl Pursuit {
         }
         for action in &next.actions {
             let key = key(action);
-            if self.under_way.contains(&key) {
+            // An upload that is being opened is on no record yet: the end waits, so that it is aborted and not forgotten.
+            let ends = matches!(action, Action::AbortUploads | Action::Finish(_));
+            if self.under_way.contains(&key) || ends && self.opens_uploads() {
                 continue;
             }
             if let Some((_, not_before)) = self.delays.get(&key)
@@ -207,6 +209,10 @@ impl Pursuit {
             });
         }
         sleep
+    }
+
+    fn opens_uploads(&self) -> bool {
+        self.under_way.contains(&key(&Action::OpenUploads))
     }
 
     /// Streams: the log while there is something to hear, the way to the agent while there may be something to say.
