@@ -219,7 +219,10 @@ impl Reason {
             ),
             Self::UnknownTarget { typed, place, near } => (
                 format!("Nothing called `{}` was found {place} that you may see.", shown(typed)),
-                suggest(near, "Check the name and the namespace (`-n`)."),
+                suggest(
+                    near,
+                    "Check the name and the namespace (`-n`); if both are right, ask the owners of the namespace to let you use it.",
+                ),
             ),
             Self::SeveralTargets { typed, count } => (
                 format!("`{}` fits {count} targets.", shown(typed)),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CALL, RunService, ServiceError};
 use crate::{
-    access::{Requester, Verb},
+    access::{AccessError, Requester, Verb},
     cluster::deadline,
     runs::{
         reason::Reason,
@@ -90,7 +90,11 @@ impl RunService {
             .parts
             .access
             .review(known, &namespace, verb, &diagnostic, by, Some(&run.spec.origin.channel))
-            .await?;
+            .await
+            .map_err(|error| match error {
+                AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
+                error => error.into(),
+            })?;
         if decision.allowed {
             return Ok(());
         }

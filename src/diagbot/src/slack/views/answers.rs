@@ -200,7 +200,7 @@ pub fn list(catalog: &Catalog, command: &str) -> Message {
     }
     message
         .context(&format!(
-            "`{command} <diagnostic> <target>` runs one; `{command} help <diagnostic>` tells more."
+            "`{command} &lt;diagnostic&gt; &lt;target&gt;` runs one; `{command} help &lt;diagnostic&gt;` tells more."
         ))
         .build()
 }
@@ -210,7 +210,7 @@ pub fn help(command: &str) -> Message {
     let words: Vec<&str> = BuiltIn::ALL.iter().map(|b| b.word()).collect();
     Builder::new()
         .section(&format!(
-            "*{command} <diagnostic> <target>* `[key=value …] [-n namespace] [-c container] [--cluster name] [--dry-run]`\n\
+            "*{command} &lt;diagnostic&gt; &lt;target&gt;* `[key=value …] [-n namespace] [-c container] [--cluster name] [--dry-run]`\n\
              takes evidence from a pod and puts it here as a file behind a link that ends by itself."
         ))
         .section(
@@ -218,7 +218,7 @@ pub fn help(command: &str) -> Message {
              run's thread it may be left out. In threads, mention the bot instead of typing the command.",
         )
         .section(&format!(
-            "`{command} list` – what there is\n`{command} help <diagnostic>` – one in detail\n`{command} status [run]` – where a run \
+            "`{command} list` – what there is\n`{command} help &lt;diagnostic&gt;` – one in detail\n`{command} status [run]` – where a run \
              is\n`{command} runs [target] [--since 24h]` – earlier runs\n`{command} cancel [run]` – stop one"
         ))
         .context(&format!("Words of the bot itself: {}", words.join(", ")))
@@ -269,7 +269,7 @@ pub fn help_one(diagnostic: &Diagnostic, command: &str) -> Message {
     }
     message
         .context(&format!(
-            "`{command} {name} <target>` runs it; `--dry-run` tells what it would do."
+            "`{command} {name} &lt;target&gt;` runs it; `--dry-run` tells what it would do."
         ))
         .build()
 }
