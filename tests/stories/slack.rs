@@ -1,7 +1,7 @@
 //! What people see in Slack, whatever Slack does meanwhile. The captures' controller is played by the test.
 
 mod bot;
-mod people;
+pub(crate) mod people;
 
 use bot::Bot;
 use diagbot::{captures::resource::CapturePhase, runs::resource::CONDITION_REPORTED};

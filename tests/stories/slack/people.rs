@@ -63,6 +63,17 @@ impl People {
             .await;
     }
 
+    /// Waits until the bot has acknowledged so many envelopes of a type.
+    pub(crate) async fn acknowledges(&self, kind: &str, count: usize) {
+        let arrived = diagbot_sandbox::wait::until(Duration::from_secs(20), "envelopes are acknowledged", || async {
+            let log = self.see("log").await;
+            let envelopes = log["envelopes"].as_array().into_iter().flatten();
+            let acknowledged = envelopes.filter(|e| e["type"] == kind && e["ack_ms"].is_u64()).count();
+            Ok((acknowledged >= count).then_some(()))
+        });
+        arrived.await.unwrap();
+    }
+
     /// Waits until a message of the channel holds the text; gives all messages, as plain lines.
     pub(crate) async fn reads(&self, channel: &str, text: &str) -> Vec<Message> {
         let wait = Duration::from_secs(20).as_millis();
