@@ -51,6 +51,8 @@ pub(crate) struct Variation {
     pub(crate) launch_limit_s: Option<u32>,
     /// The local Slack is reached at the node's address, by pods.
     pub(crate) published_slack: bool,
+    /// Another folder of diagnostics than the shipped one.
+    pub(crate) catalog: Option<PathBuf>,
     /// Labels of the target namespace.
     pub(crate) labels: Vec<(&'static str, &'static str)>,
 }
@@ -363,7 +365,7 @@ impl Installation {
             "cluster": { "name": "local", "kubeconfig": file("kubeconfig") },
             "namespace": self.home,
             "secretFile": file("nonce-key"),
-            "catalog": { "folder": repository().join("commands") },
+            "catalog": { "folder": variation.catalog.clone().unwrap_or_else(|| repository().join("commands")) },
             "agent": { "image": image, "launchLimitS": variation.launch_limit_s.unwrap_or(120) },
             "slack": {
                 "apiUrl": self.slack.api_url(),

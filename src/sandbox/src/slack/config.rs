@@ -74,6 +74,10 @@ pub struct SlackConfig {
     pub rate_limited: bool,
     /// An org-wide (Enterprise Grid) installation: clicks carry `"team": null`.
     pub enterprise_install: bool,
+    /// So many more people, `p000`, `p001`, … with the ids `U0CROWD000`, …; every one is in every room.
+    pub crowd: usize,
+    /// So many more channels, `room-00`, … with the ids `C0ROOM0000`, …, which the bot is in.
+    pub rooms: usize,
     /// Faults armed from the start.
     pub faults: Vec<Fault>,
 }
@@ -105,6 +109,8 @@ impl Default for SlackConfig {
             ping_interval: Duration::from_secs(5),
             rate_limited: true,
             enterprise_install: false,
+            crowd: 0,
+            rooms: 0,
             faults: Vec::new(),
         }
     }

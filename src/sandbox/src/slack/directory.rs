@@ -229,6 +229,20 @@ impl Directory {
         }
     }
 
+    /// The same with more people and channels, as many as are wanted; each of them is in each of these channels.
+    pub(super) fn with_crowd(mut self, people: usize, rooms: usize) -> Directory {
+        let ids: Vec<String> = (0..people).map(|n| format!("U0CROWD{n:03}")).collect();
+        let names = (0..people).map(|n| format!("p{n:03}"));
+        self.users
+            .extend(ids.iter().zip(names).map(|(id, name)| User::person(id, &name, &name)));
+        let members: Vec<&str> = ids.iter().map(String::as_str).chain([BOT_USER]).collect();
+        self.channels.extend((0..rooms).map(|n| {
+            let (id, name) = (format!("C0ROOM{n:04}"), format!("room-{n:02}"));
+            Channel::new(&id, &name, ChannelKind::Public, &members)
+        }));
+        self
+    }
+
     /// A user by id or name.
     pub(super) fn user(&self, key: &str) -> Option<&User> {
         let key = key.strip_prefix('@').unwrap_or(key);

@@ -92,7 +92,7 @@ impl State {
         let mut faults = Faults::default();
         config.faults.iter().cloned().for_each(|fault| faults.arm(fault));
         State {
-            directory: Directory::fixture(&config.bot_name),
+            directory: Directory::fixture(&config.bot_name).with_crowd(config.crowd, config.rooms),
             logs: HashMap::new(),
             views: BTreeMap::new(),
             uploads: HashMap::new(),
