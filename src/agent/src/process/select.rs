@@ -22,6 +22,9 @@ const WRAPPERS: [&str; 14] = [
     "zsh",
 ];
 
+/// One minute in clock ticks, which are 100 a second wherever Linux shows them to programs.
+const STAYED_TICKS: u64 = 60 * 100;
+
 /// The process for a selector; none where nothing fits. `own_pid` is never chosen, nor is any other agent.
 pub(crate) fn choose(
     processes: &[Process],
@@ -37,24 +40,36 @@ pub(crate) fn choose(
     match selector {
         ProcessSelector::None => None,
         ProcessSelector::Jvm => candidates.into_iter().find(|p| is_jvm(p, proc_fs)).cloned(),
-        ProcessSelector::Main => main_process(&candidates).cloned(),
+        ProcessSelector::Main => {
+            let now = processes.iter().find(|p| p.pid == own_pid).map(|own| own.start_time);
+            main_process(&candidates, now).cloned()
+        }
     }
 }
 
-/// The oldest process, or what a wrapper has started in the end.
-fn main_process<'a>(by_age: &[&'a Process]) -> Option<&'a Process> {
+/// The oldest process, or what a wrapper has started in the end. `now` is when we were started ourselves, in ticks.
+fn main_process<'a>(by_age: &[&'a Process], now: Option<u64>) -> Option<&'a Process> {
     let mut chosen = *by_age.first()?;
     // Each step goes to a younger process, so the walk ends.
     while is_wrapper(chosen) {
-        match by_age
-            .iter()
-            .find(|p| p.ppid == chosen.pid && (p.start_time, p.pid) > (chosen.start_time, chosen.pid))
-        {
+        match by_age.iter().find(|p| {
+            p.ppid == chosen.pid
+                && (p.start_time, p.pid) > (chosen.start_time, chosen.pid)
+                && has_stayed(p, chosen, now)
+        }) {
             Some(child) => chosen = child,
             None => break,
         }
     }
     Some(chosen)
+}
+
+/// Whether a wrapper's child is what it was started for, and not one of the short-lived programs that a script calls: it
+/// has lived for a minute, or for half of the wrapper's life.
+fn has_stayed(child: &Process, wrapper: &Process, now: Option<u64>) -> bool {
+    let Some(now) = now else { return true };
+    let age = |process: &Process| now.saturating_sub(process.start_time);
+    age(child) >= STAYED_TICKS || age(child).saturating_mul(2) >= age(wrapper)
 }
 
 fn program(process: &Process) -> &str {
@@ -125,6 +140,26 @@ mod tests {
         assert_eq!(chosen(&processes, ProcessSelector::Jvm), Some(7));
         assert_eq!(chosen(&processes[..1], ProcessSelector::Main), Some(1));
         assert_eq!(chosen(&processes[..1], ProcessSelector::Jvm), None);
+    }
+
+    #[test]
+    fn a_script_is_the_target_itself_and_not_what_it_calls_in_passing() {
+        let started = |mut process: Process, at: u64| {
+            process.start_time = at;
+            process
+        };
+        let script = started(
+            process(1, 0, &["/bin/sh", "-c", "while :; do work; sleep 1; done"]),
+            100,
+        );
+        let agent = started(process(99, 0, &["/diagbot-agent", "run"]), 10_000);
+        let called = started(process(50, 1, &["sleep", "1"]), 9_950);
+        let stayed = started(process(51, 1, &["/server"]), 4_000);
+        assert_eq!(
+            chosen(&[script.clone(), called, agent.clone()], ProcessSelector::Main),
+            Some(1)
+        );
+        assert_eq!(chosen(&[script, stayed, agent], ProcessSelector::Main), Some(51));
     }
 
     #[test]
