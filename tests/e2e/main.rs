@@ -5,6 +5,11 @@
 //! `localhost/busybox:1` there; `.ci/e2e` prepares all that. Each story has a home and a target namespace, a local Slack, a
 //! store and a bot of its own; the bot has exactly the rights of `deploy/base`. A failed story prints its thread and the
 //! end of the bot's log; `DIAGBOT_E2E_KEEP=1` keeps its namespaces.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a story that meets something unexpected fails where it does"
+)]
 #![allow(
     clippy::print_stderr,
     clippy::print_stdout,

@@ -1,6 +1,7 @@
 //! Captures on the sandbox: faults of every kind on the way, bots that die, pods that can't reach the store. Whatever
 //! happens, a capture ends once, with one container, one artifact and nothing left open.
 
+#[allow(dead_code, reason = "shared with the stories on a real cluster, which have a JVM")]
 #[path = "../e2e/captures/steps.rs"]
 mod steps;
 mod world;

@@ -1,5 +1,10 @@
 //! User stories on the sandbox: Slack in, store and thread out. One binary; a module a story.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a story that meets something unexpected fails where it does"
+)]
+
 mod asking;
 mod bad_input;
 mod captures;

@@ -283,7 +283,7 @@ impl World {
         };
         match tokio::time::timeout(PATIENCE, wait).await {
             Ok(value) => value,
-            Err(_) => panic!("not in time: {what}; runs: {:#?}", self.runs().await),
+            Err(elapsed) => panic!("not in time ({elapsed}): {what}; runs: {:#?}", self.runs().await),
         }
     }
 

@@ -230,7 +230,12 @@ impl RunService {
             .map_err(|reason| AcceptError::Rejected(reason.explain()))?;
         // A redelivery must not meet the limit that its first delivery passed.
         let name = request.name();
-        if self.0.records.get(self.0.parts.clusters.namespace(), name.as_str()).is_none() {
+        if self
+            .0
+            .records
+            .get(self.0.parts.clusters.namespace(), name.as_str())
+            .is_none()
+        {
             let knock = self.0.parts.door.knock(&request.requester, &request.origin.channel);
             knock.map_err(|TooOften(wait)| {
                 let seconds = wait.as_secs();

@@ -58,11 +58,6 @@ fn artifact(sensitive: bool) -> ArtifactRecord {
         sensitive,
         findings: vec!["2 threads are deadlocked: a & b".into()],
         preview: "Full thread dump <!channel>\n```\"main\" #1 \u{202e}prio=5".into(),
-        ..serde_json::from_value(json!({
-            "diagnostic": "", "name": "", "mediaType": "", "key": "", "sizeBytes": 0, "sha256": "", "proof": "read-back",
-            "sensitive": false,
-        }))
-        .unwrap()
     }
 }
 
