@@ -348,6 +348,8 @@ impl Installation {
             let namespaces = [&self.home, &self.target].map(String::as_str);
             let flags = ["delete", "namespace", "--wait=false", "--ignore-not-found"];
             kubectl(&[&flags[..], &namespaces[..]].concat(), None).await?;
+            let binding = format!("diagbot-cluster-{}", self.home);
+            kubectl(&["delete", "clusterrolebinding", &binding], None).await?;
         }
         Ok(())
     }
