@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use anyhow::Context as _;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 /// Time between two looks for agents; a capture takes longer.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
@@ -38,7 +38,8 @@ fn field_mib(pid: u32, field: &str) -> anyhow::Result<f64> {
 /// Looks at every agent on this machine until it is dropped; remembers the highest peak.
 pub(crate) struct AgentWatch {
     most_kib: Arc<AtomicU64>,
-    task: JoinHandle<()>,
+    // Aborted when it is dropped.
+    _looking: JoinSet<()>,
 }
 
 impl AgentWatch {
@@ -46,7 +47,8 @@ impl AgentWatch {
     pub(crate) fn start() -> Self {
         let most_kib = Arc::new(AtomicU64::new(0));
         let most = Arc::clone(&most_kib);
-        let task = tokio::spawn(async move {
+        let mut looking = JoinSet::new();
+        looking.spawn(async move {
             let mut ticks = tokio::time::interval(LOOK);
             loop {
                 ticks.tick().await;
@@ -58,7 +60,10 @@ impl AgentWatch {
                 }
             }
         });
-        Self { most_kib, task }
+        Self {
+            most_kib,
+            _looking: looking,
+        }
     }
 
     /// The highest peak of any agent so far, in MiB; none was seen: not a number.
@@ -67,12 +72,6 @@ impl AgentWatch {
             0 => f64::NAN,
             kib => kib as f64 / 1024.0,
         }
-    }
-}
-
-impl Drop for AgentWatch {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
