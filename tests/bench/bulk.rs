@@ -26,7 +26,8 @@ const DEADLINE: Duration = Duration::from_mins(5);
 const DIAGNOSTIC: &str = r#"name: bulk
 summary: The file that the benchmark has put there
 method: ephemeral
-argv: ["/busybox", "cat", "/proc/1/root/data/random"]
+image: IMAGE
+argv: ["/cat", "/proc/1/root/data/random"]
 process: main
 identity: target
 deadline: 5m
@@ -39,16 +40,17 @@ impact: none
 /// Both ways, each beside its yardstick.
 pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     let image =
-        std::env::var("DIAGBOT_BENCH_IMAGE").context("DIAGBOT_BENCH_IMAGE names an image with agent and busybox")?;
+        std::env::var("DIAGBOT_BENCH_IMAGE").context("DIAGBOT_BENCH_IMAGE names an image with agent and cat")?;
     let catalog = tempfile::tempdir().context("make a catalog")?;
-    std::fs::write(catalog.path().join("bulk.yaml"), DIAGNOSTIC).context("write the catalog")?;
+    std::fs::write(catalog.path().join("bulk.yaml"), DIAGNOSTIC.replace("IMAGE", &image))
+        .context("write the catalog")?;
     let variation = Variation {
         agent_image: Some(image),
         catalog: Some(catalog.path().to_owned()),
         ..Variation::default()
     };
     story("bench-bulk", variation, async |installation| {
-        let make = format!("head -c {SIZE_BYTES} /dev/urandom > /data/random; echo made; while :; do sleep 1; done");
+        let make = format!("head -c {SIZE_BYTES} /dev/urandom > /data/random; echo made; exec sleep 3600");
         installation
             .start_pod(&Workload::script("bulk", &make).user(1000).writable("/data"))
             .await?;

@@ -14,7 +14,7 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::{
-    memory::{peak_mib, resident_mib},
+    memory::{own_mib, peak_mib, resident_mib},
     table::Table,
 };
 
@@ -104,11 +104,17 @@ pub(crate) async fn idle(table: &mut Table) -> anyhow::Result<()> {
     tokio::time::sleep(REST).await;
     let pid = bot(&installation)?;
     table.at_most("bot, idle beside 500 pods: VmRSS", resident_mib(pid)?, 32.0, "MiB");
+    table.note("… of it not pages of the program", &format!("{:.1} MiB", own_mib(pid)?));
     installation.stop().await
 }
 
 fn bot_peak(installation: &Installation, what: &str, table: &mut Table) -> anyhow::Result<()> {
-    table.at_most(what, peak_mib(bot(installation)?)?, 64.0, "MiB");
+    let pid = bot(installation)?;
+    table.at_most(what, peak_mib(pid)?, 64.0, "MiB");
+    table.note(
+        "… afterwards, not pages of the program",
+        &format!("{:.1} MiB", own_mib(pid)?),
+    );
     Ok(())
 }
 

@@ -39,9 +39,7 @@ impl Times {
 pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
     story("bench-latency", Variation::default(), async |installation| {
         for pod in ["asked", "byhand"] {
-            installation
-                .start_pod(&Workload::script(pod, "trap 'exit 0' TERM; while :; do sleep 1; done").user(1000))
-                .await?;
+            installation.start_pod(&Workload::ledger(pod).user(1000)).await?;
         }
         installation.start_bot().await?;
         let store = by_hand::store(installation).await?;

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p diagbot-tests` runs all; words behind `--` choose sections: `crowd`, `idle`, `latency`, `bulk`. The last two need
 //! a real cluster, prepared as for `tests/e2e`, whose harness they use; `bulk` also needs `DIAGBOT_BENCH_IMAGE`, an image by
-//! digest on the node that holds the agent and a static `/busybox`. `.ci/long` prepares both. Ends with 1 when a promise is
+//! digest on the node that holds the agent and a static `/cat`. `.ci/long` prepares both. Ends with 1 when a promise is
 //! not kept.
 #![allow(
     clippy::print_stderr,

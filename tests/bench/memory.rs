@@ -21,6 +21,11 @@ pub(crate) fn resident_mib(pid: u32) -> anyhow::Result<f64> {
     field_mib(pid, "VmRSS:")
 }
 
+/// The part of it that is the process's own, without the pages of its program, in MiB.
+pub(crate) fn own_mib(pid: u32) -> anyhow::Result<f64> {
+    field_mib(pid, "RssAnon:")
+}
+
 fn field_mib(pid: u32, field: &str) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).context("read a process's status")?;
     let line = status
