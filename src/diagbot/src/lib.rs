@@ -13,7 +13,8 @@
 //! slack               front: talks to runs::service only
 //! runs                the only place that changes a run
 //! captures            executes captures; knows no Slack, no person
-//! access  admission   who may; how often
+//! admission           how often
+//! access              who may
 //! artifacts  cluster  the store and Kubernetes
 //! telemetry  retry  tasks  clock
 //! ```
