@@ -90,23 +90,7 @@ impl Beneath {
     pub(crate) fn read(&self, name: &str, owner: u32) -> Result<File, BeneathError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = self.open(name, flags, Mode::empty(), LEAF)?;
-        let unexpected = |found| BeneathError::Unexpected {
-            path: name.to_owned(),
-            found,
-        };
-        let stat = fstat(&file).map_err(|errno| BeneathError::Open {
-            path: name.to_owned(),
-            errno,
-        })?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(unexpected("not a regular file"));
-        }
-        if stat.st_nlink != 1 {
-            return Err(unexpected("a file with several names"));
-        }
-        if stat.st_uid != owner {
-            return Err(unexpected("owned by somebody else"));
-        }
+        check(&file, name, FileType::RegularFile, owner)?;
         Ok(File::from(file))
     }
 
@@ -129,20 +113,7 @@ impl Beneath {
     pub(crate) fn socket(&self, name: &str, owner: u32) -> Result<OwnedFd, BeneathError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = self.open(name, flags, Mode::empty(), LEAF)?;
-        let unexpected = |found| BeneathError::Unexpected {
-            path: name.to_owned(),
-            found,
-        };
-        let stat = fstat(&file).map_err(|errno| BeneathError::Open {
-            path: name.to_owned(),
-            errno,
-        })?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Socket {
-            return Err(unexpected("not a socket"));
-        }
-        if stat.st_uid != owner {
-            return Err(unexpected("owned by somebody else"));
-        }
+        check(&file, name, FileType::Socket, owner)?;
         Ok(file)
     }
 
@@ -167,6 +138,28 @@ impl Beneath {
 const LEAF: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_SYMLINKS);
+
+/// Whether a file that was opened is what we would take: of this kind, of one name if it is a regular file, of this owner.
+fn check(file: &OwnedFd, name: &str, kind: FileType, owner: u32) -> Result<(), BeneathError> {
+    let stat = fstat(file).map_err(|errno| BeneathError::Open {
+        path: name.to_owned(),
+        errno,
+    })?;
+    let regular = kind == FileType::RegularFile;
+    let found = if FileType::from_raw_mode(stat.st_mode) != kind {
+        if regular { "not a regular file" } else { "not a socket" }
+    } else if regular && stat.st_nlink != 1 {
+        "a file with several names"
+    } else if stat.st_uid != owner {
+        "owned by somebody else"
+    } else {
+        return Ok(());
+    };
+    Err(BeneathError::Unexpected {
+        path: name.to_owned(),
+        found,
+    })
+}
 
 #[cfg(test)]
 mod tests {
