@@ -1,6 +1,11 @@
 //! Faults: what a client can be put through.
 
-use diagbot_sandbox::kubernetes::{Fault, FaultKind};
+use std::time::Duration;
+
+use diagbot_sandbox::{
+    kubernetes::{Fault, FaultKind},
+    wait::until,
+};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api,
@@ -65,6 +70,12 @@ async fn a_stream_that_ends_early_has_no_status_and_a_log_can_be_cut() {
         "a truncated stream has no status"
     );
 
+    // A fault on a log that is still empty would cut nothing.
+    let first_line = until(Duration::from_secs(60), "the workload has written", || async {
+        let log = pods.logs(LEDGER, &LogParams::default()).await?;
+        Ok(log.starts_with("ledger: listening on").then_some(()))
+    });
+    first_line.await.expect("a first line");
     server.arm(fault(FaultKind::LogCut { after_bytes: 3 }, "pods/log"));
     pods.logs(LEDGER, &LogParams::default())
         .await
