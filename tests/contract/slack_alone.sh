@@ -1,4 +1,5 @@
-# Sourced: starts and stops the local Slack by itself. `start_slack` sets $slack to the JSON line it prints.
+# Sourced: starts and stops the local Slack by itself (`start_slack`), or the whole sandbox (`start_sandbox --json`). Both set
+# $slack to the JSON line that is printed.
 sandbox=${DIAGBOT_SANDBOX:-}
 if [ -z "$sandbox" ]; then
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -15,14 +16,15 @@ stop_slack() {
   fi
 }
 trap 'stop_slack; rm -f "$slack_out"' EXIT
-start_slack() {
+start_slack() { start_sandbox slack "$@"; }
+start_sandbox() {
   : >"$slack_out"
-  "$sandbox" slack "$@" >"$slack_out" &
+  "$sandbox" "$@" >"$slack_out" &
   slack_pid=$!
-  for _ in $(seq 100); do
+  for _ in $(seq 300); do
     [ -s "$slack_out" ] && break
     sleep 0.1
   done
   slack=$(cat "$slack_out")
-  [ -n "$slack" ] || { echo "the local Slack did not start" >&2; return 1; }
+  [ -n "$slack" ] || { echo "the sandbox did not start" >&2; return 1; }
 }

@@ -1,0 +1,78 @@
+// The page in a headless browser with the real bot behind it: what a person sees and clicks after a command.
+// Arguments: the JSON line that `diagbot-sandbox --json` prints, the browser, and optionally a folder for screenshots.
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+
+const sandbox = JSON.parse(process.argv[2]);
+const [browserPath, folder] = process.argv.slice(3);
+const browser = await chromium.launch({ executablePath: browserPath, args: ['--no-sandbox'] });
+const page = await browser.newPage({ viewport: { width: 1100, height: 1000 } });
+const faults = [];
+page.on('pageerror', (error) => faults.push(String(error)));
+page.on('console', (message) => { if (message.type() === 'error') faults.push(message.text()); });
+page.setDefaultTimeout(30000);
+const picture = (name) => (folder ? page.screenshot({ path: join(folder, `${name}.png`) }) : null);
+const articles = (text) => page.locator('article', { hasText: text });
+const type = async (text) => {
+  await page.getByLabel('Message', { exact: true }).fill(text);
+  await page.keyboard.press('Enter');
+};
+// Downloads a link of the thread and compares it with the SHA-256 that the thread tells.
+const download = async (article) => {
+  const link = article.getByRole('link').first();
+  const told = (await article.innerText()).match(/[0-9a-f]{64}/)?.[0];
+  assert.ok(told, 'the thread tells a SHA-256');
+  const body = Buffer.from(await (await fetch(await link.getAttribute('href'))).arrayBuffer());
+  assert.equal(createHash('sha256').update(body).digest('hex'), told);
+};
+
+const expectations = {
+  async 'a command ends in a file whose digest is the one that was told'() {
+    await page.goto(sandbox.page);
+    await page.getByText('the bot is connected').waitFor();
+    await type('/diag process ledger');
+    const done = articles(/done after/).first();
+    await done.waitFor();
+    await picture('bot-done');
+    await download(done);
+  },
+  async 'run again asks for a new run, which ends as well'() {
+    await page.getByRole('button', { name: 'Run again' }).first().click();
+    await page.waitForFunction(() => [...document.querySelectorAll('article')].filter((a) => /done after/.test(a.innerText)).length >= 2);
+    await picture('bot-again');
+  },
+  async 'a link is renewed privately'() {
+    await page.getByRole('button', { name: 'Send me a link' }).first().click();
+    const answer = page.locator('article.ephemeral').filter({ has: page.getByRole('link') }).last();
+    await answer.waitFor();
+    const href = await answer.getByRole('link').first().getAttribute('href');
+    assert.equal((await fetch(href)).status, 200);
+    await picture('bot-link');
+  },
+  async 'a misspelt diagnostic is refused with the right one'() {
+    await type('/diag prozess ledger');
+    const answer = page.locator('article.ephemeral', { hasText: 'prozess' });
+    await answer.waitFor();
+    assert.match(await answer.innerText(), /Did you mean process/);
+    await picture('bot-mean');
+  },
+  async 'every block of the bot is one that the page knows, and the page made no error'() {
+    assert.equal(await page.locator('.unknown').count(), 0);
+    assert.deepEqual(faults, []);
+  },
+};
+let failed = 0;
+for (const [name, expectation] of Object.entries(expectations)) {
+  try {
+    await expectation();
+    console.log(`ok      page with the bot: ${name}`);
+  } catch (error) {
+    failed += 1;
+    console.log(`FAILED  page with the bot: ${name}\n${error.stack}`);
+    await picture('bot-failed');
+  }
+}
+await browser.close();
+process.exit(failed === 0 ? 0 : 1);
