@@ -71,7 +71,7 @@ async fn a_stream_that_ends_early_has_no_status_and_a_log_can_be_cut() {
     );
 
     // A fault on a log that is still empty would cut nothing.
-    let first_line = until(Duration::from_secs(60), "the workload has written", || async {
+    let first_line = until(Duration::from_mins(1), "the workload has written", || async {
         let log = pods.logs(LEDGER, &LogParams::default()).await?;
         Ok(log.starts_with("ledger: listening on").then_some(()))
     });

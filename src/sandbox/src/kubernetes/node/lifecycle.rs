@@ -17,7 +17,7 @@ use super::{
     Slot,
     container::{Run, Start, StartError},
     events::{Weight, record},
-    identity_of,
+    identity::identity_of,
     image::Image,
     isolation::Isolation,
     launch::{self, Launch, Place as Where, SEARCH_PATH},

@@ -8,6 +8,8 @@
 
 mod container;
 mod events;
+mod fate;
+mod identity;
 mod image;
 mod init;
 mod isolation;
@@ -28,21 +30,20 @@ use std::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{process::Command, sync::OnceCell, time::timeout};
+use tokio::{process::Command, sync::OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answer::ApiError,
     cluster::Cluster,
     kind,
     pod::list,
-    seed::{self, NODE},
-    store::{Change, Key, Removal, now, text},
-    verbs,
+    seed::NODE,
+    store::{Change, Key, now, text},
 };
 pub(super) use container::{Output, Run, exit_code};
 use events::{Weight, record_of_pod};
-use image::Image;
+pub(super) use fate::Disturbance;
+use fate::{end_pod, replace};
 pub use init::container_init;
 use isolation::Isolation;
 pub(super) use journal::Segment;
@@ -52,24 +53,6 @@ pub use workload::workload;
 
 /// Scheme of container IDs.
 pub(super) const ID_PREFIX: &str = "sandbox://";
-/// Capabilities that a container runtime gives to root.
-const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "chown",
-    "dac_override",
-    "fowner",
-    "fsetid",
-    "kill",
-    "setgid",
-    "setuid",
-    "setpcap",
-    "net_bind_service",
-    "net_raw",
-    "sys_chroot",
-    "mknod",
-    "audit_write",
-    "setfcap",
-];
-
 /// The node of one sandbox cluster.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -119,19 +102,6 @@ impl Slot {
             pods.runs.remove(&forgotten.id);
         }
     }
-}
-
-/// What an operator or a bad day does to a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Disturbance {
-    /// Deleted with its grace.
-    Delete,
-    /// Deleted without grace.
-    Replace,
-    /// Ended by the kubelet for want of memory.
-    Evict,
-    /// One container (the first unless named) is killed.
-    Restart { container: Option<String> },
 }
 
 impl Node {
@@ -307,35 +277,6 @@ impl Node {
         }));
     }
 
-    /// Does what an operator asks for through `/sandbox/pods/…`.
-    pub(super) fn disturb(&self, cluster: &Arc<Cluster>, key: &Key, what: Disturbance) -> Result<(), ApiError> {
-        let pod = cluster.store.get(key)?;
-        let uid = text(&pod["metadata"]["uid"]);
-        match what {
-            Disturbance::Delete => {
-                let grace = pod["spec"]["terminationGracePeriodSeconds"].as_i64().unwrap_or(30);
-                cluster.store.delete(key, Some(grace), |_| Ok(())).map(|_| ())
-            }
-            Disturbance::Replace => cluster.store.delete(key, None, |_| Ok(())).map(|_| ()),
-            Disturbance::Evict => {
-                self.abandon(uid);
-                cluster.store.update(key, |pod| Ok(status::evicted(pod)))?;
-                let message = "The node was low on resource: memory.";
-                record_of_pod(cluster, key, uid, "", Weight::Warning, "Evicted", message);
-                replace(cluster, &pod);
-                Ok(())
-            }
-            Disturbance::Restart { container } => {
-                let name = container.unwrap_or_else(|| text(&pod["spec"]["containers"][0]["name"]).to_owned());
-                let run = self.running(uid, &name).ok_or_else(|| {
-                    ApiError::bad_request(format!("container {name} of pod {} does not run", key.name))
-                })?;
-                run.kill();
-                Ok(())
-            }
-        }
-    }
-
     /// Ends the containers of a pod at once, and forgets them; their logs go with them.
     fn abandon(&self, uid: &str) {
         let mut pods = self.lock();
@@ -427,101 +368,5 @@ fn schedule(cluster: &Cluster, key: &Key, uid: &str) {
     if scheduled.is_ok() {
         let message = format!("Successfully assigned {}/{} to {NODE}", key.namespace, key.name);
         record_of_pod(cluster, key, uid, "", Weight::Normal, "Scheduled", &message);
-    }
-}
-
-/// Ends a pod with grace, and removes it.
-async fn end_pod(cluster: Arc<Cluster>, key: Key, uid: String, grace: Duration) {
-    for run in cluster.node.runs_of_pod(&uid) {
-        run.signal(Signal::TERM);
-    }
-    let all = async {
-        for run in cluster.node.runs_of_pod(&uid) {
-            run.ended().await;
-        }
-    };
-    tokio::select! {
-        () = cluster.stop.cancelled() => return,
-        ended = timeout(grace, all) => if ended.is_err() {
-            tracing::debug!(pod = %key.name, "the grace of a pod is over");
-        }
-    }
-    let same = |pod: &Value| {
-        if pod["metadata"]["uid"] == uid {
-            Ok(())
-        } else {
-            Err(ApiError::not_found(key.kind, &key.name))
-        }
-    };
-    match cluster.store.delete(&key, None, same) {
-        Ok(Removal::Gone(_)) => verbs::collect_dependents(&cluster.store, &uid),
-        Ok(Removal::Marked(_)) => {}
-        Err(error) => tracing::debug!(%error, "the pod was gone already"),
-    }
-}
-
-/// The replica set's controller: a pod that is gone is followed by another of the same template.
-fn replace(cluster: &Cluster, pod: &Value) {
-    if cluster.stop.is_cancelled() {
-        return;
-    }
-    let Some(owner) = list(&pod["metadata"]["ownerReferences"])
-        .iter()
-        .find(|o| o["kind"] == "ReplicaSet")
-    else {
-        return;
-    };
-    let key = Key::new(
-        &kind::REPLICA_SET,
-        text(&pod["metadata"]["namespace"]),
-        text(&owner["name"]),
-    );
-    let Ok(replica_set) = cluster.store.get(&key) else {
-        return;
-    };
-    if replica_set["metadata"]["uid"] != owner["uid"] {
-        return;
-    }
-    let name = format!("{}-{}", key.name, verbs::name_suffix());
-    if let Err(error) = seed::apply(&cluster.store, seed::pod_of(&replica_set, &name)) {
-        tracing::warn!(%error, "a replica set's pod can't be made anew");
-    }
-}
-
-/// Whom a container runs as: its own security context, then the pod's, then the image's user.
-fn identity_of(pod: &Value, spec: &Value, image: Image) -> Identity {
-    let contexts = [&spec["securityContext"], &pod["spec"]["securityContext"]];
-    let number = |field: &str| contexts.iter().find_map(|c| c[field].as_u64()).map(|n| n as u32);
-    let (own_uid, own_gid) = image.user();
-    let uid = number("runAsUser");
-    // Every image of the sandbox knows a user 1000 with a group of its own, and root; others get group 0, as runtimes do.
-    let gid = number("runAsGroup").unwrap_or(match uid {
-        None => own_gid,
-        Some(1000) => 1000,
-        Some(_) => 0,
-    });
-    let capabilities = &spec["securityContext"]["capabilities"];
-    let named = |field: &str| -> Vec<String> {
-        list(&capabilities[field])
-            .iter()
-            .map(|c| text(c).trim_start_matches("CAP_").to_lowercase())
-            .collect()
-    };
-    let (drop, add) = (named("drop"), named("add"));
-    let dropped = |name: &str| drop.iter().any(|d| d == "all" || d == name);
-    let mut kept: Vec<String> = DEFAULT_CAPABILITIES
-        .iter()
-        .filter(|c| !dropped(c))
-        .map(|c| (*c).to_owned())
-        .collect();
-    if spec["securityContext"]["privileged"] == true {
-        kept = vec!["all".to_owned()];
-    }
-    kept.extend(add);
-    Identity {
-        uid: uid.unwrap_or(own_uid),
-        gid,
-        capabilities: kept,
-        no_new_privileges: spec["securityContext"]["allowPrivilegeEscalation"] == false,
     }
 }
