@@ -79,23 +79,13 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
         kubectl(&["-n", HOME, "rollout", "status", deployment, "--timeout=90s"], None).await?;
     }
     let outcome = installation.ask("jstack", "checkout").await?;
-    ensure!(
-        outcome.phase() == Phase::Succeeded,
-        "the run ended as {:?}: {}",
-        outcome.phase(),
-        outcome.text()
-    );
+    outcome.must_be(Phase::Succeeded)?;
     ensure!(
         outcome.download().await?.text().contains("Full thread dump"),
         "it is no thread dump"
     );
     let report = installation.ask("pod-report", "checkout").await?;
-    ensure!(
-        report.phase() == Phase::Succeeded,
-        "the run ended as {:?}: {}",
-        report.phase(),
-        report.text()
-    );
+    report.must_be(Phase::Succeeded)?;
 
     fenced(installation).await?;
 
@@ -133,12 +123,7 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
         .context("the leader is one of the pods")?;
     kubectl(&["-n", HOME, "delete", leader, "--grace-period=0", "--force"], None).await?;
     let outcome = installation.ask("process", "checkout").await?;
-    ensure!(
-        outcome.phase() == Phase::Succeeded,
-        "the run ended as {:?}: {}",
-        outcome.phase(),
-        outcome.text()
-    );
+    outcome.must_be(Phase::Succeeded)?;
     Ok(())
 }
 

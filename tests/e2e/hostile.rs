@@ -37,16 +37,10 @@ done
 async fn a_hostile_process_of_the_agents_uid_gets_nothing_of_it() -> anyhow::Result<()> {
     story("hostile", Variation::default(), async |installation| {
         installation
-            .start_pod(&Workload::script("mallory", ATTACKER).user(1000))
+            .start_all(&Workload::script("mallory", ATTACKER).user(1000))
             .await?;
-        installation.start_bot().await?;
         let outcome = installation.ask("process", "mallory").await?;
-        ensure!(
-            outcome.phase() == Phase::Succeeded,
-            "the run ended as {:?}: {}",
-            outcome.phase(),
-            outcome.text()
-        );
+        outcome.must_be(Phase::Succeeded)?;
         outcome.download().await?;
         let words = log(&installation.target, "mallory", "app").await?;
         eprintln!("  {}", words.trim().replace('\n', ", "));

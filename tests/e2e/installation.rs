@@ -196,6 +196,12 @@ impl Installation {
         self.bot.as_ref().and_then(Child::id).context("the bot runs")
     }
 
+    /// Starts a pod in the target namespace and the bot, and waits until both are ready.
+    pub(crate) async fn start_all(&mut self, workload: &Workload) -> anyhow::Result<()> {
+        self.start_pod(workload).await?;
+        self.start_bot().await
+    }
+
     /// Starts a pod in the target namespace and waits until it is ready.
     pub(crate) async fn start_pod(&self, workload: &Workload) -> anyhow::Result<()> {
         apply(&workload.manifest(&self.target)).await?;

@@ -18,12 +18,7 @@ const HEAP_DEADLINE: Duration = Duration::from_mins(4);
 /// A thread dump of the shop, whole: its threads by name, its deadlock, the end of the dump.
 async fn thread_dump(installation: &Installation, pod: &str) -> anyhow::Result<Outcome> {
     let outcome = installation.ask("jstack", pod).await?;
-    ensure!(
-        outcome.phase() == Phase::Succeeded,
-        "the run ended as {:?}: {}",
-        outcome.phase(),
-        outcome.text()
-    );
+    outcome.must_be(Phase::Succeeded)?;
     let dump = outcome.download().await?.text();
     for part in [
         "Full thread dump",
@@ -41,9 +36,8 @@ async fn thread_dump(installation: &Installation, pod: &str) -> anyhow::Result<O
 async fn a_jvm_of_an_ordinary_user_gives_threads_and_histogram() -> anyhow::Result<()> {
     story("jvm-user", Variation::default(), async |installation| {
         installation
-            .start_pod(&Workload::checkout("checkout", 32).user(1000))
+            .start_all(&Workload::checkout("checkout", 32).user(1000))
             .await?;
-        installation.start_bot().await?;
         thread_dump(installation, "checkout").await?;
         // The second addition to one pod is what a kubelet is slow at.
         thread_dump(installation, "checkout").await?;
@@ -63,9 +57,8 @@ async fn a_jvm_of_an_ordinary_user_gives_threads_and_histogram() -> anyhow::Resu
 async fn a_jvm_of_root_gives_a_thread_dump() -> anyhow::Result<()> {
     story("jvm-root", Variation::default(), async |installation| {
         installation
-            .start_pod(&Workload::checkout("checkout", 16).user(0))
+            .start_all(&Workload::checkout("checkout", 16).user(0))
             .await?;
-        installation.start_bot().await?;
         thread_dump(installation, "checkout").await?;
         Ok(())
     })
@@ -78,8 +71,7 @@ async fn a_jvm_behind_a_shell_is_found() -> anyhow::Result<()> {
     story("jvm-shell", Variation::default(), async |installation| {
         let script = "java -Xmx128m -cp /app Checkout --heap-mib 16 --deadlock; echo ended";
         let pod = Workload::new("checkout", "localhost/jdk:17", &["/bin/sh", "-c", script]).user(1000);
-        installation.start_pod(&pod).await?;
-        installation.start_bot().await?;
+        installation.start_all(&pod).await?;
         thread_dump(installation, "checkout").await?;
         Ok(())
     })
@@ -97,17 +89,11 @@ async fn a_jvm_in_a_pod_that_shares_its_processes_is_found() -> anyhow::Result<(
             .user(1000)
             .spec(&shared)
             .container(neighbour);
-        installation.start_pod(&pod).await?;
-        installation.start_bot().await?;
+        installation.start_all(&pod).await?;
         let outcome = installation
             .ask_line(&format!("jstack checkout -c app -n {}", installation.target))
             .await?;
-        ensure!(
-            outcome.phase() == Phase::Succeeded,
-            "the run ended as {:?}: {}",
-            outcome.phase(),
-            outcome.text()
-        );
+        outcome.must_be(Phase::Succeeded)?;
         ensure!(
             outcome.download().await?.text().contains("\"checkout-worker-1\""),
             "not the shop's threads"
@@ -129,16 +115,11 @@ async fn a_read_only_jvm_gives_what_can_be_had_and_says_what_can_not() -> anyhow
             .user(1000)
             .security(&read_only)
             .writable("/tmp");
-        installation.start_pod(&with_folder).await?;
-        installation.start_bot().await?;
+        installation.start_all(&with_folder).await?;
         thread_dump(installation, "checkout").await?;
 
         let refused = installation.ask("jstack", "sealed").await?;
-        ensure!(
-            refused.phase() == Phase::Failed,
-            "the run ended as {:?}",
-            refused.phase()
-        );
+        refused.must_be(Phase::Failed)?;
         ensure!(
             refused.reason() == "ReadOnlyFileSystem",
             "the reason is {}",
@@ -175,12 +156,7 @@ async fn a_heap_dump_of_a_gigabyte_arrives_whole_and_leaves_nothing_behind() -> 
             .await?;
         let outcome = installation.outcome(&run, HEAP_DEADLINE, started).await?;
         eprintln!("  heap-dump: {:.1} s; {}", outcome.took.as_secs_f64(), outcome.trace());
-        ensure!(
-            outcome.phase() == Phase::Succeeded,
-            "the run ended as {:?}: {}",
-            outcome.phase(),
-            outcome.text()
-        );
+        outcome.must_be(Phase::Succeeded)?;
         let dump = outcome.download_privately(&installation.people).await?;
         eprintln!("  {} MiB arrived", dump.size_bytes >> 20);
         ensure!(

@@ -45,6 +45,17 @@ impl Outcome {
         self.run.status.as_ref().map(|s| s.phase).unwrap_or_default()
     }
 
+    /// Fails unless the run ended in this phase, and says what people read instead.
+    pub(crate) fn must_be(&self, phase: Phase) -> anyhow::Result<()> {
+        ensure!(
+            self.phase() == phase,
+            "the run ended as {:?} instead of {phase:?}: {}",
+            self.phase(),
+            self.text()
+        );
+        Ok(())
+    }
+
     /// Code of the reason of the run or, where it has none, of its first capture.
     pub(crate) fn reason(&self) -> String {
         let of_run = self.run.status.as_ref().and_then(|s| s.reason.clone());

@@ -16,8 +16,7 @@ use crate::{
 #[ignore = "needs cluster"]
 async fn a_distroless_image_gives_process_and_sockets() -> anyhow::Result<()> {
     story("distroless", Variation::default(), async |installation| {
-        installation.start_pod(&Workload::ledger("ledger").restricted()).await?;
-        installation.start_bot().await?;
+        installation.start_all(&Workload::ledger("ledger").restricted()).await?;
         let process = installation.ask("process", "ledger").await?;
         let report = process.download().await?.text();
         ensure!(
@@ -48,15 +47,10 @@ async fn a_namespace_under_pod_security_restricted_is_served() -> anyhow::Result
     };
     story("restricted", variation, async |installation| {
         installation
-            .start_pod(&Workload::checkout("checkout", 16).restricted())
+            .start_all(&Workload::checkout("checkout", 16).restricted())
             .await?;
-        installation.start_bot().await?;
         let outcome = installation.ask("jstack", "checkout").await?;
-        ensure!(
-            outcome.phase() == Phase::Succeeded,
-            "the run ended as {:?}",
-            outcome.phase()
-        );
+        outcome.must_be(Phase::Succeeded)?;
         ensure!(
             outcome.download().await?.text().contains("Full thread dump"),
             "it is no thread dump"
@@ -84,12 +78,7 @@ async fn a_crash_looping_pod_gives_a_report_with_its_last_words() -> anyhow::Res
         .await?;
         installation.start_bot().await?;
         let outcome = installation.ask("pod-report", "billing").await?;
-        ensure!(
-            outcome.phase() == Phase::Succeeded,
-            "the run ended as {:?}: {}",
-            outcome.phase(),
-            outcome.text()
-        );
+        outcome.must_be(Phase::Succeeded)?;
         let report = outcome.download().await?.text();
         for part in ["no ledger at 10.0.0.9", "exit code 3", "Back-off restarting"] {
             ensure!(report.contains(part), "the report lacks `{part}`:\n{report}");
@@ -115,14 +104,9 @@ async fn an_image_that_can_not_be_pulled_is_told_with_the_reason() -> anyhow::Re
         ..Variation::default()
     };
     story("pull", variation, async |installation| {
-        installation.start_pod(&Workload::ledger("ledger").user(1000)).await?;
-        installation.start_bot().await?;
+        installation.start_all(&Workload::ledger("ledger").user(1000)).await?;
         let outcome = installation.ask("process", "ledger").await?;
-        ensure!(
-            outcome.phase() == Phase::Failed,
-            "the run ended as {:?}",
-            outcome.phase()
-        );
+        outcome.must_be(Phase::Failed)?;
         ensure!(outcome.reason() == "ImagePull", "the reason is {}", outcome.reason());
         ensure!(
             outcome.text().contains("registry"),
@@ -173,11 +157,7 @@ async fn a_pod_that_vanishes_midway_ends_its_run_with_the_reason() -> anyhow::Re
             gone.elapsed().as_secs_f64(),
             outcome.reason()
         );
-        ensure!(
-            outcome.phase() == Phase::Failed,
-            "the run ended as {:?}",
-            outcome.phase()
-        );
+        outcome.must_be(Phase::Failed)?;
         ensure!(
             ["PodGone", "PodTerminating", "AgentEnded"].contains(&outcome.reason().as_str()),
             "the reason is {}",
@@ -204,8 +184,7 @@ async fn a_target_that_restarts_before_the_ticket_is_not_looked_at() -> anyhow::
         let pod = Workload::ledger("ledger")
             .user(1000)
             .spec(&serde_json::json!({ "shareProcessNamespace": true }));
-        installation.start_pod(&pod).await?;
-        installation.start_bot().await?;
+        installation.start_all(&pod).await?;
         let bot = installation.bot_pid()?.to_string();
         let started = Instant::now();
         let name = installation
@@ -246,11 +225,7 @@ async fn a_target_that_restarts_before_the_ticket_is_not_looked_at() -> anyhow::
         run("kill", &["-CONT", &bot], None).await?;
         restarted?;
         let outcome = installation.outcome(&name, RUN_DEADLINE, started).await?;
-        ensure!(
-            outcome.phase() == Phase::Failed,
-            "the run ended as {:?}",
-            outcome.phase()
-        );
+        outcome.must_be(Phase::Failed)?;
         ensure!(
             outcome.reason() == "TargetReplaced",
             "the reason is {}",

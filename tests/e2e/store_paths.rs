@@ -29,23 +29,13 @@ async fn a_pod_without_a_way_to_the_store_is_relayed() -> anyhow::Result<()> {
         .context("close the pod's way to the store")?;
         installation.start_bot().await?;
         let small = installation.ask("jstack", "checkout").await?;
-        ensure!(
-            small.phase() == Phase::Succeeded,
-            "the run ended as {:?}: {}",
-            small.phase(),
-            small.text()
-        );
+        small.must_be(Phase::Succeeded)?;
         ensure!(
             small.download().await?.text().contains("checkout-worker-1"),
             "it is not the shop's dump"
         );
         let large = installation.ask("heap-dump", "checkout").await?;
-        ensure!(
-            large.phase() == Phase::Succeeded,
-            "the run ended as {:?}: {}",
-            large.phase(),
-            large.text()
-        );
+        large.must_be(Phase::Succeeded)?;
         let dump = large.download_privately(&installation.people).await?;
         eprintln!("  {} MiB were relayed", dump.size_bytes >> 20);
         ensure!(
