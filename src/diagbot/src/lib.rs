@@ -16,7 +16,7 @@
 //! admission           how often
 //! access              who may
 //! artifacts  cluster  the store and Kubernetes
-//! telemetry  retry  tasks  clock
+//! telemetry  retry  tasks  clock  failpoint
 //! ```
 //!
 //! `tests/layers.rs` holds the sources to this order.
@@ -32,6 +32,7 @@ pub mod cli;
 pub mod clock;
 pub mod cluster;
 pub mod config;
+pub mod failpoint;
 pub mod http;
 pub mod retry;
 pub mod runs;

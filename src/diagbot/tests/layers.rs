@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Top to bottom.
-const LAYERS: [&str; 14] = [
+const LAYERS: [&str; 15] = [
     "cli",
     "config",
     "http",
@@ -21,6 +21,7 @@ const LAYERS: [&str; 14] = [
     "retry",
     "tasks",
     "clock",
+    "failpoint",
 ];
 
 fn rank(module: &str) -> Option<usize> {

@@ -27,3 +27,7 @@ mod samples;
 mod sweep;
 
 pub use config::{CapturesConfig, CapturesContext, SecretKey, SecretTooShort};
+
+/// The names of all that is done here.
+#[cfg(feature = "failpoints")]
+pub(crate) const ACTIONS: &[&[&str]] = &[plan::Action::NAMES];

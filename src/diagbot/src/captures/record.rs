@@ -11,7 +11,10 @@ use kube::{Api, api::PostParams};
 use tokio::sync::{Mutex, watch};
 
 use super::resource::{CaptureStatus, DiagnosticCapture};
-use crate::cluster::{CallError, deadline, lease::Leadership};
+use crate::{
+    cluster::{CallError, deadline, lease::Leadership},
+    failpoint,
+};
 
 /// Longest wait for one call to the home cluster.
 const CALL: Duration = Duration::from_secs(5);
@@ -113,6 +116,7 @@ impl Record {
                 return Ok(());
             }
             object.status = Some(status);
+            failpoint::unrecorded();
             let params = PostParams::default();
             match deadline(CALL, self.api.replace_status(&self.name, &params, &object)).await {
                 Ok(written) => {

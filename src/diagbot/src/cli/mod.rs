@@ -2,6 +2,8 @@
 
 mod check;
 pub mod crd;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod policy;
 mod serve;
 mod signals;
@@ -17,6 +19,9 @@ use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry::{self, LogFormat};
+
+#[cfg(feature = "failpoints")]
+pub use failpoints::failpoints;
 
 /// Evidence from sick pods, for people who may not exec into production.
 #[derive(Debug, Parser)]

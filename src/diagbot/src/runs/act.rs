@@ -18,6 +18,7 @@ use crate::{
         lease::Term,
         resolve::{self, Found, LookUpError, Visible},
     },
+    failpoint,
     runs::{
         plan::{Action, PATIENCE},
         reason::Reason,
@@ -90,6 +91,10 @@ impl Actor<'_> {
         if self.term.remaining().is_zero() {
             return Err(ActError::NotLeading);
         }
+        failpoint::around(action.name(), self.dispatch(run, action)).await
+    }
+
+    async fn dispatch(&self, run: &DiagnosticRun, action: Action) -> Result<Done, ActError> {
         match action {
             Action::FindTarget { cluster, diagnostic } => self.find_target(run, &cluster, &diagnostic).await,
             Action::Review {

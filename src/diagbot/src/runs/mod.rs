@@ -13,3 +13,7 @@ pub mod request;
 pub mod resource;
 pub mod retention;
 pub mod service;
+
+/// The names of all that is done here.
+#[cfg(feature = "failpoints")]
+pub(crate) const ACTIONS: &[&[&str]] = &[plan::Action::NAMES, &[service::ACCEPT, service::RECORD_TELLING]];

@@ -22,6 +22,7 @@ use crate::{
     access::Decision,
     captures::resource::DiagnosticCapture,
     cluster::resolve::Found,
+    failpoint::action_names,
     runs::{
         phase::{Event, IllegalTransition},
         reason::Reason,
@@ -87,6 +88,15 @@ pub enum Action {
     /// Nothing, until a fact changes or the time comes.
     Wait(Option<Timestamp>),
 }
+
+action_names!(Action, {
+    FindTarget: "runs.find-target",
+    Review: "runs.review",
+    Record: "runs.record",
+    CreateCapture: "runs.create-capture",
+    CancelCaptures: "runs.cancel-captures",
+    Wait: "runs.wait",
+});
 
 /// The next action. An error is a fault of the plan itself.
 pub fn plan(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {

@@ -24,6 +24,7 @@ use crate::{
         CallError, Clusters, deadline,
         lease::{Leadership, Term},
     },
+    failpoint,
     retry::Backoff,
     runs::{
         reason::Reason,
@@ -39,6 +40,10 @@ mod telling;
 
 pub use self::{cancel::CancelOutcome, links::ArtifactLink};
 
+/// The one create, among the actions of the bot.
+pub(crate) const ACCEPT: &str = "runs.accept";
+/// The record of what people were told, among the actions of the bot.
+pub(crate) const RECORD_TELLING: &str = "runs.record-telling";
 /// What acceptance may take: Slack shows an error to the person 3 s after the command unless it is acknowledged.
 const ACCEPT_BUDGET: Duration = Duration::from_millis(1500);
 /// Longest wait for a call that nobody's acknowledgement waits for.
@@ -261,7 +266,8 @@ impl RunService {
 
     async fn create(&self, request: &RunRequest, budget: Duration) -> Result<Accepted, AcceptError> {
         let name = request.name();
-        let answer = deadline(budget, self.create_or_read(request, &name)).await;
+        let create = failpoint::around(ACCEPT, self.create_or_read(request, &name));
+        let answer = deadline(budget, create).await;
         match answer {
             Ok(Created::New) => Ok(Accepted { name, repeated: false }),
             Ok(Created::Same) => Ok(Accepted { name, repeated: true }),

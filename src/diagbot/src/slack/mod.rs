@@ -22,3 +22,7 @@ pub mod scopes;
 pub mod socket;
 pub mod thread;
 pub mod views;
+
+/// The names of all that people are told by.
+#[cfg(feature = "failpoints")]
+pub(crate) const ACTIONS: &[&[&str]] = &[thread::ACTIONS];

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     artifacts::{ArtifactKey, StoreError},
     cluster::{CallError, Cluster},
+    failpoint,
     retry::Permanence as _,
 };
 
@@ -218,6 +219,10 @@ impl Scene {
 /// Does one action.
 pub(super) async fn perform(scene: &Scene, f: &Facts, action: &Action) -> Result<Outcome, ActError> {
     scene.record.check_term()?;
+    failpoint::around(action.name(), dispatch(scene, f, action)).await
+}
+
+async fn dispatch(scene: &Scene, f: &Facts, action: &Action) -> Result<Outcome, ActError> {
     match action {
         Action::Attempt { number, identity } => launch::attempt(scene, f, *number, *identity).await,
         Action::OpenUploads => launch::open_uploads(scene, f).await,

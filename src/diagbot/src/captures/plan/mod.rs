@@ -20,6 +20,7 @@ use super::{
     launch::{self, ContainerView, Wait},
     resource::{AgentIdentity, CapturePhase, Explanation, IdentitySource, Progress, StepMethod},
 };
+use crate::failpoint::action_names;
 
 /// Attempts of one capture: the first look, the right user, and one more.
 pub(super) const MAX_ATTEMPTS: u32 = 3;
@@ -93,6 +94,25 @@ pub(super) enum Action {
     /// Record the end.
     Finish(Ending),
 }
+
+action_names!(Action, {
+    Attempt: "captures.attempt",
+    OpenUploads: "captures.open-uploads",
+    AddContainer: "captures.add-container",
+    LookCloser: "captures.look-closer",
+    SendTicket: "captures.send-ticket",
+    SendUrls: "captures.send-urls",
+    Relay: "captures.relay",
+    SendRelease: "captures.send-release",
+    SendCancel: "captures.send-cancel",
+    ReadResult: "captures.read-result",
+    Complete: "captures.complete",
+    Report: "captures.report",
+    AbortUploads: "captures.abort-uploads",
+    WriteManifest: "captures.write-manifest",
+    Observe: "captures.observe",
+    Finish: "captures.finish",
+});
 
 /// How far a capture is, as people see it.
 #[derive(Debug, Clone, PartialEq)]

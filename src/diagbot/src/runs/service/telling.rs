@@ -3,9 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::PostParams;
 
-use super::{CALL, RunService, ServiceError};
+use super::{CALL, RECORD_TELLING, RunService, ServiceError};
 use crate::{
     cluster::{deadline, lease::Term},
+    failpoint,
     runs::{
         request::RunName,
         resource::{CONDITION_REPORTED, RunStatus, Telling},
@@ -24,6 +25,16 @@ impl RunService {
 
     /// Records what people were told, and whether that is the run's present state. Only a leader may.
     pub async fn record_telling(
+        &self,
+        run: &RunName,
+        telling: Telling,
+        reported: bool,
+        term: &Term,
+    ) -> Result<(), ServiceError> {
+        failpoint::around(RECORD_TELLING, self.write_telling(run, telling, reported, term)).await
+    }
+
+    async fn write_telling(
         &self,
         run: &RunName,
         telling: Telling,

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cluster::lease::Term,
+    failpoint,
     retry::Permanence as _,
     runs::resource::Telling,
     slack::{
@@ -20,6 +21,10 @@ use crate::{
     },
 };
 
+/// A new message, among the actions of the bot.
+pub(super) const POST: &str = "slack.post";
+/// An edit of a message, among the actions of the bot.
+pub(super) const EDIT: &str = "slack.edit";
 /// The wait after a refusal that only an operator can end: a revoked token, a missing scope.
 const REFUSED_WAIT: Duration = Duration::from_mins(1);
 
@@ -97,7 +102,8 @@ impl Desk {
         if term.remaining() < LEAST_TERM {
             return Err(memory.pause(TERM_WAIT));
         }
-        let update = timeout(term.remaining(), self.context.api.update(&at, &message, &metadata));
+        let update = failpoint::around(EDIT, self.context.api.update(&at, &message, &metadata));
+        let update = timeout(term.remaining(), update);
         let updated = update
             .await
             .unwrap_or_else(|elapsed| Err(ApiError::LostAnswer { source: elapsed.into() }));
@@ -184,7 +190,7 @@ impl Desk {
         metadata: &Metadata,
     ) -> Result<Posted, ApiError> {
         let post = self.context.api.post(channel, thread, message, Some(metadata));
-        timeout(term.remaining(), post)
+        timeout(term.remaining(), failpoint::around(POST, post))
             .await
             .unwrap_or_else(|elapsed| Err(ApiError::LostAnswer { source: elapsed.into() }))
     }

@@ -42,6 +42,10 @@ use crate::{
     slack::context::SlackContext,
 };
 
+/// The names of all that people are told by.
+#[cfg(feature = "failpoints")]
+pub(super) const ACTIONS: &[&str] = &[deliver::POST, deliver::EDIT];
+
 /// Runs that are told about at a time.
 const AT_ONCE: usize = 16;
 /// Between looks at every run, in case a wake-up was lost.
