@@ -121,13 +121,10 @@ async fn whatever_the_cluster_does_meanwhile_the_capture_is_made_once() {
         (FaultKind::LogCut { after_bytes: 40 }, "get", "pods/log"),
     ];
     for (kind, verb, resource) in strikes {
-        product.installation.kubernetes().arm(Fault {
-            kind,
-            verb: Some(verb.to_owned()),
-            resource: Some(resource.to_owned()),
-            name: None,
-            count: 1,
-        });
+        product
+            .installation
+            .kubernetes()
+            .arm(Fault::of(kind).on(verb, resource));
     }
     let told = product.runs("process ledger").await;
     assert_captured_once(&product, &told).await;

@@ -297,11 +297,10 @@ impl Told {
 /// A fault of pulling an image.
 pub(crate) fn pull_fault(kind: FaultKind, image: &str, count: u32) -> Fault {
     Fault {
-        kind,
         verb: Some("pull".to_owned()),
-        resource: None,
         name: Some(image.to_owned()),
         count,
+        ..Fault::of(kind)
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     kubernetes::{KubernetesConfig, KubernetesServer},
     people::{self, People},
     slack::{SlackConfig, SlackServer},
+    store::{self, StoreProxy},
     wait,
 };
 
@@ -57,6 +58,8 @@ pub struct Plan {
     pub slack: SlackConfig,
     /// How the local Kubernetes behaves.
     pub kubernetes: KubernetesConfig,
+    /// A proxy in front of the store, with these faults armed; none unless given.
+    pub store_faults: Option<Vec<store::Fault>>,
     /// Keys of the bot's configuration that replace the sandbox's own, as JSON merged into it.
     pub config: serde_json::Value,
 }
@@ -68,6 +71,7 @@ impl Default for Plan {
             verbose: false,
             slack: SlackConfig::default(),
             kubernetes: KubernetesConfig::default(),
+            store_faults: None,
             config: json!({}),
         }
     }
@@ -84,7 +88,7 @@ pub struct Addresses {
     pub kubeconfig: PathBuf,
     /// The local Kubernetes API, and its faults below `/sandbox/`.
     pub kubernetes: String,
-    /// The store.
+    /// The store; its faults below `/sandbox/`, where there is a proxy.
     pub store: String,
     /// Health and metrics of each replica of the bot.
     pub bots: Vec<String>,
@@ -96,6 +100,7 @@ pub struct Installation {
     slack: SlackServer,
     kubernetes: KubernetesServer,
     store: Part,
+    proxy: Option<StoreProxy>,
     bots: Vec<Part>,
     runs: Api<DiagnosticRun>,
     people: People,
@@ -140,10 +145,15 @@ impl Installation {
             plan,
         )?;
         store.wait_until(&format!("http://{store_address}/"), |_| true).await?;
+        let proxy = match &plan.store_faults {
+            Some(faults) => Some(StoreProxy::start(store_address, faults.clone()).await?),
+            None => None,
+        };
+        let store_seen = proxy.as_ref().map_or(store_address, StoreProxy::address);
         let mut bots = Vec::new();
         for replica in 0..plan.replicas {
             let address = free_address()?;
-            let config = files.write_bot(replica, address, store_address, plan)?;
+            let config = files.write_bot(replica, address, store_seen, plan)?;
             bots.push(Part::start(
                 program,
                 &format!("bot {replica}"),
@@ -162,6 +172,7 @@ impl Installation {
             slack,
             kubernetes,
             store,
+            proxy,
             bots,
             runs,
             people,
@@ -182,7 +193,10 @@ impl Installation {
             slack_api: self.slack.api_url(),
             kubeconfig: self.folder.path().join("admin.kubeconfig"),
             kubernetes: self.kubernetes.url(),
-            store: format!("http://{}", self.store.address),
+            store: format!(
+                "http://{}",
+                self.proxy.as_ref().map_or(self.store.address, StoreProxy::address)
+            ),
             bots: self.bots.iter().map(|bot| format!("http://{}", bot.address)).collect(),
         }
     }
@@ -200,6 +214,11 @@ impl Installation {
     /// The local Kubernetes, for its faults.
     pub fn kubernetes(&self) -> &KubernetesServer {
         &self.kubernetes
+    }
+
+    /// The proxy in front of the store, if the plan asked for one.
+    pub fn store_proxy(&self) -> Option<&StoreProxy> {
+        self.proxy.as_ref()
     }
 
     /// The folder in which the store keeps its objects.
@@ -245,6 +264,9 @@ impl Installation {
     pub async fn stop(self) -> anyhow::Result<()> {
         for bot in self.bots {
             bot.stop().await?;
+        }
+        if let Some(proxy) = self.proxy {
+            proxy.stop().await;
         }
         self.store.stop().await?;
         self.kubernetes.stop().await;

@@ -4,12 +4,15 @@
 //! For demo and tests; never in a release image. One program plays every part: started as `bot …` it is the bot, as
 //! `agent …` the agent in an ephemeral container, as `workload …` a sample application.
 
+mod chance;
 mod command;
 pub mod installation;
 pub mod kubernetes;
 pub mod once;
 pub mod people;
 pub mod slack;
+pub mod store;
 pub mod wait;
 
+pub use chance::Chance;
 pub use command::run;

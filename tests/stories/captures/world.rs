@@ -110,11 +110,9 @@ impl World {
 
     pub(crate) fn arm(&self, kind: FaultKind, verb: Option<&str>, resource: &str, count: u32) {
         self.server.arm(Fault {
-            kind,
             verb: verb.map(str::to_owned),
             resource: Some(resource.to_owned()),
-            name: None,
-            count,
+            ..Fault::of(kind).times(count)
         });
     }
 

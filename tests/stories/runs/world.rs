@@ -216,13 +216,7 @@ impl World {
     }
 
     pub(crate) fn arm(&self, kind: FaultKind, verb: &str, resource: &str, count: u32) {
-        self.server.arm(Fault {
-            kind,
-            verb: Some(verb.to_owned()),
-            resource: Some(resource.to_owned()),
-            name: None,
-            count,
-        });
+        self.server.arm(Fault::of(kind).on(verb, resource).times(count));
     }
 
     pub(crate) async fn runs(&self) -> Vec<DiagnosticRun> {

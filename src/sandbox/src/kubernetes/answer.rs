@@ -237,6 +237,22 @@ impl ApiError {
         )
     }
 
+    /// 503 of a server that starts or ends.
+    pub(super) fn unavailable() -> Self {
+        let message = "the server is currently unable to handle the request";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
+    }
+
+    /// 422 of an admission policy.
+    pub(super) fn policy_denied(kind: &Kind, name: &str) -> Self {
+        let message = format!(
+            "{} {name:?} is forbidden: ValidatingAdmissionPolicy 'no-debugging' with binding 'no-debugging' denied request: \
+             ephemeral containers are not allowed here",
+            kind.qualified_resource()
+        );
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind, name)
+    }
+
     /// 501: what the real server has and the sandbox has not.
     pub(super) fn not_in_sandbox(what: &str) -> Self {
         let message = format!("this is the diagbot sandbox, not a cluster: it does not serve {what}");

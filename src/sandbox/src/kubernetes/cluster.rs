@@ -2,7 +2,7 @@
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{faults::Faults, identity::Tokens, node::Node, schema::Schemas, store::Store};
+use super::{faults::Faults, identity::Tokens, node::Node, outage::Outage, schema::Schemas, store::Store};
 
 /// Everything that a running server owns.
 #[derive(Debug)]
@@ -10,6 +10,7 @@ pub(super) struct Cluster {
     pub(super) store: Store,
     pub(super) tokens: Tokens,
     pub(super) faults: Faults,
+    pub(super) outage: Outage,
     pub(super) schemas: Schemas,
     pub(super) node: Node,
     /// Every task of this server; joined when it stops.

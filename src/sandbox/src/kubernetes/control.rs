@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET|POST|DELETE /sandbox/faults                     what is armed; arm one (a Fault as JSON); disarm all
+//! POST /sandbox/restart?millis=<n>                     the API server is away so long; every connection breaks
 //! POST /sandbox/compact                               forget old revisions: watches that resume get 410
 //! POST /sandbox/pods/<namespace>/<name>/delete        delete, with grace
 //! POST /sandbox/pods/<namespace>/<name>/replace       delete at once; its replica set makes another
@@ -11,7 +12,7 @@
 //!
 //! Owns these paths; never checks a token: they listen on loopback only and exist for tests and demos.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -55,6 +56,16 @@ async fn route(cluster: &Arc<Cluster>, path: &str, request: Request<Incoming>) -
                 serde_json::from_slice(&bytes).map_err(|e| ApiError::bad_request(format!("this is no fault: {e}")))?;
             cluster.faults.arm(fault);
             Ok(reply(StatusCode::OK, &json!({ "faults": cluster.faults.list() })))
+        }
+        (Method::POST, ["restart"]) => {
+            let query = request.uri().query().unwrap_or_default();
+            let millis = url::form_urlencoded::parse(query.as_bytes())
+                .find(|(key, _)| key == "millis")
+                .and_then(|(_, value)| value.parse().ok())
+                .ok_or_else(|| ApiError::bad_request("millis is missing"))?;
+            cluster.store.compact();
+            cluster.outage.begin(Duration::from_millis(millis));
+            Ok(reply(StatusCode::OK, &json!({})))
         }
         (Method::POST, ["compact"]) => {
             cluster.store.compact();

@@ -7,6 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use crate::Chance;
+
 /// One armed fault: what goes wrong, where, and how often.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -25,6 +27,9 @@ pub struct Fault {
     /// How often.
     #[serde(default = "once")]
     pub count: u32,
+    /// How likely, each time.
+    #[serde(default)]
+    pub chance: Chance,
 }
 
 fn once() -> u32 {
@@ -39,6 +44,18 @@ pub enum FaultKind {
     TooManyRequests,
     /// 500.
     InternalError,
+    /// 503, as while the server starts.
+    Unavailable,
+    /// 409 of a write, as if somebody else had just written.
+    Conflict,
+    /// 410: the revision asked for is gone.
+    Gone,
+    /// A policy of the cluster refuses, in the real server's words.
+    PolicyDenies,
+    /// Pod Security refuses, in the real server's words.
+    PodSecurityDenies,
+    /// The kubelet can't be reached: logs, exec and attach get the API server's 500.
+    KubeletGone,
     /// No answer until the client gives up; nothing is performed.
     Timeout,
     /// The request is performed, the connection is dropped instead of an answer.
@@ -74,6 +91,25 @@ pub enum FaultKind {
         /// Duration in milliseconds.
         millis: u64,
     },
+}
+
+impl FaultKind {
+    /// Whether it befalls a whole request, of any kind.
+    pub(super) fn is_of_a_request(self) -> bool {
+        matches!(
+            self,
+            Self::TooManyRequests
+                | Self::InternalError
+                | Self::Unavailable
+                | Self::Conflict
+                | Self::Gone
+                | Self::PolicyDenies
+                | Self::PodSecurityDenies
+                | Self::KubeletGone
+                | Self::Timeout
+                | Self::LostAnswer
+        )
+    }
 }
 
 /// Where a fault could strike.
@@ -124,8 +160,8 @@ impl Faults {
     pub(super) fn take(&self, occasion: Occasion<'_>, relevant: impl Fn(FaultKind) -> bool) -> Option<FaultKind> {
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         let index = armed
-            .iter()
-            .position(|f| f.count > 0 && relevant(f.kind) && f.fits(occasion))?;
+            .iter_mut()
+            .position(|f| f.count > 0 && relevant(f.kind) && f.fits(occasion) && f.chance.strikes())?;
         let kind = armed[index].kind;
         armed[index].count -= 1;
         if armed[index].count == 0 {
@@ -136,6 +172,40 @@ impl Faults {
 }
 
 impl Fault {
+    /// A fault that strikes once, anywhere; narrow it with the other methods.
+    pub fn of(kind: FaultKind) -> Self {
+        Self {
+            kind,
+            verb: None,
+            resource: None,
+            name: None,
+            count: 1,
+            chance: Chance::default(),
+        }
+    }
+
+    /// Only for this verb and resource: `patch`, `pods/ephemeralcontainers`.
+    #[must_use]
+    pub fn on(mut self, verb: &str, resource: &str) -> Self {
+        self.verb = Some(verb.to_owned());
+        self.resource = Some(resource.to_owned());
+        self
+    }
+
+    /// So often.
+    #[must_use]
+    pub fn times(mut self, count: u32) -> Self {
+        self.count = count;
+        self
+    }
+
+    /// So likely.
+    #[must_use]
+    pub fn with(mut self, chance: Chance) -> Self {
+        self.chance = chance;
+        self
+    }
+
     fn fits(&self, occasion: Occasion<'_>) -> bool {
         self.verb.as_deref().is_none_or(|v| v == occasion.verb)
             && self.resource.as_deref().is_none_or(|r| r == occasion.resource)

@@ -86,6 +86,8 @@ pub(super) async fn listen(cluster: Arc<Cluster>, listener: TcpListener) {
             accepted = listener.accept() => accepted,
         };
         match accepted {
+            // As from a port that nobody listens on.
+            Ok(_) if cluster.outage.is_on() => {}
             Ok((stream, _)) => {
                 let serving = serve(Arc::clone(&cluster), stream);
                 cluster.tasks.spawn(serving);
@@ -107,6 +109,7 @@ async fn serve(cluster: Arc<Cluster>, stream: TcpStream) {
         .with_upgrades();
     tokio::select! {
         () = cluster.stop.cancelled() => {}
+        () = cluster.outage.strikes() => {}
         ended = connection => {
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection to the sandbox's API ended");
@@ -165,15 +168,9 @@ async fn route(cluster: &Arc<Cluster>, mut request: Request<Incoming>) -> Result
         name: &target.name,
     };
     authorize(cluster, &user, &target, verb)?;
-    let struck = cluster.faults.take(occasion, |kind| {
-        use FaultKind::{InternalError, LostAnswer, Timeout, TooManyRequests};
-        matches!(kind, TooManyRequests | InternalError | Timeout | LostAnswer)
-    });
-    match struck {
-        Some(FaultKind::TooManyRequests) => return Err(ApiError::too_many_requests().into()),
-        Some(FaultKind::InternalError) => return Err(ApiError::internal("a fault of the sandbox").into()),
-        Some(FaultKind::Timeout) => return Err(Failure::Silent),
-        _ => {}
+    let struck = cluster.faults.take(occasion, FaultKind::is_of_a_request);
+    if let Some(failure) = struck.and_then(|kind| failure_of(kind, &target)) {
+        return Err(failure);
     }
     let upgrade = matches!(&*target.subresource, "exec" | "attach").then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
@@ -199,6 +196,27 @@ async fn route(cluster: &Arc<Cluster>, mut request: Request<Incoming>) -> Result
         return Err(Failure::Dropped);
     }
     Ok(response)
+}
+
+/// What a fault answers instead; none where the request is performed first.
+fn failure_of(kind: FaultKind, target: &Target) -> Option<Failure> {
+    let (of, name) = (target.kind, &*target.name);
+    let error = match kind {
+        FaultKind::TooManyRequests => ApiError::too_many_requests(),
+        FaultKind::InternalError => ApiError::internal("a fault of the sandbox"),
+        FaultKind::Unavailable => ApiError::unavailable(),
+        FaultKind::Conflict => ApiError::modified(of, name),
+        FaultKind::Gone => ApiError::expired(1, 2),
+        FaultKind::PolicyDenies => ApiError::policy_denied(of, name),
+        FaultKind::PodSecurityDenies => {
+            let text = "violates PodSecurity \"restricted:latest\": runAsUser=0 (container must not set runAsUser=0)";
+            ApiError::forbidden(of, name, text)
+        }
+        FaultKind::KubeletGone => ApiError::internal("dial tcp 10.0.0.7:10250: connect: connection refused"),
+        FaultKind::Timeout => return Some(Failure::Silent),
+        _ => return None,
+    };
+    Some(Failure::Api(error))
 }
 
 /// `pods` or `pods/exec`, as faults name it.

@@ -23,6 +23,7 @@ mod identity;
 mod kind;
 mod log;
 mod node;
+mod outage;
 mod patch;
 mod pod;
 mod rbac;
@@ -36,7 +37,7 @@ mod target;
 mod verbs;
 mod watch;
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -93,6 +94,7 @@ impl KubernetesServer {
             store: store::Store::new(),
             tokens: identity::Tokens::default(),
             faults: faults::Faults::new(config.faults),
+            outage: outage::Outage::default(),
             schemas: schema::Schemas::load().map_err(SeedError::from)?,
             node: node::Node::new(program)?,
             tasks: TaskTracker::new(),
@@ -139,6 +141,18 @@ impl KubernetesServer {
     /// Arms a fault.
     pub fn arm(&self, fault: Fault) {
         self.cluster.faults.arm(fault);
+    }
+
+    /// Disarms every fault.
+    pub fn disarm(&self) {
+        self.cluster.faults.clear();
+    }
+
+    /// Restarts the API server: every connection breaks, none is taken for so long, and watches can't be resumed. The node
+    /// and its containers go on.
+    pub fn restart(&self, away: Duration) {
+        self.cluster.store.compact();
+        self.cluster.outage.begin(away);
     }
 
     /// Kills a running container (the pod's first unless named); the node restarts it.

@@ -200,6 +200,7 @@ async fn carry(
     };
     tokio::select! {
         () = cluster.stop.cancelled() => {}
+        () = cluster.outage.strikes() => {}
         carried = carried => if let Err(error) = carried {
             tracing::debug!(%error, "a stream of the sandbox's API ended");
         }

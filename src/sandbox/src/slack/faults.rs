@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::Chance;
+
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FaultKind {
@@ -70,6 +72,8 @@ pub struct Fault {
     pub count: u32,
     /// Seconds of `Retry-After`; 1 if not given.
     pub retry_after: u64,
+    /// How likely, each time.
+    pub chance: Chance,
 }
 
 impl Fault {
@@ -83,6 +87,12 @@ impl Fault {
                 .as_u64()
                 .map_or(1, |count| u32::try_from(count).unwrap_or(u32::MAX)),
             retry_after: body["retry_after"].as_u64().unwrap_or(1),
+            chance: Chance::new(
+                body["percent"]
+                    .as_u64()
+                    .map_or(100, |percent| u8::try_from(percent).unwrap_or(100)),
+                body["seed"].as_u64().unwrap_or_default(),
+            ),
         })
     }
 }
@@ -115,10 +125,12 @@ impl Faults {
     }
 
     fn strike(&mut self, method: &str, wanted: impl Fn(&FaultKind) -> bool) -> Option<Fault> {
+        let fits =
+            |fault: &Fault| fault.count > 0 && (fault.method == method || fault.method == "*") && wanted(&fault.kind);
         let fault = self
             .armed
             .iter_mut()
-            .find(|fault| fault.count > 0 && (fault.method == method || fault.method == "*") && wanted(&fault.kind))?;
+            .find_map(|fault| (fits(fault) && fault.chance.strikes()).then_some(fault))?;
         fault.count -= 1;
         let struck = fault.clone();
         self.armed.retain(|fault| fault.count > 0);

@@ -18,11 +18,8 @@ use crate::{LEDGER, client, code, container_when, server, within};
 
 fn fault(kind: FaultKind, resource: &str) -> Fault {
     Fault {
-        kind,
-        verb: None,
         resource: Some(resource.to_owned()),
-        name: None,
-        count: 1,
+        ..Fault::of(kind)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     Refusal, Reply, field,
 };
 
-/// `POST /people/faults` `{method?, kind, count?, retry_after?}`: arms a fault; `{"kind": "none"}` disarms all.
+/// `POST /people/faults` `{method?, kind, count?, retry_after?, percent?, seed?}`: arms a fault; `{"kind": "none"}` disarms all.
 pub(super) fn faults(workspace: &Workspace, body: &Value) -> Reply {
     if body["kind"] == "none" {
         workspace.change(|state| state.faults.clear());
