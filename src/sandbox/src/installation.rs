@@ -20,6 +20,7 @@ use kube::{
     api::ListParams,
     config::{KubeConfigOptions, Kubeconfig},
 };
+pub use rustix::process::Signal;
 use serde::Serialize;
 use serde_json::json;
 use tempfile::TempDir;
@@ -114,6 +115,7 @@ struct Part {
     name: String,
     child: Child,
     address: SocketAddr,
+    config: PathBuf,
 }
 
 impl Installation {
@@ -233,9 +235,15 @@ impl Installation {
 
     /// Kills a replica of the bot with SIGKILL and starts it again with the same configuration.
     pub async fn restart_bot(&mut self, replica: usize) -> anyhow::Result<()> {
+        self.bots[replica].child.kill().await.context("kill the bot")?;
+        self.start_bot(replica)?;
+        self.wait_until_ready().await
+    }
+
+    /// Starts a replica of the bot that has ended, with the same configuration; does not wait for it.
+    pub fn start_bot(&mut self, replica: usize) -> anyhow::Result<()> {
         let bot = &mut self.bots[replica];
-        bot.child.kill().await.context("kill the bot")?;
-        let config = self.folder.path().join(format!("bot-{replica}.yaml"));
+        let config = bot.config.clone();
         let plan = Plan {
             verbose: self.verbose,
             ..Plan::default()
@@ -248,7 +256,35 @@ impl Installation {
             bot.address,
             &plan,
         )?;
-        self.wait_until_ready().await
+        Ok(())
+    }
+
+    /// Whether a replica of the bot has ended.
+    pub fn bot_has_ended(&mut self, replica: usize) -> anyhow::Result<bool> {
+        let ended = self.bots[replica].child.try_wait().context("look at the bot")?;
+        Ok(ended.is_some())
+    }
+
+    /// Has a replica of the bot die the next time it comes by that failpoint; none disarms it.
+    pub fn arm_failpoint(&self, replica: usize, failpoint: Option<&str>) -> anyhow::Result<()> {
+        let file = failpoint_file(&self.bots[replica].config);
+        match failpoint {
+            Some(name) => fs::write(file, name).context("arm a failpoint"),
+            None => match fs::remove_file(file) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("disarm a failpoint"),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Sends a replica of the bot a signal.
+    pub fn signal_bot(&self, replica: usize, signal: Signal) -> anyhow::Result<()> {
+        self.bots[replica].signal(signal)
+    }
+
+    /// Tells a replica of the bot to stop, and waits until it has.
+    pub async fn stop_bot(&mut self, replica: usize) -> anyhow::Result<()> {
+        self.bots[replica].stop().await
     }
 
     /// Returns when every replica of the bot is ready; fails when one has ended.
@@ -261,8 +297,8 @@ impl Installation {
     }
 
     /// Stops the bot, the store, Kubernetes and Slack, in that order.
-    pub async fn stop(self) -> anyhow::Result<()> {
-        for bot in self.bots {
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        for mut bot in self.bots {
             bot.stop().await?;
         }
         if let Some(proxy) = self.proxy {
@@ -289,6 +325,7 @@ impl Part {
             .args(arguments)
             .arg(config)
             .args(["--log-format", "text"])
+            .env("DIAGBOT_FAILPOINT_FILE", failpoint_file(config))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(if plan.verbose { Stdio::inherit() } else { Stdio::null() })
@@ -299,6 +336,7 @@ impl Part {
             name: name.to_owned(),
             child,
             address,
+            config: config.to_owned(),
         })
     }
 
@@ -319,20 +357,26 @@ impl Part {
         .await
     }
 
-    async fn stop(mut self) -> anyhow::Result<()> {
-        if let Some(pid) = self
-            .child
-            .id()
-            .and_then(|pid| i32::try_from(pid).ok())
-            .and_then(rustix::process::Pid::from_raw)
-        {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM).context("signal a part")?;
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
+        match pid.and_then(rustix::process::Pid::from_raw) {
+            Some(pid) => rustix::process::kill_process(pid, signal).context("signal a part"),
+            None => Ok(()),
         }
+    }
+
+    async fn stop(&mut self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)?;
         if tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await.is_err() {
             self.child.kill().await.context("kill a part")?;
         }
         Ok(())
     }
+}
+
+/// The file that arms a failpoint of the part with this configuration.
+fn failpoint_file(config: &Path) -> PathBuf {
+    config.with_extension("failpoint")
 }
 
 /// The files that configure the children.
