@@ -3,5 +3,7 @@
 pub mod principal;
 pub mod review;
 
-pub use principal::{ChannelFacts, Directory, DirectoryError, IdentityError, PersonFacts, Principal, Requester};
+pub use principal::{
+    ChannelFacts, Directory, DirectoryError, IdentityError, PersonFacts, Principal, Requester, is_trigger_name,
+};
 pub use review::{Access, AccessConfig, AccessError, Decision, Verb};

@@ -1,4 +1,5 @@
-//! Principals: a person of Slack as a Kubernetes user with groups, from immutable ids and verified facts only.
+//! Principals: a person of Slack as a Kubernetes user with groups, from immutable ids and verified facts only; and triggers,
+//! which are users of their own.
 
 use std::error::Error;
 
@@ -94,14 +95,50 @@ pub enum IdentityError {
     Guest,
 }
 
+/// Begins the user names of triggers; no Slack person's begins so.
+const TRIGGER: &str = "trigger:";
+
 impl Requester {
-    /// The Kubernetes user name: `slack:<team>:<user id>`.
+    /// A trigger, which is a principal of its own: `trigger:<name>`.
+    pub fn trigger(name: &str) -> Self {
+        Self {
+            team: String::new(),
+            user: format!("{TRIGGER}{name}"),
+        }
+    }
+
+    /// Whether a trigger asked. Slack's people always have a team.
+    pub fn is_trigger(&self) -> bool {
+        let name = self.user.strip_prefix(TRIGGER);
+        self.team.is_empty() && name.is_some_and(is_trigger_name)
+    }
+
+    /// The Kubernetes user name: `slack:<team>:<user id>` or `trigger:<name>`.
     pub fn user_name(&self) -> String {
+        if self.is_trigger() {
+            return self.user.clone();
+        }
         format!("slack:{}:{}", self.team, self.user)
     }
 }
 
+/// Names of triggers: lower-case letters, digits and dashes, at most 40.
+pub fn is_trigger_name(name: &str) -> bool {
+    let word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    (1..=40).contains(&name.len())
+        && name.bytes().next().is_some_and(word)
+        && name.bytes().all(|b| word(b) || b == b'-')
+}
+
 impl Principal {
+    /// The principal of a trigger: its own name and no group, so that every right is given to it alone.
+    pub fn of_trigger(requester: &Requester) -> Self {
+        Self {
+            user: requester.user_name(),
+            groups: Vec::new(),
+        }
+    }
+
     /// The principal of a person, asking in a channel whose own group counts (none: it does not count).
     pub fn of(
         requester: &Requester,
@@ -171,6 +208,19 @@ mod tests {
             ["slack:channel:G9", "slack:email:ada@example.com", "slack:usergroup:S7"]
         );
         assert_eq!(Principal::of(&requester, &person, None).unwrap().groups.len(), 2);
+    }
+
+    #[test]
+    fn a_trigger_is_its_own_principal_and_no_person_can_be_one() {
+        let trigger = Requester::trigger("pagerduty");
+        assert_eq!(trigger.user_name(), "trigger:pagerduty");
+        assert!(trigger.is_trigger());
+        let mut person = trigger.clone();
+        person.team = "T1".into();
+        assert!(!person.is_trigger(), "people have a team");
+        for name in ["", "a:b", "A", "-a"] {
+            assert!(!Requester::trigger(name).is_trigger(), "{name}");
+        }
     }
 
     #[test]

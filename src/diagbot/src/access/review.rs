@@ -159,17 +159,13 @@ impl Access {
         requester: &Requester,
         channel: Option<&str>,
     ) -> Result<Decision, AccessError> {
-        let person = self.0.directory.person(&requester.team, &requester.user).await?;
-        let channel = match channel.filter(|c| !c.is_empty()) {
-            Some(channel) if self.counts(channel).await => Some(channel),
-            _ => None,
-        };
+        let principal = self.principal(requester, channel).await?;
         let question = Question {
             cluster: cluster.name.to_string(),
             namespace: namespace.to_owned(),
             verb,
             diagnostic: diagnostic.to_owned(),
-            principal: Principal::of(requester, &person, channel)?,
+            principal,
         };
         if let Some(decision) = self.cached(&question) {
             return Ok(decision);
@@ -177,6 +173,19 @@ impl Access {
         let decision = self.ask(cluster, &question).await?;
         self.keep(question, &decision);
         Ok(decision)
+    }
+
+    /// Who asks, as the authorizers see it. A trigger is nobody in Slack, and no channel's group counts for it.
+    async fn principal(&self, requester: &Requester, channel: Option<&str>) -> Result<Principal, AccessError> {
+        if requester.is_trigger() {
+            return Ok(Principal::of_trigger(requester));
+        }
+        let person = self.0.directory.person(&requester.team, &requester.user).await?;
+        let channel = match channel.filter(|c| !c.is_empty()) {
+            Some(channel) if self.counts(channel).await => Some(channel),
+            _ => None,
+        };
+        Ok(Principal::of(requester, &person, channel)?)
     }
 
     /// Whether the channel's group counts. Where the channel's facts can't be had it does not, which only takes rights away.

@@ -11,7 +11,7 @@ mod choose;
 mod pin;
 
 pub use self::{
-    choose::{Listed, Match, Visible, near},
+    choose::{Listed, Match, Visible, last_end, near},
     pin::{Need, Pin, PinError, pin},
 };
 
@@ -32,6 +32,8 @@ const CALL: Duration = Duration::from_secs(10);
 const PAGE: u32 = 500;
 /// Most pods of which the state is read to tell live ones and to give hints.
 const LOOKED_AT: usize = 25;
+/// Most pods among which the sickest is looked for.
+const JUDGED: usize = 300;
 /// Calls at a time.
 const PARALLEL: usize = 8;
 
@@ -125,7 +127,8 @@ where
         .collect();
     let visible = visible(touched).await.map_err(LookUpError::Visible)?;
     let matched = choose::matches_seen(&listed, target, &visible);
-    let pods = read(cluster, &matched.pods).await?;
+    let most = if target.sickest { JUDGED } else { LOOKED_AT };
+    let pods = read(cluster, &matched.pods, most).await?;
     let near = if matched.pods.is_empty() {
         near(&listed, target, &visible)
     } else {
@@ -153,8 +156,8 @@ async fn list(cluster: &Cluster, scope: &Scope) -> Result<Vec<Listed>, CallError
 }
 
 /// The pods in full; one that went away meanwhile is left out.
-async fn read(cluster: &Cluster, pods: &[Listed]) -> Result<Vec<Pod>, CallError> {
-    let wanted: Vec<Listed> = pods.iter().take(LOOKED_AT).cloned().collect();
+async fn read(cluster: &Cluster, pods: &[Listed], most: usize) -> Result<Vec<Pod>, CallError> {
+    let wanted: Vec<Listed> = pods.iter().take(most).cloned().collect();
     let reads = wanted.into_iter().map(|pod| {
         let api: Api<Pod> = Api::namespaced(cluster.client.clone(), &pod.namespace);
         async move { deadline(CALL, api.get_opt(&pod.name)).await }

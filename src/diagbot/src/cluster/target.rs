@@ -29,6 +29,9 @@ pub struct TargetRef {
     /// Pins the very pod, for targets chosen by a button.
     #[serde(default)]
     pub pod_uid: Option<String>,
+    /// Where several pods fit, the sickest is meant: for alerts, which can't be asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sickest: bool,
 }
 
 /// Kinds that a target may name, as kubectl names them.

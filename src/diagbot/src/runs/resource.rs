@@ -107,6 +107,35 @@ pub struct Origin {
     /// Thread in which to answer; none: a root message of our own.
     #[serde(default)]
     pub thread_ts: Option<String>,
+    /// Told only where it failed or found something.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub quiet: bool,
+    /// What made a trigger or a schedule ask.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
+}
+
+/// What made a trigger or a schedule ask. The texts are others': untrusted, and cut to a line.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Cause {
+    /// The trigger's or schedule's name.
+    pub source: String,
+    /// The rule that fitted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rule: String,
+    /// The alert in its own words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// What makes two alerts the same.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub fingerprint: String,
+    /// The incident at the source, where it is told there what was captured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<String>,
+    /// When the alert was raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raised_at: Option<MicroTime>,
 }
 
 /// What became of the request. Written by the leader alone.

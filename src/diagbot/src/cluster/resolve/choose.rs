@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use k8s_openapi::{
-    api::core::v1::Pod,
+    api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 
@@ -187,15 +188,28 @@ fn is_live(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && !matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-/// Not ready first, then by restarts.
-fn sickness(pod: &Pod) -> (usize, i32) {
+/// Not ready first, then by restarts, then by the latest end of a container.
+fn sickness(pod: &Pod) -> (usize, i32, Option<Timestamp>) {
     let statuses = pod
         .status
         .iter()
         .flat_map(|status| status.container_statuses.iter().flatten());
-    statuses.fold((0, 0), |(unready, restarts), status| {
-        (unready + usize::from(!status.ready), restarts + status.restart_count)
+    statuses.fold((0, 0, None), |(unready, restarts, ended), status| {
+        let last = last_end(status).and_then(|end| end.finished_at.as_ref());
+        (
+            unready + usize::from(!status.ready),
+            restarts + status.restart_count,
+            ended.max(last.map(|time| time.0)),
+        )
     })
+}
+
+/// How the container ended last: now, or the time before.
+pub fn last_end(status: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let states = [&status.state, &status.last_state];
+    states
+        .into_iter()
+        .find_map(|state| state.as_ref().and_then(|state| state.terminated.as_ref()))
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::{
     captures::resource::{CapturePhase, PinnedTarget},
     cluster::{
-        resolve::{Found, How, Need, Pin, PinError, pin},
+        resolve::{Found, How, Need, Pin, PinError, last_end, pin},
         target::TargetRef,
     },
     runs::{
-        reason::Reason,
+        reason::{Reason, shown},
         resource::{Candidate, CaptureSummary},
     },
 };
@@ -55,6 +55,7 @@ pub(super) fn settle(found: &Found, typed: &TargetRef, need: Need) -> Result<Set
                 candidates: Vec::new(),
             }));
         }
+        (None, [sickest, ..]) if typed.sickest => sickest,
         (None, pods) => {
             return Err(Box::new(Unsettled {
                 reason: Reason::SeveralTargets {
@@ -68,6 +69,12 @@ pub(super) fn settle(found: &Found, typed: &TargetRef, need: Need) -> Result<Set
     let pin = pin(pod, typed.container.as_deref(), wanted, need).map_err(|error| unpinned(pod, typed, error))?;
     let place = format!("{}/{}", pin.namespace, pin.pod);
     let notes = match found.how {
+        _ if typed.sickest && found.count > 1 && chosen.is_none() => Some(format!(
+            "`{place}` is the sickest of {} pods of `{}`: {}.",
+            found.count,
+            typed.name,
+            hint(pod)
+        )),
         How::Prefix => Some(format!("The target `{typed}` was completed to `{place}`.")),
         How::Workload(kind) => Some(format!("The {kind} `{}` has one pod that fits: `{place}`.", typed.name)),
         How::Exact if typed.namespace.is_none() => Some(format!("Found in namespace `{}`.", pin.namespace)),
@@ -168,9 +175,14 @@ fn hint(pod: &Pod) -> String {
     } else {
         "not ready"
     };
-    match restarts {
-        0 => state.to_owned(),
-        1 => format!("{state}, 1 restart"),
-        n => format!("{state}, {n} restarts"),
-    }
+    let restarts = match restarts {
+        0 => String::new(),
+        1 => ", 1 restart".to_owned(),
+        n => format!(", {n} restarts"),
+    };
+    let last = containers.iter().filter_map(last_end);
+    let last = last.max_by_key(|end| end.finished_at.as_ref().map(|time| time.0));
+    let last = last.and_then(|end| end.reason.as_deref());
+    let ended = last.map(|reason| format!(", last ended: {}", shown(reason)));
+    format!("{state}{restarts}{}", ended.unwrap_or_default())
 }

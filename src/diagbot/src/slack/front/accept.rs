@@ -137,7 +137,7 @@ fn target_of(run: &DiagnosticRun) -> TargetRef {
             kind: Some(TargetKind::Pod),
             name: capture.target.pod.clone(),
             container: Some(capture.target.container.clone()),
-            pod_uid: None,
+            ..TargetRef::default()
         },
         None => TargetRef {
             pod_uid: None,

@@ -147,6 +147,7 @@ fn chosen(run: &DiagnosticRun, candidate: &Candidate) -> TargetRef {
         name: candidate.pod.clone(),
         container: candidate.container.clone().or_else(|| typed.container.clone()),
         pod_uid: Some(candidate.pod_uid.clone()).filter(|uid| !uid.is_empty()),
+        ..TargetRef::default()
     }
 }
 
@@ -167,5 +168,6 @@ fn origin(run: &DiagnosticRun, click: &Click) -> Origin {
             .clone()
             .or_else(|| run.spec.origin.thread_ts.clone())
             .or(root),
+        ..Origin::default()
     }
 }

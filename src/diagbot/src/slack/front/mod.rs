@@ -103,7 +103,7 @@ impl Front {
             by: &command.by,
             origin: Origin {
                 channel: command.channel.clone(),
-                thread_ts: None,
+                ..Origin::default()
             },
             thread: None,
             text: &command.text,
@@ -136,6 +136,7 @@ impl Front {
             origin: Origin {
                 channel: mention.channel.clone(),
                 thread_ts: mention.thread_ts.clone(),
+                ..Origin::default()
             },
             thread: mention.thread_ts.as_deref(),
             text: behind,
