@@ -8,6 +8,7 @@
 mod asking;
 mod bad_input;
 mod captures;
+mod crash;
 mod evidence;
 mod faults;
 mod permission;

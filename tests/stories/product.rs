@@ -220,11 +220,7 @@ impl Product {
             "{}/sandbox/pods/shop/{pod}/{action}",
             self.installation.addresses().kubernetes
         );
-        let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-        let request = http::Request::post(url)
-            .body(http_body_util::Full::new(Bytes::new()))
-            .unwrap();
-        assert_eq!(client.request(request).await.unwrap().status(), StatusCode::OK);
+        post(&url).await;
     }
 
     /// Keys of the objects in the store, without those of the bot's own probe.
@@ -302,6 +298,15 @@ pub(crate) fn pull_fault(kind: FaultKind, image: &str, count: u32) -> Fault {
         count,
         ..Fault::of(kind)
     }
+}
+
+/// Posts nothing to an address that must take it.
+pub(crate) async fn post(url: &str) {
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+    let request = http::Request::post(url)
+        .body(http_body_util::Full::new(Bytes::new()))
+        .unwrap();
+    assert_eq!(client.request(request).await.unwrap().status(), StatusCode::OK);
 }
 
 /// Body behind a link that must open.

@@ -265,16 +265,14 @@ impl Installation {
         Ok(ended.is_some())
     }
 
-    /// Has a replica of the bot die the next time it comes by that failpoint; none disarms it.
-    pub fn arm_failpoint(&self, replica: usize, failpoint: Option<&str>) -> anyhow::Result<()> {
-        let file = failpoint_file(&self.bots[replica].config);
-        match failpoint {
-            Some(name) => fs::write(file, name).context("arm a failpoint"),
-            None => match fs::remove_file(file) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("disarm a failpoint"),
-                _ => Ok(()),
-            },
-        }
+    /// Has a replica of the bot die the next time it comes by that failpoint.
+    pub fn arm_failpoint(&self, replica: usize, failpoint: &str) -> anyhow::Result<()> {
+        fs::write(self.failpoint_file(replica), failpoint).context("arm a failpoint")
+    }
+
+    /// The file that arms a failpoint of a replica; gone once it has died there.
+    pub fn failpoint_file(&self, replica: usize) -> PathBuf {
+        failpoint_file(&self.bots[replica].config)
     }
 
     /// Sends a replica of the bot a signal.

@@ -304,7 +304,7 @@ impl Pursuit {
             reader.task.abort();
         }
         self.facts.attempt = AttemptFacts {
-            begun_here: true,
+            all_recorded: true,
             ..AttemptFacts::default()
         };
         self.facts.trace.clear();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::{Either, try_join_all};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::{
     Api,
@@ -66,12 +67,7 @@ pub(super) async fn attempt(
 /// Opens an upload for each step that has none, and records them. What a crash left unrecorded is taken over: no URL of it
 /// was ever signed. (What nobody takes over is found by the sweep.)
 pub(super) async fn open_uploads(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
-    let left = if f.attempt.begun_here {
-        Vec::new()
-    } else {
-        let open = scene.context.store.open_uploads().await;
-        open.map_err(|error| ActError::of_store(Fault::Uploads, &error))?
-    };
+    let left = left_open(scene, f, Fault::Uploads).await?;
     let missing = f.steps().filter(|step| f.upload(*step).is_none());
     let opened = try_join_all(missing.map(|step| {
         let key = upload_key(scene, f, step);
@@ -83,6 +79,31 @@ pub(super) async fn open_uploads(scene: &Scene, f: &Facts) -> Result<Outcome, Ac
     .await?;
     record_uploads(scene, f, &opened).await?;
     Ok(Outcome::Recorded)
+}
+
+/// Uploads that may have been opened for this attempt and are on no record: only a first try has none.
+async fn left_open(
+    scene: &Scene,
+    f: &Facts,
+    fault: Fault,
+) -> Result<Vec<(ArtifactKey, UploadId, Timestamp)>, ActError> {
+    if f.attempt.all_recorded {
+        return Ok(Vec::new());
+    }
+    let open = scene.context.store.open_uploads().await;
+    open.map_err(|error| ActError::of_store(fault, &error))
+}
+
+/// Aborts what a crash, or a lost answer, left open for a step.
+pub(in crate::captures) async fn abort_left_open(scene: &Scene, f: &Facts, step: u16) -> Result<(), ActError> {
+    let ours = upload_key(scene, f, step);
+    for (key, upload, _) in left_open(scene, f, Fault::Report).await? {
+        if key == ours {
+            let aborted = scene.context.store.abort(&key, &upload).await;
+            aborted.map_err(|error| ActError::of_store(Fault::Report, &error))?;
+        }
+    }
+    Ok(())
 }
 
 pub(in crate::captures) async fn record_uploads(

@@ -63,8 +63,9 @@ pub(crate) enum PodFact {
 /// What is known of one attempt.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AttemptFacts {
-    /// This process recorded the attempt; else it took it over from one that may have left things unrecorded.
-    pub begun_here: bool,
+    /// This process recorded the attempt and every try of its actions since was recorded too; else something may have been
+    /// done that is on no record.
+    pub all_recorded: bool,
     /// The container that this attempt wants.
     pub wanted: Option<Arc<EphemeralContainer>>,
     /// When the API server took it, if this process added it.

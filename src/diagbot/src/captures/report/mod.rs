@@ -86,6 +86,7 @@ async fn fresh_upload(scene: &Scene, f: &Facts, step: u16) -> Result<UploadRecor
     if f.recorded(|s| s.uploads.iter().any(|u| !u.closed)) {
         keep::abort_uploads(scene, f).await?;
     }
+    launch::abort_left_open(scene, f, step).await?;
     let upload = launch::open_upload(scene, f, step).await?;
     launch::record_uploads(scene, f, std::slice::from_ref(&upload)).await?;
     Ok(upload)
