@@ -128,7 +128,9 @@ impl Actor<'_> {
             })));
         };
         let visible = async |namespaces| self.visible(run, known, diagnostic, namespaces).await;
-        let error = match resolve::find(known, &run.spec.target, visible).await {
+        let find = resolve::find(known, &run.spec.target, visible);
+        let (found, ()) = tokio::join!(find, self.review_ahead(run, known, diagnostic));
+        let error = match found {
             Ok(found) => return Ok(Done::Target(Ok(found))),
             Err(LookUpError::Visible(error)) => return self.denial(run, error).map(|reason| Done::Target(Err(reason))),
             Err(LookUpError::Call(error)) => error,
@@ -152,6 +154,16 @@ impl Actor<'_> {
             cluster: cluster.to_owned(),
             answer: answer(&error),
         })))
+    }
+
+    /// Where the person named the namespace, the review that follows is asked beside the look-up; its answer is remembered
+    /// for seconds, and one that failed is asked again when it counts.
+    async fn review_ahead(&self, run: &DiagnosticRun, cluster: &Cluster, diagnostic: &str) {
+        if let Some(namespace) = &run.spec.target.namespace
+            && let Err(error) = self.ask(run, cluster, namespace, Verb::Run, diagnostic).await
+        {
+            tracing::debug!(error = %crate::telemetry::Chain(&error), "the review is asked again");
+        }
     }
 
     /// The namespaces that the person may be told about: with the verb `list`, or with `run` for this diagnostic.

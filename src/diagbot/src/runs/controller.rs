@@ -26,7 +26,7 @@ use crate::{
         plan::{Action, Facts, plan},
         records::{Records, reflection},
         request::RunName,
-        resource::{DiagnosticRun, Phase},
+        resource::{DiagnosticRun, Phase, RunStatus, Telling},
         retention,
         service::RunService,
     },
@@ -286,8 +286,11 @@ impl Reconciler {
                 Done::Cancelled(captures) => captures.into_iter().for_each(|capture| gathered.take(capture)),
                 Done::Stale => match self.reread(name, &actor).await? {
                     Some(read) => {
+                        // People were told something meanwhile: what was found out still counts.
+                        if !differs_in_telling_only(&run, &read) {
+                            gathered = Gathered::default();
+                        }
                         run = read;
-                        gathered = Gathered::default();
                         fresh = true;
                     }
                     None => return Ok(Look::Rest),
@@ -379,6 +382,20 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// Whether what was recorded between two reads of a run is only what people were told.
+fn differs_in_telling_only(former: &DiagnosticRun, read: &DiagnosticRun) -> bool {
+    let rest = |run: &DiagnosticRun| RunStatus {
+        telling: Telling::default(),
+        conditions: Vec::new(),
+        epoch: 0,
+        ..run.status.clone().unwrap_or_default()
+    };
+    former.metadata.uid == read.metadata.uid
+        && former.metadata.annotations == read.metadata.annotations
+        && former.metadata.deletion_timestamp == read.metadata.deletion_timestamp
+        && rest(former) == rest(read)
 }
 
 fn log_phase(before: &DiagnosticRun, after: &DiagnosticRun) {

@@ -69,7 +69,8 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
             }
             status.captures = vec![target::summary(facts.name(), 0, &cluster, settled.pin)];
             facts.enter(&mut status, Event::Resolved)?;
-            Ok(Action::Record(Box::new(status)))
+            // Looking and asking change nothing that a restart would have to know: one record of both.
+            decide(facts, status)
         }
         Err(unsettled) => {
             status.candidates = unsettled.candidates;
@@ -83,10 +84,15 @@ pub(super) fn authorize(facts: &Facts<'_>) -> Result<Action, IllegalTransition> 
     if let Some(action) = stop_early(facts)? {
         return Ok(action);
     }
-    let mut status = facts.status();
+    let status = facts.status();
     if status.phase == Phase::AwaitingApproval {
         return Ok(Action::Wait(Some(later(facts.run.spec.received_at.0, START_WINDOW))));
     }
+    decide(facts, status)
+}
+
+/// Whether the person may, of a resolved run.
+fn decide(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, IllegalTransition> {
     let name = status.diagnostic.clone().unwrap_or_default();
     let Some(diagnostic) = facts.catalog.get(&name) else {
         // The allowlist changed since the target was resolved.

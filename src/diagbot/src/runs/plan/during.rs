@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Action, Facts, GRACE, later, spec};
 use crate::{
@@ -13,6 +13,10 @@ use crate::{
         resource::{CaptureSummary, Phase, RunStatus},
     },
 };
+
+/// How far captures are is not repeated in the run before they have run for so long: most end sooner, and each repetition is
+/// a write that their end may have to wait for.
+const QUIET: SignedDuration = SignedDuration::from_secs(1);
 
 /// Capturing, Cancelling.
 pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
@@ -59,18 +63,40 @@ pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     if overdue {
         return facts.end(status, Event::DeadlinePassed, &Reason::RunTimedOut);
     }
-    if status != before {
-        return Ok(Action::Record(Box::new(status)));
+    if status == before {
+        return Ok(Action::Wait(Some(later(deadline, GRACE))));
     }
-    Ok(Action::Wait(Some(later(deadline, GRACE))))
+    let shown_from = later(begun_at(facts, &before), QUIET);
+    if facts.now < shown_from && differs_in_progress_only(&before, &status) {
+        return Ok(Action::Wait(Some(shown_from)));
+    }
+    Ok(Action::Record(Box::new(status)))
+}
+
+/// Whether the captures have only come further.
+fn differs_in_progress_only(before: &RunStatus, after: &RunStatus) -> bool {
+    let mut levelled = after.clone();
+    for (capture, former) in levelled.captures.iter_mut().zip(&before.captures) {
+        if !capture.phase.is_final() {
+            capture.phase = former.phase;
+        }
+        capture.waiting.clone_from(&former.waiting);
+        capture.progress.clone_from(&former.progress);
+    }
+    levelled == *before
+}
+
+/// When the captures began.
+fn begun_at(facts: &Facts<'_>, status: &RunStatus) -> Timestamp {
+    status
+        .entered
+        .get(Phase::Capturing.as_str())
+        .map_or(facts.run.spec.received_at.0, |time| time.0)
 }
 
 /// The deadline of the run's captures; it follows from what is recorded, so that it is the same at every look.
 fn capture_deadline(facts: &Facts<'_>, status: &RunStatus) -> Timestamp {
-    let allowed_at = status
-        .entered
-        .get(Phase::Capturing.as_str())
-        .map_or(facts.run.spec.received_at.0, |time| time.0);
+    let allowed_at = begun_at(facts, status);
     let recorded = facts.captures.iter().map(|capture| capture.spec.deadline.0).max();
     let diagnostic = status.diagnostic.as_deref().and_then(|name| facts.catalog.get(name));
     recorded

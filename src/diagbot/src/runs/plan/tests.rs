@@ -48,6 +48,8 @@ fn a_request_becomes_one_pinned_capture_and_its_end_is_the_runs_end() {
         status.phase = CapturePhase::Launching;
         status.waiting = Some("pulling the image".into());
     });
+    assert_eq!(world.settle().captures[0].waiting, None, "most captures end sooner");
+    world.now = NOW + SignedDuration::from_secs(1);
     assert_eq!(world.settle().captures[0].waiting.as_deref(), Some("pulling the image"));
     world.report_phase(CapturePhase::Succeeded);
     let status = world.settle();
@@ -73,10 +75,7 @@ fn what_was_decided_is_recorded_before_it_is_done_and_doing_it_again_is_the_same
             Action::Wait(_) => "wait",
         })
         .collect();
-    assert_eq!(
-        kinds,
-        ["find", "record", "review", "record", "create", "record", "wait"]
-    );
+    assert_eq!(kinds, ["find", "review", "record", "create", "record", "wait"]);
 
     // A crash after the create and before its record: the same object is made again, so that its name refuses it.
     let made = world.captures.clone();
