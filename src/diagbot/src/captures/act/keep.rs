@@ -17,7 +17,7 @@ use crate::{
         manifest,
         plan::{Ending, Facts, Fault, Observed, PodFact, ResultFact},
         relay::{Relay, RelayError},
-        resource::{ArtifactRecord, CaptureStatus, Proof, UploadRecord},
+        resource::{ArtifactRecord, CaptureStatus, DiagnosticCapture, Proof, UploadRecord},
     },
 };
 
@@ -80,21 +80,62 @@ async fn prove(
         .complete(&key, &id, report, part_size_bytes)
         .await
         .map_err(|error| ActError::of_store(Fault::Artifact(result.step), &error))?;
-    record_artifact(scene, f, result, upload, &stored).await?;
-    Ok(Outcome::Recorded)
+    scene.record.check_term()?;
+    keep(scene, f, result, upload, &stored).await
 }
 
-/// Records that a step's artifact is in the store.
-pub(in crate::captures) async fn record_artifact(
+/// Records that a step's artifact is in the store. The manifest is put beside that where nothing more can come.
+pub(in crate::captures) async fn keep(
     scene: &Scene,
     f: &Facts,
     result: &StepResult,
     upload: &UploadRecord,
     stored: &Stored,
-) -> Result<(), ActError> {
+) -> Result<Outcome, ActError> {
+    let artifact = artifact(f, result, upload, stored)?;
+    let verified = scene.now();
+    let change = |status: &mut CaptureStatus| {
+        if !status.artifacts.iter().any(|a| a.key == artifact.key) {
+            status.artifacts.push(artifact.clone());
+        }
+        for record in status.uploads.iter_mut().filter(|u| u.upload_id == upload.upload_id) {
+            record.closed = true;
+        }
+        trace(status, "toolStarted", millisecond(result.started_ms));
+        trace(status, "toolEnded", millisecond(result.ended_ms));
+        status.trace.insert("verified".to_owned(), MicroTime(verified));
+    };
+    let describe = async {
+        if !is_last(f, result.step) {
+            return false;
+        }
+        let mut capture = DiagnosticCapture::clone(&scene.record.current());
+        change(capture.status.get_or_insert_default());
+        // One that could not be put is an action of its own, with its own patience.
+        put_manifest(scene, f, &capture).await.is_ok()
+    };
+    let (recorded, described) = tokio::join!(scene.write(f, &change), describe);
+    recorded?;
+    Ok(Outcome::Kept { described })
+}
+
+/// Whether no other step can bring an artifact any more.
+fn is_last(f: &Facts, step: u16) -> bool {
+    f.steps().filter(|other| *other != step).all(|other| {
+        let nothing = || f.step_result(other).is_some_and(|r| r.artifact.is_none());
+        f.stored(other) || nothing()
+    })
+}
+
+fn artifact(
+    f: &Facts,
+    result: &StepResult,
+    upload: &UploadRecord,
+    stored: &Stored,
+) -> Result<ArtifactRecord, ActError> {
     let report = result.artifact.as_ref().ok_or_else(|| nothing(result.step))?;
     let spec = &f.spec().steps[usize::from(result.step)];
-    let artifact = ArtifactRecord {
+    Ok(ArtifactRecord {
         diagnostic: spec.diagnostic.clone(),
         name: format!("{}{}", spec.artifact, report.suffix),
         media_type: spec.media_type.clone(),
@@ -114,22 +155,7 @@ pub(in crate::captures) async fn record_artifact(
             report.preview.clone()
         },
         findings: findings(report, spec.sensitive),
-    };
-    let verified = scene.now();
-    scene
-        .write(f, |status| {
-            if !status.artifacts.iter().any(|a| a.key == artifact.key) {
-                status.artifacts.push(artifact.clone());
-            }
-            for record in status.uploads.iter_mut().filter(|u| u.upload_id == upload.upload_id) {
-                record.closed = true;
-            }
-            trace(status, "toolStarted", millisecond(result.started_ms));
-            trace(status, "toolEnded", millisecond(result.ended_ms));
-            status.trace.insert("verified".to_owned(), MicroTime(verified));
-        })
-        .await?;
-    Ok(())
+    })
 }
 
 /// The agent's text is the target's text: bounded and cleaned before it is recorded.
@@ -214,22 +240,27 @@ pub(in crate::captures) async fn abort_uploads(scene: &Scene, f: &Facts) -> Resu
     Ok(Outcome::Recorded)
 }
 
-/// Puts the manifest beside the artifacts; the same again replaces it.
+/// Puts the manifest beside the artifacts.
 pub(super) async fn write_manifest(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+    put_manifest(scene, f, &f.capture).await?;
+    Ok(Outcome::ManifestWritten)
+}
+
+/// The same again replaces it.
+async fn put_manifest(scene: &Scene, f: &Facts, capture: &DiagnosticCapture) -> Result<(), ActError> {
     let in_pod = match (&f.pod, f.recorded(|s| s.container.clone())) {
         (PodFact::Seen(pod), Some(name)) => container::find(pod, &name),
         _ => None,
     };
     let ours = in_pod.or(f.attempt.wanted.as_deref());
-    let bytes = manifest::render(&f.capture, ours, scene.now());
+    let bytes = manifest::render(capture, ours, scene.now());
     let key = scene.key(f.attempt_number(), MANIFEST_NAME);
     scene
         .context
         .store
         .put(&key, bytes.into(), manifest::MEDIA_TYPE)
         .await
-        .map_err(|error| ActError::of_store(Fault::Manifest, &error))?;
-    Ok(Outcome::ManifestWritten)
+        .map_err(|error| ActError::of_store(Fault::Manifest, &error))
 }
 
 /// Records how far it is.

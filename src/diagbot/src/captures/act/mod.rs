@@ -81,6 +81,11 @@ pub(super) enum Outcome {
     Sent,
     /// The result object.
     Result(ResultFact),
+    /// An artifact is in the store, and recorded.
+    Kept {
+        /// The manifest of everything is in the store, too.
+        described: bool,
+    },
     /// The manifest is in the store.
     ManifestWritten,
 }

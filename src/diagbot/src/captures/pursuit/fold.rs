@@ -57,7 +57,7 @@ impl Pursuit {
                 self.moment("ticket");
             }
             (_, Outcome::Result(result)) => attempt.result = result,
-            (_, Outcome::ManifestWritten) => self.facts.manifest_written = true,
+            (_, Outcome::ManifestWritten | Outcome::Kept { described: true }) => self.facts.manifest_written = true,
             (Action::SendUrls { step, asked, .. }, Outcome::Sent) => {
                 attempt.urls_at.insert(*step, (*asked, now));
             }
@@ -68,7 +68,7 @@ impl Pursuit {
                 let first = attempt.cancelled_at.map_or(now, |(first, _)| first);
                 attempt.cancelled_at = Some((first, now));
             }
-            (_, Outcome::Recorded | Outcome::Sent) => {}
+            (_, Outcome::Recorded | Outcome::Sent | Outcome::Kept { described: false }) => {}
         }
         if matches!(
             action,

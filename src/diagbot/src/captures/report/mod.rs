@@ -73,8 +73,7 @@ pub(super) async fn make(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome,
         .complete(&key, &id, report, upload.part_size_bytes)
         .await
         .map_err(|error| ActError::of_store(Fault::Report, &error))?;
-    keep::record_artifact(scene, f, &result, &upload, &stored).await?;
-    Ok(Outcome::Recorded)
+    keep::keep(scene, f, &result, &upload, &stored).await
 }
 
 fn never(explanation: super::resource::Explanation) -> ActError {
