@@ -7,7 +7,7 @@ use crate::{
     access::{Requester, Verb},
     artifacts::{ArtifactKey, SignedUrl},
     captures::resource::Proof,
-    runs::request::RunName,
+    runs::{request::RunName, resource::DiagnosticRun},
 };
 
 /// A link to one artifact.
@@ -30,13 +30,16 @@ pub struct ArtifactLink {
 }
 
 impl RunService {
-    /// Links to the run's verified artifacts, for a person with the verb `read` where the target is. Where the signer
-    /// asks on behalf of a thread, `by` is the run's requester.
+    /// Links to the run's verified artifacts, for a person with the verb `read` where the target is.
     pub async fn links(&self, run: &RunName, by: &Requester) -> Result<Vec<ArtifactLink>, ServiceError> {
-        let found = self.fresh(run).await?;
-        self.check_may(Verb::Read, &found, by).await?;
+        self.links_of(&self.fresh(run).await?, by).await
+    }
+
+    /// The same for a run as it was read. Where the signer asks on behalf of a thread, `by` is the run's requester.
+    pub async fn links_of(&self, run: &DiagnosticRun, by: &Requester) -> Result<Vec<ArtifactLink>, ServiceError> {
+        self.check_may(Verb::Read, run, by).await?;
         let mut links = Vec::new();
-        for capture in found.status.iter().flat_map(|status| &status.captures) {
+        for capture in run.status.iter().flat_map(|status| &status.captures) {
             for artifact in &capture.artifacts {
                 let key = ArtifactKey::try_from(artifact.key.clone()).map_err(|_| ServiceError::NotFound)?;
                 let url = self

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::{
     desk::Desk,
     memory::{Memory, Next},
-    tell::{LEAST_TERM, TERM_WAIT, after_record, warn},
+    tell::{TERM_WAIT, after_record, warn},
     wanted::{ROOT, Wanted},
 };
 use crate::{
@@ -59,50 +59,62 @@ impl Try {
     }
 }
 
-impl Desk {
-    /// Brings one message to people: posts it, or edits it where it was posted.
-    pub(super) async fn bring(
-        &self,
-        view: &RunView<'_>,
-        wanted: &Wanted<'_>,
-        memory: &mut Memory,
-        term: Term,
-    ) -> Result<(), Next> {
-        let telling = memory.telling.clone().unwrap_or_default();
-        let ts = if wanted.part == ROOT {
+/// One message on its way to people.
+pub(super) struct Delivery<'a> {
+    /// Who sends it.
+    pub(super) desk: &'a Desk,
+    /// The run.
+    pub(super) view: &'a RunView<'a>,
+    /// The message.
+    pub(super) wanted: &'a Wanted<'a>,
+    /// What is remembered of the run.
+    pub(super) memory: &'a mut Memory,
+    /// The leader's epoch in which it is sent.
+    pub(super) epoch: u64,
+}
+
+impl Delivery<'_> {
+    /// Brings the message to people: posts it, or edits it where it was posted.
+    pub(super) async fn bring(&mut self) -> Result<(), Next> {
+        let telling = self.memory.telling.clone().unwrap_or_default();
+        let ts = if self.wanted.part == ROOT {
             telling.root_ts.clone()
         } else {
-            telling.parts.get(&wanted.part).cloned()
+            telling.parts.get(&self.wanted.part).cloned()
         };
         match ts {
             Some(ts) => {
-                let channel = telling.channel.unwrap_or_else(|| view.run.spec.origin.channel.clone());
-                self.edit(view, wanted, memory, term, Posted { channel, ts }).await
+                let asked_in = || self.view.run.spec.origin.channel.clone();
+                let channel = telling.channel.unwrap_or_else(asked_in);
+                self.edit(Posted { channel, ts }).await
             }
-            None => self.post_once(view, wanted, memory, term).await,
+            None => self.post_once(telling).await,
         }
     }
 
-    async fn edit(
-        &self,
-        view: &RunView<'_>,
-        wanted: &Wanted<'_>,
-        memory: &mut Memory,
-        term: Term,
-        at: Posted,
-    ) -> Result<(), Next> {
-        if let Some(due) = memory.edit_due(wanted.settled).filter(|due| *due > Instant::now()) {
+    /// The term, as long as it allows for an act that the world can see.
+    fn term(&mut self) -> Result<Term, Next> {
+        let term = self.desk.term(self.epoch);
+        term.ok_or_else(|| self.memory.pause(TERM_WAIT))
+    }
+
+    async fn message(&self) -> Message {
+        self.desk.compose(self.view, self.wanted, self.memory).await
+    }
+
+    async fn edit(&mut self, at: Posted) -> Result<(), Next> {
+        let settled = self.wanted.settled;
+        if let Some(due) = self.memory.edit_due(settled).filter(|due| *due > Instant::now()) {
             return Err(Next::At(due));
         }
-        self.budget(|budget, now| budget.edit(wanted.settled, now))
+        self.desk
+            .budget(|budget, now| budget.edit(settled, now))
             .map_err(|wait| Next::At(Instant::now() + wait))?;
-        let message = self.compose(view, wanted, memory).await;
-        let metadata = metadata(view, wanted, "1");
+        let message = self.message().await;
+        let metadata = self.metadata("1");
         // A former leader's late edit would cover what the present one has told.
-        if term.remaining() < LEAST_TERM {
-            return Err(memory.pause(TERM_WAIT));
-        }
-        let update = failpoint::around(EDIT, self.context.api.update(&at, &message, &metadata));
+        let term = self.term()?;
+        let update = failpoint::around(EDIT, self.desk.context.api.update(&at, &message, &metadata));
         let update = timeout(term.remaining(), update);
         let updated = update
             .await
@@ -110,73 +122,67 @@ impl Desk {
         match updated {
             Ok(()) => {
                 let now = Instant::now();
-                memory.edited_at = Some(now);
-                memory.note_sent(wanted, now);
+                self.memory.edited_at = Some(now);
+                self.memory.note_sent(self.wanted, now);
                 Ok(())
             }
-            Err(ApiError::Refused(Rejection::MessageGone(_))) if !memory.reposted => {
+            Err(ApiError::Refused(Rejection::MessageGone(_))) if !self.memory.reposted => {
                 // Somebody deleted it: once more, since the end of a run must be told.
-                memory.reposted = true;
-                if let Some(telling) = &mut memory.telling {
-                    telling.root_ts = telling.root_ts.take().filter(|_| wanted.part != ROOT);
-                    telling.parts.remove(&wanted.part);
+                self.memory.reposted = true;
+                if let Some(telling) = &mut self.memory.telling {
+                    telling.root_ts = telling.root_ts.take().filter(|_| self.wanted.part != ROOT);
+                    telling.parts.remove(&self.wanted.part);
                 }
-                Err(memory.pause(Duration::ZERO))
+                Err(self.memory.pause(Duration::ZERO))
             }
             Err(ApiError::Refused(Rejection::MessageGone(_))) => {
-                memory.note_sent(wanted, Instant::now());
+                self.memory.note_sent(self.wanted, Instant::now());
                 Ok(())
             }
             Err(ApiError::RateLimited { after }) => {
-                self.block_edits(after);
+                self.desk.block_edits(after);
                 Err(Next::At(Instant::now() + after))
             }
-            Err(error) => Err(trouble(view, memory, &error)),
+            Err(error) => Err(self.trouble(&error)),
         }
     }
 
     /// Posts, after a look at the channel where an earlier post may have arrived.
-    async fn post_once(
-        &self,
-        view: &RunView<'_>,
-        wanted: &Wanted<'_>,
-        memory: &mut Memory,
-        term: Term,
-    ) -> Result<(), Next> {
-        let telling = memory.telling.clone().unwrap_or_default();
-        let (channel, thread) = place(view, wanted, memory, &telling);
-        let made = match Try::of(&telling, &wanted.part) {
+    async fn post_once(&mut self, telling: Telling) -> Result<(), Next> {
+        let (channel, thread) = place(self.view, self.wanted, self.memory, &telling);
+        let made = match Try::of(&telling, &self.wanted.part) {
             None => Try::First,
-            Some(before) => match self.look(view, wanted, &channel, thread.as_deref()).await {
-                Ok(Some(ts)) => return self.adopt(view, wanted, memory, term, Posted { channel, ts }).await,
+            // Recorded by us, and then the term was too short: nothing was posted.
+            Some(before) if self.memory.unmade => before,
+            Some(before) => match self.look(&channel, thread.as_deref()).await {
+                Ok(Some(ts)) => return self.adopt(Posted { channel, ts }).await,
                 Ok(None) => Try::First,
                 Err(ApiError::Refused(_)) => match before {
                     Try::First => Try::Repeat,
-                    Try::GivenUp if wanted.settled => Try::Last,
-                    Try::Repeat | Try::GivenUp | Try::Last => {
-                        return self.give_up(view, wanted, memory, term, before).await;
-                    }
+                    Try::GivenUp if self.wanted.settled => Try::Last,
+                    Try::Repeat | Try::GivenUp | Try::Last => return self.give_up(before).await,
                 },
-                Err(error) => return Err(trouble(view, memory, &error)),
+                Err(error) => return Err(self.trouble(&error)),
             },
         };
-        self.budget(|budget, now| budget.post(&channel, now))
+        self.desk
+            .budget(|budget, now| budget.post(&channel, now))
             .map_err(|wait| Next::At(Instant::now() + wait))?;
-        let mut message = self.compose(view, wanted, memory).await;
+        let mut message = self.message().await;
         if made != Try::First {
             message = repeated(message);
         }
-        let uncertain = format!("{}{}", wanted.part, made.suffix());
-        self.record(view, memory, term, |telling| telling.uncertain = Some(uncertain))
-            .await?;
-        if term.remaining() < LEAST_TERM {
-            return Err(memory.pause(TERM_WAIT));
-        }
-        let metadata = metadata(view, wanted, made.suffix());
+        self.term()?;
+        let uncertain = format!("{}{}", self.wanted.part, made.suffix());
+        self.memory.unmade = true;
+        self.record(|telling| telling.uncertain = Some(uncertain)).await?;
+        let term = self.term()?;
+        self.memory.unmade = false;
+        let metadata = self.metadata(made.suffix());
         let posted = self.post_within(term, &channel, thread.as_deref(), &message, &metadata);
         match posted.await {
-            Ok(posted) => self.adopt_sent(view, wanted, memory, term, posted).await,
-            Err(error) => Err(self.after_post(view, memory, &channel, &error)),
+            Ok(posted) => self.adopt_sent(posted).await,
+            Err(error) => Err(self.after_post(&channel, &error)),
         }
     }
 
@@ -189,62 +195,35 @@ impl Desk {
         message: &Message,
         metadata: &Metadata,
     ) -> Result<Posted, ApiError> {
-        let post = self.context.api.post(channel, thread, message, Some(metadata));
+        let post = self.desk.context.api.post(channel, thread, message, Some(metadata));
         timeout(term.remaining(), failpoint::around(POST, post))
             .await
             .unwrap_or_else(|elapsed| Err(ApiError::LostAnswer { source: elapsed.into() }))
     }
 
     /// Looks for an earlier post of this part.
-    async fn look(
-        &self,
-        view: &RunView<'_>,
-        wanted: &Wanted<'_>,
-        channel: &str,
-        thread: Option<&str>,
-    ) -> Result<Option<String>, ApiError> {
-        let seen = self.context.api.seen(channel, thread).await?;
+    async fn look(&self, channel: &str, thread: Option<&str>) -> Result<Option<String>, ApiError> {
+        let seen = self.desk.context.api.seen(channel, thread).await?;
         Ok(seen
             .into_iter()
-            .find(|seen| seen.metadata.run == view.name.as_str() && seen.metadata.part == wanted.part)
+            .find(|seen| seen.metadata.run == self.view.name.as_str() && seen.metadata.part == self.wanted.part)
             .map(|seen| seen.ts))
     }
 
     /// A post was found again: its content may be old, so it is edited next.
-    async fn adopt(
-        &self,
-        view: &RunView<'_>,
-        wanted: &Wanted<'_>,
-        memory: &mut Memory,
-        term: Term,
-        posted: Posted,
-    ) -> Result<(), Next> {
-        self.keep(view, wanted, memory, term, posted).await?;
-        Err(memory.pause(Duration::ZERO))
+    async fn adopt(&mut self, posted: Posted) -> Result<(), Next> {
+        self.keep(posted).await?;
+        Err(self.memory.pause(Duration::ZERO))
     }
 
-    async fn adopt_sent(
-        &self,
-        view: &RunView<'_>,
-        wanted: &Wanted<'_>,
-        memory: &mut Memory,
-        term: Term,
-        posted: Posted,
-    ) -> Result<(), Next> {
-        memory.note_sent(wanted, Instant::now());
-        self.keep(view, wanted, memory, term, posted).await
+    async fn adopt_sent(&mut self, posted: Posted) -> Result<(), Next> {
+        self.memory.note_sent(self.wanted, Instant::now());
+        self.keep(posted).await
     }
 
-    async fn keep(
-        &self,
-        view: &RunView<'_>,
-        wanted: &Wanted<'_>,
-        memory: &mut Memory,
-        term: Term,
-        posted: Posted,
-    ) -> Result<(), Next> {
-        let sent = memory.sent.clone();
-        let part = wanted.part.clone();
+    async fn keep(&mut self, posted: Posted) -> Result<(), Next> {
+        let sent = self.memory.sent.clone();
+        let part = self.wanted.part.clone();
         let keep = |telling: &mut Telling| {
             telling.uncertain = None;
             telling.error = None;
@@ -256,26 +235,19 @@ impl Desk {
                 telling.parts.insert(part, posted.ts);
             }
         };
-        self.record(view, memory, term, keep).await
+        self.record(keep).await
     }
 
     /// Two answers were lost and the channel can't be read: a third message would be worse than none.
-    async fn give_up(
-        &self,
-        view: &RunView<'_>,
-        wanted: &Wanted<'_>,
-        memory: &mut Memory,
-        term: Term,
-        before: Try,
-    ) -> Result<(), Next> {
-        memory.note_sent(wanted, Instant::now());
+    async fn give_up(&mut self, before: Try) -> Result<(), Next> {
+        self.memory.note_sent(self.wanted, Instant::now());
         let given_up = if before == Try::Last { Try::Last } else { Try::GivenUp };
-        let uncertain = format!("{}{}", wanted.part, given_up.suffix());
+        let uncertain = format!("{}{}", self.wanted.part, given_up.suffix());
         tracing::error!(
-            run.id = view.name.as_str(),
+            run.id = self.view.name.as_str(),
             "Slack lost both answers to a post; whether people see it is not known"
         );
-        self.record(view, memory, term, |telling| {
+        self.record(|telling| {
             telling.uncertain = Some(uncertain);
             telling.error = Some(
                 "Slack lost the answers to both posts; without a history scope they can't be looked for".to_owned(),
@@ -286,52 +258,68 @@ impl Desk {
 
     /// Writes the record, and keeps it in memory once written. In memory it stays as it was where the write fails, except
     /// that a post that was made is never forgotten.
-    async fn record(
-        &self,
-        view: &RunView<'_>,
-        memory: &mut Memory,
-        term: Term,
-        change: impl FnOnce(&mut Telling),
-    ) -> Result<(), Next> {
-        let mut telling = memory.telling.clone().unwrap_or_default();
+    async fn record(&mut self, change: impl FnOnce(&mut Telling)) -> Result<(), Next> {
+        let mut telling = self.memory.telling.clone().unwrap_or_default();
         change(&mut telling);
         let ended = telling.root_ts.is_some();
-        let written = self
-            .context
-            .service
-            .record_telling(view.name, telling.clone(), false, &term)
-            .await;
+        let written = self.desk.record(self.view.name, &telling, false, self.epoch).await;
         if written.is_ok() || ended {
-            memory.telling = Some(telling);
+            self.memory.telling = Some(telling);
         }
-        written.map_err(|error| after_record(view.name, &error, memory))
+        written.map_err(|error| after_record(self.view.name, &error, self.memory))
     }
 
     /// What a failed post leads to. Where nothing was posted, it is certain again.
-    fn after_post(&self, view: &RunView<'_>, memory: &mut Memory, channel: &str, error: &ApiError) -> Next {
+    fn after_post(&mut self, channel: &str, error: &ApiError) -> Next {
         if error.is_uncertain() {
-            return trouble(view, memory, error);
+            return self.trouble(error);
         }
-        if let Some(telling) = &mut memory.telling {
+        if let Some(telling) = &mut self.memory.telling {
             telling.uncertain = None;
         }
         match error {
             ApiError::RateLimited { after } => {
-                self.block_posts(channel, *after);
+                self.desk.block_posts(channel, *after);
                 Next::At(Instant::now() + *after)
             }
             ApiError::Refused(Rejection::NotInChannel | Rejection::ChannelNotFound | Rejection::ChannelClosed(_))
-                if !memory.direct =>
+                if !self.memory.direct =>
             {
-                memory.direct = true;
-                memory.pause(Duration::ZERO)
+                self.memory.direct = true;
+                self.memory.pause(Duration::ZERO)
             }
-            ApiError::Refused(Rejection::MessageGone(_)) if !memory.unthreaded => {
-                memory.unthreaded = true;
-                memory.pause(Duration::ZERO)
+            ApiError::Refused(Rejection::MessageGone(_)) if !self.memory.unthreaded => {
+                self.memory.unthreaded = true;
+                self.memory.pause(Duration::ZERO)
             }
-            error => trouble(view, memory, error),
+            error => self.trouble(error),
         }
+    }
+
+    fn metadata(&self, generation: &str) -> Metadata {
+        Metadata {
+            run: self.view.name.as_str().to_owned(),
+            part: self.wanted.part.clone(),
+            generation: generation.trim_start_matches('+').to_owned(),
+        }
+    }
+
+    /// A failure that time, plain text or an operator ends.
+    fn trouble(&mut self, error: &ApiError) -> Next {
+        if matches!(error, ApiError::Refused(Rejection::Blocks(_))) && !self.memory.plain {
+            warn(
+                self.view.name,
+                error,
+                "Slack refuses the blocks of a message; it goes as plain text",
+            );
+            self.memory.plain = true;
+            return self.memory.pause(Duration::ZERO);
+        }
+        warn(self.view.name, error, "people could not be told; it is tried again");
+        let asked = error
+            .retry_after()
+            .or_else(|| error.is_permanent().then_some(REFUSED_WAIT));
+        self.memory.later(asked)
     }
 }
 
@@ -350,30 +338,4 @@ fn place(view: &RunView<'_>, wanted: &Wanted<'_>, memory: &Memory, telling: &Tel
         of_origin.or_else(|| telling.root_ts.clone())
     };
     (channel, thread)
-}
-
-fn metadata(view: &RunView<'_>, wanted: &Wanted<'_>, generation: &str) -> Metadata {
-    Metadata {
-        run: view.name.as_str().to_owned(),
-        part: wanted.part.clone(),
-        generation: generation.trim_start_matches('+').to_owned(),
-    }
-}
-
-/// A failure that time, plain text or an operator ends.
-fn trouble(view: &RunView<'_>, memory: &mut Memory, error: &ApiError) -> Next {
-    if matches!(error, ApiError::Refused(Rejection::Blocks(_))) && !memory.plain {
-        warn(
-            view.name,
-            error,
-            "Slack refuses the blocks of a message; it goes as plain text",
-        );
-        memory.plain = true;
-        return memory.pause(Duration::ZERO);
-    }
-    warn(view.name, error, "people could not be told; it is tried again");
-    let asked = error
-        .retry_after()
-        .or_else(|| error.is_permanent().then_some(REFUSED_WAIT));
-    memory.later(asked)
 }

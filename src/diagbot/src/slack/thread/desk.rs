@@ -8,9 +8,17 @@ use std::{
 use super::{budget::Budget, wanted};
 use crate::{
     access::Directory as _,
-    runs::{request::RequestKey, resource::DiagnosticRun},
+    cluster::lease::Term,
+    runs::{
+        request::{RequestKey, RunName},
+        resource::{DiagnosticRun, Telling},
+        service::ServiceError,
+    },
     slack::{context::SlackContext, directory::SlackDirectory, views::Successor},
 };
+
+/// The least that must be left of a term for an act that the world can see.
+const LEAST_TERM: Duration = Duration::from_secs(2);
 
 /// The desk at which people are told.
 #[derive(Debug)]
@@ -27,6 +35,25 @@ impl Desk {
             context,
             budget: Mutex::new(Budget::new(Instant::now())),
         }
+    }
+
+    /// The term of that epoch as it stands now, while there is enough of it for an act that the world can see.
+    pub(super) fn term(&self, epoch: u64) -> Option<Term> {
+        let term = self.context.service.leadership().current();
+        term.filter(|term| term.epoch == epoch && term.remaining() >= LEAST_TERM)
+    }
+
+    /// Records what people were told, and whether that is the run's present state.
+    pub(super) async fn record(
+        &self,
+        run: &RunName,
+        telling: &Telling,
+        reported: bool,
+        epoch: u64,
+    ) -> Result<(), ServiceError> {
+        let term = self.term(epoch).ok_or(ServiceError::NotLeading)?;
+        let service = &self.context.service;
+        service.record_telling(run, telling.clone(), reported, &term).await
     }
 
     /// Asks the budget.

@@ -35,6 +35,8 @@ pub(super) struct Memory {
     pub(super) edited_at: Option<Instant>,
     /// Slack or the cluster asked for, or deserves, a pause until then.
     pub(super) not_before: Option<Instant>,
+    /// The post that is recorded as uncertain was not made after all.
+    pub(super) unmade: bool,
     /// Slack refuses the blocks: plain text.
     pub(super) plain: bool,
     /// The thread is gone: post beside it.
@@ -55,6 +57,7 @@ impl Default for Memory {
             sent_at: None,
             edited_at: None,
             not_before: None,
+            unmade: false,
             plain: false,
             unthreaded: false,
             direct: false,

@@ -173,7 +173,7 @@ impl Board {
             let Some(memory) = card.memory.take() else { continue };
             let desk = Arc::clone(desk);
             self.under_way.spawn(async move {
-                let (memory, next) = desk.tell(&name, memory, term).await;
+                let (memory, next) = desk.tell(&name, memory, term.epoch).await;
                 (name, memory, next)
             });
         }

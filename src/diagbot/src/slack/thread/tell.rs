@@ -5,12 +5,12 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{
+    deliver::Delivery,
     desk::{Desk, successor},
     memory::{Memory, Next},
     wanted::{SUCCESSOR, Wanted, wanted},
 };
 use crate::{
-    cluster::lease::Term,
     runs::{
         request::RunName,
         resource::DiagnosticRun,
@@ -19,14 +19,12 @@ use crate::{
     slack::views::{Links, Message, RunView, invitation},
 };
 
-/// The least that must be left of a term for an act that the world can see.
-pub(super) const LEAST_TERM: Duration = Duration::from_secs(2);
 /// When to look again after a term that was too short: it is renewed by then, or another leads.
 pub(super) const TERM_WAIT: Duration = Duration::from_secs(2);
 
 impl Desk {
     /// Looks at a run and sends what is due. Never sends more than one message of it at a time.
-    pub(super) async fn tell(&self, name: &RunName, mut memory: Memory, term: Term) -> (Memory, Next) {
+    pub(super) async fn tell(&self, name: &RunName, mut memory: Memory, epoch: u64) -> (Memory, Next) {
         memory.not_before = None;
         let Some(run) = self.context.service.get(name) else {
             // Its record is gone, and with it the reason to tell.
@@ -50,11 +48,11 @@ impl Desk {
                 }
             }
         }
-        let next = self.send_due(name, &run, &mut memory, term).await;
+        let next = self.send_due(name, &run, &mut memory, epoch).await;
         (memory, next)
     }
 
-    async fn send_due(&self, name: &RunName, run: &DiagnosticRun, memory: &mut Memory, term: Term) -> Next {
+    async fn send_due(&self, name: &RunName, run: &DiagnosticRun, memory: &mut Memory, epoch: u64) -> Next {
         let next = successor(&self.context, run);
         let view = RunView {
             name,
@@ -66,22 +64,26 @@ impl Desk {
             if memory.sent.get(&wanted.part) == Some(&wanted.digest) {
                 continue;
             }
-            if term.remaining() < LEAST_TERM {
-                return memory.pause(TERM_WAIT);
-            }
+            let mut delivery = Delivery {
+                desk: self,
+                view: &view,
+                wanted: &wanted,
+                memory,
+                epoch,
+            };
             // In order: a part that must wait holds up those behind it, so that at most one post is ever uncertain.
-            if let Err(next) = self.bring(&view, &wanted, memory, term).await {
+            if let Err(next) = delivery.bring().await {
                 return next;
             }
         }
         if !run.phase().is_final() {
             return Next::Idle;
         }
-        self.close(&view, memory, term).await
+        self.close(&view, memory, epoch).await
     }
 
     /// Records that everything was told.
-    async fn close(&self, view: &RunView<'_>, memory: &mut Memory, term: Term) -> Next {
+    async fn close(&self, view: &RunView<'_>, memory: &mut Memory, epoch: u64) -> Next {
         let mut telling = memory.telling.clone().unwrap_or_default();
         telling.sent.clone_from(&memory.sent);
         if let Some(next) = view.successor {
@@ -89,11 +91,7 @@ impl Desk {
         }
         let now = MicroTime(self.context.clock.now());
         telling.final_at.get_or_insert(now);
-        let told = self
-            .context
-            .service
-            .record_telling(view.name, telling.clone(), true, &term);
-        match told.await {
+        match self.record(view.name, &telling, true, epoch).await {
             Ok(()) => {
                 memory.telling = Some(telling);
                 Next::Done
@@ -107,9 +105,12 @@ impl Desk {
         let asked_in = &view.run.spec.origin.channel;
         let told_in = memory.telling.as_ref().and_then(|telling| telling.channel.as_ref());
         let mut links: Vec<ArtifactLink> = Vec::new();
-        if wanted.settled && wanted.linked && self.may_hold_links(told_in.unwrap_or(asked_in)).await {
-            match self.context.service.links(view.name, &view.run.spec.requester).await {
-                Ok(signed) => links = signed,
+        if wanted.settled && wanted.linked {
+            let sign = self.context.service.links_of(view.run, &view.run.spec.requester);
+            let (may_hold, signed) = tokio::join!(self.may_hold_links(told_in.unwrap_or(asked_in)), sign);
+            match signed {
+                Ok(signed) if may_hold => links = signed,
+                Ok(_) => {}
                 Err(error) => warn(view.name, &error, "no link could be signed; the button remains"),
             }
         }
