@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use diagbot::{artifacts::Store, clock::Clock};
 use diagbot_sandbox::wait::until;
 use serde_json::{Value, json};
@@ -12,9 +12,13 @@ use crate::{
     kubectl::{kubectl, run},
 };
 
-/// What tells about the process what `/diag process` tells, as far as busybox can.
-const LOOK: &str =
-    "cat /proc/1/status /proc/1/limits /proc/1/cgroup; cat /proc/1/task/*/status /proc/1/task/*/stat; ls -l /proc/1/fd";
+/// The thread dump that `/diag jstack` takes, by a JDK's own tool. JDK 17 looks for the JVM's socket in its own `/tmp`, so
+/// somebody who knows that links it there; the JVM is asked to listen where nobody has asked it before.
+const THREAD_DUMP: &str = "cd /proc/1/root/tmp && \
+    if [ ! -S .java_pid1 ]; then touch .attach_pid1; kill -QUIT 1; until [ -S .java_pid1 ]; do sleep 0.1; done; fi && \
+    ln -s /proc/1/root/tmp/.java_pid1 /tmp/.java_pid1 && exec jstack -l 1";
+/// The last words of a whole thread dump.
+const LAST_WORDS: &str = "JNI global refs";
 
 /// The store as somebody with its credentials uses it.
 pub(crate) async fn store(installation: &Installation) -> anyhow::Result<Store> {
@@ -46,7 +50,7 @@ pub(crate) async fn take(installation: &Installation, store: &Store, pod: &str) 
         &installation.target,
         "debug",
         pod,
-        "--image=localhost/busybox:1",
+        "--image=localhost/jdk:17",
         "--image-pull-policy=IfNotPresent",
         "--target=app",
         "--profile=general",
@@ -55,20 +59,21 @@ pub(crate) async fn take(installation: &Installation, store: &Store, pod: &str) 
         "--",
         "/bin/sh",
         "-c",
-        LOOK,
+        THREAD_DUMP,
     ];
     kubectl(&debug, None).await?;
-    // A log can't be had before its container has begun.
+    // A log can't be had before its container has begun; followed, it ends when the container does, so that it is whole.
     let text = until(Duration::from_secs(30), "the debug container has a log", async || {
         let log = ["-n", &installation.target, "logs", "-f", pod, "-c", &container];
         Ok(kubectl(&log, None).await.ok().filter(|text| !text.is_empty()))
     })
     .await?;
+    ensure!(text.contains(LAST_WORDS), "by hand no thread dump was taken: {text}");
     std::fs::write(&*file, &text).context("keep the log")?;
     upload(store, &container, &file).await?;
     let key = store.key(&["by-hand", &container]);
     store
-        .link(&key, None, "process.txt", false)
+        .link(&key, None, "threads.txt", false)
         .await
         .context("sign a link")?;
     Ok(started.elapsed())
