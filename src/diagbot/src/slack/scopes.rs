@@ -30,7 +30,10 @@ const fn optional(name: &'static str, reason: &'static str) -> Scope {
 /// All scopes that we use.
 pub const SCOPES: &[Scope] = &[
     required("commands", "takes the slash command"),
-    required("chat:write", "tells about runs in channels that the bot is a member of"),
+    required(
+        "chat:write",
+        "tells about runs in channels that the bot is a member of, and in direct messages",
+    ),
     required(
         "app_mentions:read",
         "takes mentions, since slash commands don't work in threads",
@@ -46,7 +49,6 @@ pub const SCOPES: &[Scope] = &[
     required("usergroups:read", "the groups slack:usergroup:<id>"),
     required("channels:read", "knows whether a channel is public or shared"),
     required("groups:read", "the same for private channels"),
-    required("im:write", "opens a direct message where a channel can't be posted to"),
     optional(
         "channels:history",
         "without it an uncertain post is repeated once, marked",
