@@ -4,7 +4,7 @@ mod bot;
 pub(crate) mod people;
 
 use bot::Bot;
-use diagbot::{captures::resource::CapturePhase, runs::resource::CONDITION_REPORTED};
+use diagbot::{captures::resource::CapturePhase, runs::resource::CONDITION_REPORTED, slack::scopes::SCOPES};
 use diagbot_sandbox::slack::SlackConfig;
 use people::public;
 use serde_json::json;
@@ -39,6 +39,11 @@ async fn a_command_gets_one_message_that_is_edited_until_the_end_is_told() {
         })
         .await;
     assert_eq!(status.telling.root_ts.as_deref(), Some(root.ts.as_str()));
+    assert_eq!(bot.people.calls("chat.postMessage").await, 1);
+    assert_eq!(bot.people.calls("chat.update").await, root.edits);
+    for reading in ["conversations.history", "conversations.replies"] {
+        assert_eq!(bot.people.calls(reading).await, 0, "nothing was uncertain");
+    }
     bot.stop().await;
 }
 
@@ -74,7 +79,12 @@ async fn without_the_right_to_read_an_uncertain_post_is_repeated_once_and_marked
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_the_bot_may_not_post_the_person_is_told_directly_and_how_to_invite_it() {
-    let bot = Bot::start(SlackConfig::default()).await;
+    let required = SCOPES.iter().filter(|scope| scope.required);
+    let bot = Bot::start(SlackConfig {
+        scopes: required.map(|scope| scope.name.to_owned()).collect(),
+        ..SlackConfig::default()
+    })
+    .await;
     bot.people.command("ada", "random", "process shop/ledger").await;
     let messages = bot.people.reads("@ada", "State: *capturing*").await;
     assert!(messages[0].text.contains("/invite"), "{messages:#?}");

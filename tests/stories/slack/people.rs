@@ -63,6 +63,12 @@ impl People {
             .await;
     }
 
+    /// How often the bot has called a method.
+    pub(crate) async fn calls(&self, method: &str) -> usize {
+        let log = self.see(&format!("log?method={method}")).await;
+        log["calls"].as_array().unwrap().len()
+    }
+
     /// Waits until the bot has acknowledged so many envelopes of a type.
     pub(crate) async fn acknowledges(&self, kind: &str, count: usize) {
         let arrived = diagbot_sandbox::wait::until(Duration::from_secs(20), "envelopes are acknowledged", || async {
