@@ -105,6 +105,40 @@ async fn a_jvm_in_a_pod_that_shares_its_processes_is_found() -> anyhow::Result<(
 
 #[tokio::test]
 #[ignore = "needs cluster"]
+async fn of_two_jvms_that_share_their_processes_each_gives_its_own_threads() -> anyhow::Result<()> {
+    story("jvm-two", Variation::default(), async |installation| {
+        let second = json!({ "name": "second", "image": "localhost/jdk:17", "imagePullPolicy": "IfNotPresent",
+            "command": ["java", "-Xmx128m", "-cp", "/app", "Checkout", "--heap-mib", "16"],
+            "securityContext": { "runAsUser": 1000, "runAsGroup": 1000 } });
+        let shared = json!({ "shareProcessNamespace": true });
+        let pod = Workload::checkout("checkout", 16)
+            .user(1000)
+            .spec(&shared)
+            .container(second);
+        installation.start_pod(&pod).await?;
+        installation.start_bot().await?;
+        for (container, in_deadlock) in [("second", false), ("app", true)] {
+            let line = format!("jstack checkout -c {container} -n {}", installation.target);
+            let outcome = installation.ask_line(&line).await?;
+            ensure!(
+                outcome.phase() == Phase::Succeeded,
+                "the run of {container} ended as {:?}: {}",
+                outcome.phase(),
+                outcome.text()
+            );
+            let dump = outcome.download().await?.text();
+            ensure!(
+                dump.contains("\"checkout-worker-1\"") && dump.contains("Java-level deadlock") == in_deadlock,
+                "not the threads of {container}:\n{dump}"
+            );
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+#[ignore = "needs cluster"]
 async fn a_read_only_jvm_gives_what_can_be_had_and_says_what_can_not() -> anyhow::Result<()> {
     story("jvm-readonly", Variation::default(), async |installation| {
         let read_only = json!({ "readOnlyRootFilesystem": true });

@@ -31,12 +31,15 @@ use delivery::Delivery;
 /// by default between SIGTERM and SIGKILL.
 const WRITERS_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Processes that the introduction names at most, where there are no more steps: they fit on one line.
+const MOST_NAMED: usize = 30;
+
 /// What the parts of a session share.
 pub(crate) struct Session<'a> {
     args: &'a AgentArgs,
     proc_fs: ProcFs,
-    /// The process of each step, as chosen at the start.
-    processes: Vec<Option<Process>>,
+    /// The processes that fit each step, as they were at the start: one of each container.
+    processes: Vec<Vec<Process>>,
     journal: Journal,
     inbox: Rc<Inbox>,
     cleanup: Cleanup,
@@ -118,33 +121,36 @@ impl Session<'_> {
     }
 
     fn hello(&self) {
-        let chosen = |(step, process): (u16, &Option<Process>)| {
-            let process = process.as_ref()?;
-            Some(ChosenProcess {
-                pinned: PinnedProcess {
-                    step,
-                    pid: process.pid,
-                    start_time: process.start_time,
-                },
-                uid: process.uid,
-                gid: process.gid,
-                comm: process.comm.chars().take(64).collect(),
-                container_id: process.container_id.clone(),
-            })
+        let named = |step: u16, process: &Process| ChosenProcess {
+            pinned: PinnedProcess {
+                step,
+                pid: process.pid,
+                start_time: process.start_time,
+            },
+            uid: process.uid,
+            gid: process.gid,
+            comm: process.comm.chars().take(64).collect(),
+            container_id: process.container_id.clone(),
         };
         let wants_one = |step: &StepArgs| step.process != diagbot_wire::args::ProcessSelector::None;
         let numbered = || (0_u16..).zip(&self.processes);
         let unmatched = numbered()
             .zip(&self.args.steps)
-            .filter(|((_, process), step)| process.is_none() && wants_one(step))
+            .filter(|((_, fitting), step)| fitting.is_empty() && wants_one(step))
             .map(|((step, _), _)| step)
+            .collect();
+        // Every step's first before any step's second: what does not find room on the line is a further container's.
+        let most = self.processes.iter().map(Vec::len).max().unwrap_or_default();
+        let processes = (0..most)
+            .flat_map(|rank| numbered().filter_map(move |(step, fitting)| Some(named(step, fitting.get(rank)?))))
+            .take(self.processes.len().max(MOST_NAMED))
             .collect();
         self.journal.write(&Event::Hello(Hello {
             version: VERSION,
             capture: self.args.capture.clone(),
             uid: rustix::process::geteuid().as_raw(),
             gid: rustix::process::getegid().as_raw(),
-            processes: numbered().filter_map(chosen).collect(),
+            processes,
             unmatched,
         }));
     }
@@ -229,19 +235,23 @@ impl Session<'_> {
         if step.process == diagbot_wire::args::ProcessSelector::None {
             return Ok(None);
         }
-        let Some(process) = self.processes.get(usize::from(index)).and_then(Option::as_ref) else {
+        let fitting = self.processes.get(usize::from(index)).map_or(&[][..], Vec::as_slice);
+        if fitting.is_empty() {
             let text = format!("no process in the container fits `{}`", step.process.as_str());
             return Err(StepError::new(Failure::NoSuchProcess, text));
+        }
+        let named = |process: &&Process| {
+            let same =
+                |p: &PinnedProcess| p.step == index && p.pid == process.pid && p.start_time == process.start_time;
+            pinned.iter().any(same)
         };
-        let named = pinned
-            .iter()
-            .any(|p| p.step == index && p.pid == process.pid && p.start_time == process.start_time);
-        if !named || !process.is_still_there(&self.proc_fs) {
+        let chosen = fitting.iter().find(named);
+        let Some(process) = chosen.filter(|process| process.is_still_there(&self.proc_fs)) else {
             return Err(StepError::new(
                 Failure::TargetReplaced,
                 "the process is no longer the one that was chosen",
             ));
-        }
+        };
         Ok(Some(process))
     }
 

@@ -106,7 +106,8 @@ pub struct Hello {
     pub uid: u32,
     /// gid of the agent.
     pub gid: u32,
-    /// The process chosen for each step that needs one.
+    /// The process that fits each step that needs one; where several containers share their processes, the one of each
+    /// container, and the bot's ticket names the right one.
     pub processes: Vec<ChosenProcess>,
     /// Steps for which no process fits.
     #[serde(default)]

@@ -1,5 +1,7 @@
 //! Which process a step looks at. Pure: decides over a list of processes.
 
+use std::collections::BTreeMap;
+
 use diagbot_wire::args::ProcessSelector;
 
 use super::{ProcFs, Process};
@@ -25,26 +27,30 @@ const WRAPPERS: [&str; 14] = [
 /// One minute in clock ticks, which are 100 a second wherever Linux shows them to programs.
 const STAYED_TICKS: u64 = 60 * 100;
 
-/// The process for a selector; none where nothing fits. `own_pid` is never chosen, nor is any other agent.
-pub(crate) fn choose(
-    processes: &[Process],
-    selector: ProcessSelector,
-    own_pid: i32,
-    proc_fs: &ProcFs,
-) -> Option<Process> {
-    let mut candidates: Vec<&Process> = processes
+/// The process for a selector in each container that has one, the oldest first; one where the container is alone with its
+/// processes or can't be told. `own_pid` is never chosen, nor is any other agent.
+pub(crate) fn choose(processes: &[Process], selector: ProcessSelector, own_pid: i32, proc_fs: &ProcFs) -> Vec<Process> {
+    let mut containers: BTreeMap<&str, Vec<&Process>> = BTreeMap::new();
+    let candidates = processes
         .iter()
-        .filter(|p| p.pid != own_pid && !p.cmdline.is_empty() && !is_agent(p) && !is_pause(p))
-        .collect();
-    candidates.sort_by_key(|p| (p.start_time, p.pid));
-    match selector {
-        ProcessSelector::None => None,
-        ProcessSelector::Jvm => candidates.into_iter().find(|p| is_jvm(p, proc_fs)).cloned(),
-        ProcessSelector::Main => {
-            let now = processes.iter().find(|p| p.pid == own_pid).map(|own| own.start_time);
-            main_process(&candidates, now).cloned()
-        }
+        .filter(|p| p.pid != own_pid && !p.cmdline.is_empty() && !is_agent(p) && !is_pause(p));
+    for process in candidates {
+        containers.entry(&process.container_id).or_default().push(process);
     }
+    let now = processes.iter().find(|p| p.pid == own_pid).map(|own| own.start_time);
+    let mut chosen: Vec<Process> = containers
+        .into_values()
+        .filter_map(|mut by_age| {
+            by_age.sort_by_key(|p| (p.start_time, p.pid));
+            match selector {
+                ProcessSelector::None => None,
+                ProcessSelector::Jvm => by_age.into_iter().find(|p| is_jvm(p, proc_fs)).cloned(),
+                ProcessSelector::Main => main_process(&by_age, now).cloned(),
+            }
+        })
+        .collect();
+    chosen.sort_by_key(|p| (p.start_time, p.pid));
+    chosen
 }
 
 /// The oldest process, or what a wrapper has started in the end. `now` is when we were started ourselves, in ticks.
@@ -120,14 +126,33 @@ mod tests {
         }
     }
 
+    fn all_chosen(processes: &[Process], selector: ProcessSelector) -> Vec<i32> {
+        let proc_fs = ProcFs::at(std::path::Path::new("/nonexistent"));
+        let chosen = choose(processes, selector, 99, &proc_fs);
+        chosen.iter().map(|p| p.pid).collect()
+    }
+
     fn chosen(processes: &[Process], selector: ProcessSelector) -> Option<i32> {
-        choose(
-            processes,
-            selector,
-            99,
-            &ProcFs::at(std::path::Path::new("/nonexistent")),
-        )
-        .map(|p| p.pid)
+        let all = all_chosen(processes, selector);
+        assert!(all.len() <= 1, "one container, one process");
+        all.first().copied()
+    }
+
+    #[test]
+    fn containers_that_share_their_processes_are_told_apart() {
+        let of = |container: &str, mut process: Process| {
+            process.container_id = container.to_owned();
+            process
+        };
+        let processes = [
+            process(1, 0, &["/pause"]),
+            of("b", process(20, 0, &["java", "-jar", "b"])),
+            of("a", process(10, 0, &["/bin/sh", "-c", "java -jar a"])),
+            of("a", process(12, 10, &["java", "-jar", "a"])),
+            of("c", process(30, 0, &["/ledger"])),
+        ];
+        assert_eq!(all_chosen(&processes, ProcessSelector::Jvm), [12, 20]);
+        assert_eq!(all_chosen(&processes, ProcessSelector::Main), [12, 20, 30]);
     }
 
     #[test]

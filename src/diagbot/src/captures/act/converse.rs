@@ -14,7 +14,7 @@ use crate::{
         control::ControlError,
         explain::{self, Refusal},
         launch,
-        plan::{Facts, Fault},
+        plan::{Facts, Fault, chosen},
         resource::{CapturePhase, Explanation, UploadRecord},
     },
     cluster::deadline,
@@ -93,7 +93,7 @@ async fn ticket(scene: &Scene, f: &Facts) -> Result<Ticket, ActError> {
     let (grants, result_url) = tokio::try_join!(grants, result_url)?;
     Ok(Ticket {
         processes: hello
-            .map(|h| h.processes.iter().map(|p| p.pinned.clone()).collect())
+            .map(|hello| chosen(f, hello).into_iter().map(|p| p.pinned.clone()).collect())
             .unwrap_or_default(),
         journal_key: hex::encode(control::journal_key(scene.secret(), uid, attempt)),
         grants,

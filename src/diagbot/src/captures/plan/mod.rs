@@ -5,13 +5,16 @@
 
 mod conclude;
 mod facts;
+mod meet;
 mod observe;
 #[cfg(test)]
 mod tests;
 
 pub(super) use facts::{AttemptFacts, Facts, Fault, LogState, PodFact, ResultFact};
+pub(super) use meet::chosen;
+use meet::{Meeting, meet};
 
-use diagbot_wire::{control::CancelReason, journal::Hello};
+use diagbot_wire::control::CancelReason;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -288,55 +291,6 @@ fn next_attempt(f: &Facts) -> Option<Action> {
         }),
         _ => None,
     }
-}
-
-/// What the agent's introduction says.
-#[derive(Debug, Clone, PartialEq)]
-enum Meeting {
-    /// It may have its ticket.
-    Fits,
-    /// The target's process runs as somebody else than the agent.
-    OtherUser {
-        /// The process's uid.
-        uid: u32,
-        /// The process's gid.
-        gid: u32,
-    },
-    /// It must not go on.
-    Unfit(Explanation),
-}
-
-fn meet(f: &Facts, hello: &Hello) -> Meeting {
-    if hello.version > diagbot_wire::VERSION || Some(&hello.capture) != f.capture.metadata.name.as_ref() {
-        return Meeting::Unfit(explain::refusal(
-            Refusal::AgentVersion,
-            &format!("version {} of {}", hello.version, hello.capture),
-        ));
-    }
-    let pinned = &f.spec().target.container_id;
-    let steps = f.spec().steps.len();
-    if hello
-        .processes
-        .iter()
-        .any(|p| usize::from(p.pinned.step) >= steps || p.pinned.pid < 1)
-    {
-        return Meeting::Unfit(explain::refusal(
-            Refusal::AgentVersion,
-            "it names a process that can't be",
-        ));
-    }
-    for process in &hello.processes {
-        if !process.container_id.is_empty() && !pinned.ends_with(&process.container_id) {
-            return Meeting::Unfit(explain::refusal(Refusal::WrongContainer, &process.comm));
-        }
-        if (process.uid, process.gid) != (hello.uid, hello.gid) {
-            return Meeting::OtherUser {
-                uid: process.uid,
-                gid: process.gid,
-            };
-        }
-    }
-    Meeting::Fits
 }
 
 /// Ticket, URLs, releases: what the agent waits for.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diagbot_wire::{
-    journal::{Event, JournalLine},
+    journal::{Event, Hello, JournalLine},
     result::{CaptureResult, Failure, StepOutcome, Via},
 };
 use k8s_openapi::{
@@ -283,6 +283,24 @@ fn an_agent_that_may_have_acted_is_never_followed_by_another() {
         matches!(foreign.actions()[..], [Action::Attempt { number: 2, .. }]),
         "not ours: another name"
     );
+}
+
+#[test]
+fn of_several_containers_processes_the_targets_own_gets_the_ticket() {
+    let mut neighbour = samples::hello().processes[0].clone();
+    neighbour.container_id = "bb".to_owned();
+    neighbour.uid = 33;
+    neighbour.pinned.pid = 7;
+    let mut unknown = neighbour.clone();
+    unknown.container_id = String::new();
+    let mut hello = samples::hello();
+    hello.processes.splice(0..0, [neighbour.clone(), unknown.clone()]);
+    let facts = Case::launched().0;
+    assert_eq!(chosen(&facts, &hello), [&samples::hello().processes[0]]);
+    hello.processes.pop();
+    assert_eq!(chosen(&facts, &hello), [&unknown], "as far as can be told");
+    let met = hello_with(|h| h.processes.insert(0, neighbour));
+    assert!(met.actions().iter().any(|a| matches!(a, Action::SendTicket)));
 }
 
 #[test]
