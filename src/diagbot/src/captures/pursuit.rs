@@ -190,9 +190,10 @@ impl Pursuit {
         }
         for action in &next.actions {
             let key = key(action);
-            // An upload that is being opened is on no record yet: the end waits, so that it is aborted and not forgotten.
-            let ends = matches!(action, Action::AbortUploads | Action::Finish(_));
-            if self.under_way.contains(&key) || ends && self.opens_uploads() {
+            // An upload that is being opened is on no record yet, and whoever keeps an artifact may be describing it: the end
+            // waits, so that nothing is forgotten or done twice.
+            let ends = matches!(action, Action::AbortUploads | Action::WriteManifest | Action::Finish(_));
+            if self.under_way.contains(&key) || ends && self.keeps() {
                 continue;
             }
             if let Some((_, not_before)) = self.delays.get(&key)
@@ -211,8 +212,17 @@ impl Pursuit {
         sleep
     }
 
-    fn opens_uploads(&self) -> bool {
-        self.under_way.contains(&key(&Action::OpenUploads))
+    /// Whether uploads are being opened or artifacts kept.
+    fn keeps(&self) -> bool {
+        let step = 0;
+        let kinds = [
+            Action::OpenUploads,
+            Action::Relay { step },
+            Action::Complete { step },
+            Action::Report { step },
+        ]
+        .map(|action| key(&action).0);
+        self.under_way.iter().any(|(kind, _)| kinds.contains(kind))
     }
 
     /// Streams: the log while there is something to hear, the way to the agent while there may be something to say.
@@ -280,7 +290,10 @@ impl Pursuit {
         let (true, true, Some(hello)) = (guessed, journal.started, &journal.hello) else {
             return;
         };
-        let (Some(pod), Some(process)) = (self.facts.pinned_pod(), hello.processes.first()) else {
+        let (Some(pod), Some(process)) = (
+            self.facts.pinned_pod(),
+            plan::chosen(&self.facts, hello).first().copied(),
+        ) else {
             return;
         };
         let target = &self.facts.spec().target.container;

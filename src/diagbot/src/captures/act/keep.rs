@@ -15,10 +15,11 @@ use crate::{
         container,
         explain::{self, Refusal},
         manifest,
-        plan::{Ending, Facts, Fault, Observed, PodFact, ResultFact},
+        plan::{Action, Ending, Facts, Fault, Observed, PodFact, ResultFact},
         relay::{Relay, RelayError},
         resource::{ArtifactRecord, CaptureStatus, DiagnosticCapture, Proof, UploadRecord},
     },
+    failpoint,
 };
 
 /// The result object's name beside the artifacts.
@@ -112,7 +113,8 @@ pub(in crate::captures) async fn keep(
         let mut capture = DiagnosticCapture::clone(&scene.record.current());
         change(capture.status.get_or_insert_default());
         // One that could not be put is an action of its own, with its own patience.
-        put_manifest(scene, f, &capture).await.is_ok()
+        let put = put_manifest(scene, f, &capture);
+        failpoint::around(Action::WriteManifest.name(), put).await.is_ok()
     };
     let (recorded, described) = tokio::join!(scene.write(f, &change), describe);
     recorded?;
