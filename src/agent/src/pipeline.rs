@@ -126,6 +126,8 @@ mod tests {
             output: OutputKind::Text,
             limit_bytes,
             deadline_s: 1,
+            after_s: 0,
+            stop_on_error: false,
             argv: vec!["@sockets".to_owned()],
         }
     }

@@ -173,9 +173,10 @@ impl Session<'_> {
         let delivery = Delivery::new(self, &ticket, direct);
         let mut results = Vec::new();
         for (index, step) in (0_u16..).zip(&self.args.steps) {
-            let result = match self.stop_reason().await {
-                Some(_) => ended(index, StepOutcome::Cancelled, None, now_ms()),
-                None => self.step(index, step, &pinned, &ticket, &delivery).await,
+            let result = match (self.stop_reason().await, unmet(&results, &self.args.steps)) {
+                (Some(_), _) => ended(index, StepOutcome::Cancelled, None, now_ms()),
+                (None, Some(outcome)) => ended(index, outcome, None, now_ms()),
+                (None, None) => self.step(index, step, &pinned, &ticket, &delivery).await,
             };
             results.push(result.clone());
             self.journal.write(&Event::StepEnded { result });
@@ -204,6 +205,11 @@ impl Session<'_> {
         ticket: &Ticket,
         delivery: &Delivery<'_>,
     ) -> StepResult {
+        let pause = tokio::time::sleep(Duration::from_secs(step.after_s.into()));
+        tokio::select! {
+            () = pause => {}
+            reason = self.inbox.wait(|contents| contents.cancelled()) => return stopped(index, reason, now_ms()),
+        }
         let started_ms = now_ms();
         self.journal.write(&Event::StepStarted { step: index });
         let work = async {
@@ -273,6 +279,18 @@ impl Session<'_> {
             cancelled,
         });
     }
+}
+
+/// How the next step ends unbegun, where an earlier one failed that was needed.
+fn unmet(results: &[StepResult], steps: &[StepArgs]) -> Option<StepOutcome> {
+    let failed = |(result, step): &(&StepResult, &StepArgs)| {
+        step.stop_on_error && matches!(result.outcome, StepOutcome::Failed { .. } | StepOutcome::Cancelled)
+    };
+    let (_, step) = results.iter().zip(steps).find(failed)?;
+    Some(StepOutcome::Failed {
+        failure: Failure::NotReached,
+        detail: format!("{} failed", step.name),
+    })
 }
 
 fn stopped(step: u16, reason: CancelReason, started_ms: u64) -> StepResult {

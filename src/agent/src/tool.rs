@@ -161,6 +161,8 @@ mod tests {
             output: OutputKind::Text,
             limit_bytes,
             deadline_s,
+            after_s: 0,
+            stop_on_error: false,
             argv: argv.iter().map(|w| (*w).to_owned()).collect(),
         }
     }

@@ -230,9 +230,10 @@ pub(crate) mod humantime_text {
             Some(digits) => (digits, 1),
             None => (text.strip_suffix('m').unwrap_or("?"), 60),
         };
-        let number: u64 = digits
-            .parse()
-            .map_err(|_| D::Error::custom(format!("`{text}` is not a time such as 90s or 10m")))?;
-        Ok(Duration::from_secs(number * factor))
+        let number: Option<u64> = digits.parse().ok();
+        number
+            .and_then(|number| number.checked_mul(factor))
+            .map(Duration::from_secs)
+            .ok_or_else(|| D::Error::custom(format!("`{text}` is not a time such as 90s or 10m")))
     }
 }

@@ -6,15 +6,21 @@
 mod argv;
 mod keys;
 mod pattern;
+mod runbook;
 
 use std::collections::BTreeMap;
 
 use diagbot_wire::args::ProcessSelector;
 
+pub use self::runbook::MAX_TARGETS;
 use crate::{
-    diagnostic::{Diagnostic, Method, Runtime},
+    diagnostic::{Diagnostic, DiagnosticName, Method, Runtime},
     load::{Allowances, Fault},
+    runbook::Runbook,
 };
+
+/// The folder of the runbooks beneath the catalog's.
+pub const RUNBOOKS: &str = "runbooks";
 
 /// Longest deadline of a tool in seconds.
 const MAX_DEADLINE_S: u64 = 3_600;
@@ -25,12 +31,14 @@ const MAX_SUMMARY_CHARS: usize = 100;
 /// Files that we put beside artifacts ourselves.
 const RESERVED_FILES: [&str; 2] = ["manifest.json", "result.json"];
 
-/// Parses and checks files, given as (name, text); returns the diagnostics that have the right shape, and every fault.
-pub fn check(files: &[(String, String)], allowances: Allowances) -> (Vec<Diagnostic>, Vec<Fault>) {
+/// Parses and checks files, given as (name, text), runbooks as `runbooks/<name>`; returns what has the right shape, and every
+/// fault.
+pub fn check(files: &[(String, String)], allowances: Allowances) -> (Vec<Diagnostic>, Vec<Runbook>, Vec<Fault>) {
     let mut faults = Faults::default();
     let mut diagnostics = Vec::new();
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
-    for (file, text) in files {
+    let is_runbook = |file: &str| file.strip_prefix(RUNBOOKS).is_some_and(|rest| rest.starts_with('/'));
+    for (file, text) in files.iter().filter(|(file, _)| !is_runbook(file)) {
         faults.file.clone_from(file);
         let Some(diagnostic) = keys::parse(text, &mut faults) else {
             continue;
@@ -47,11 +55,34 @@ pub fn check(files: &[(String, String)], allowances: Allowances) -> (Vec<Diagnos
         argv::check(&diagnostic, &mut faults);
         diagnostics.push(diagnostic);
     }
-    if files.is_empty() {
+    if files.iter().all(|(file, _)| is_runbook(file)) {
         ".".clone_into(&mut faults.file);
         faults.add("", "the folder has no *.yaml file: give at least one diagnostic");
     }
-    (diagnostics, faults.all)
+    let mut runbooks = Vec::new();
+    let known = by_name(&diagnostics);
+    for (file, text) in files.iter().filter(|(file, _)| is_runbook(file)) {
+        faults.file.clone_from(file);
+        let Some(runbook) = keys::parse_runbook(text, &mut faults) else {
+            continue;
+        };
+        runbook::check(&runbook, &known, &mut owners, &mut faults);
+        runbooks.push(runbook);
+    }
+    (diagnostics, runbooks, faults.all)
+}
+
+fn by_name(diagnostics: &[Diagnostic]) -> BTreeMap<String, &Diagnostic> {
+    let names = |d: &Diagnostic| {
+        std::iter::once(&d.name)
+            .chain(&d.aliases)
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+    };
+    diagnostics
+        .iter()
+        .flat_map(|d| names(d).into_iter().map(move |name| (name, d)))
+        .collect()
 }
 
 /// Collects faults of the file at hand.
@@ -79,7 +110,17 @@ fn check_names(diagnostic: &Diagnostic, owners: &mut BTreeMap<String, String>, f
             format!("the file of `{}` is called {expected}", diagnostic.name),
         );
     }
-    for (index, name) in std::iter::once(&diagnostic.name).chain(&diagnostic.aliases).enumerate() {
+    own_names(&diagnostic.name, &diagnostic.aliases, owners, faults);
+}
+
+/// Names and aliases are unique over all files.
+fn own_names(
+    name: &DiagnosticName,
+    aliases: &[DiagnosticName],
+    owners: &mut BTreeMap<String, String>,
+    faults: &mut Faults,
+) {
+    for (index, name) in std::iter::once(name).chain(aliases).enumerate() {
         let key = if index == 0 {
             "name".to_owned()
         } else {
@@ -101,7 +142,10 @@ fn check_bounds(diagnostic: &Diagnostic, faults: &mut Faults) {
     if !(1_024..=MAX_LIMIT_BYTES).contains(&diagnostic.limit.0) {
         faults.add("limit", "must be between 1KiB and 1024GiB");
     }
-    let summary = &diagnostic.summary;
+    check_summary(&diagnostic.summary, faults);
+}
+
+fn check_summary(summary: &str, faults: &mut Faults) {
     if summary.trim().is_empty() || summary.contains('\n') || summary.chars().count() > MAX_SUMMARY_CHARS {
         faults.add(
             "summary",

@@ -6,13 +6,33 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{diagnostic::Diagnostic, lint};
+use crate::{diagnostic::Diagnostic, lint, runbook::Runbook};
 
 /// The allowlist in force.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     diagnostics: BTreeMap<String, Diagnostic>,
+    runbooks: BTreeMap<String, Runbook>,
     names: BTreeMap<String, String>,
+}
+
+/// What a word of the catalog names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Entry<'a> {
+    /// A diagnostic.
+    Diagnostic(&'a Diagnostic),
+    /// A runbook.
+    Runbook(&'a Runbook),
+}
+
+impl<'a> Entry<'a> {
+    /// Canonical name.
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Diagnostic(diagnostic) => diagnostic.name.as_str(),
+            Self::Runbook(runbook) => runbook.name.as_str(),
+        }
+    }
 }
 
 /// One fault of one file.
@@ -63,34 +83,20 @@ pub struct Allowances {
 }
 
 impl Catalog {
-    /// Reads every `*.yaml` of `folder` (not its subfolders) and checks it.
+    /// Reads every `*.yaml` of `folder` and of its subfolder `runbooks`, where there is one, and checks it.
     pub fn load(folder: &Path, allowances: Allowances) -> Result<Self, CatalogError> {
-        let read_error = |source| CatalogError::Read {
-            path: folder.to_owned(),
-            source,
-        };
-        let mut files = Vec::new();
-        for entry in fs::read_dir(folder).map_err(read_error)? {
-            let path = entry.map_err(read_error)?.path();
-            if path.extension().is_some_and(|e| e == "yaml") {
-                let text = fs::read_to_string(&path).map_err(|source| CatalogError::Read {
-                    path: path.clone(),
-                    source,
-                })?;
-                let name = path
-                    .file_name()
-                    .map(|n| n.to_string_lossy().into_owned())
-                    .unwrap_or_default();
-                files.push((name, text));
-            }
+        let mut files = yaml_files(folder, "")?;
+        let runbooks = folder.join(lint::RUNBOOKS);
+        if runbooks.is_dir() {
+            files.extend(yaml_files(&runbooks, &format!("{}/", lint::RUNBOOKS))?);
         }
         files.sort();
         Self::parse(&files, allowances)
     }
 
-    /// Checks files that were read: (name, text) pairs.
+    /// Checks files that were read: (name, text) pairs; a runbook's name begins with `runbooks/`.
     pub fn parse(files: &[(String, String)], allowances: Allowances) -> Result<Self, CatalogError> {
-        let (diagnostics, faults) = lint::check(files, allowances);
+        let (diagnostics, runbooks, faults) = lint::check(files, allowances);
         if !faults.is_empty() {
             return Err(CatalogError::Faults(faults));
         }
@@ -100,7 +106,13 @@ impl Catalog {
                 names.insert(name.to_string(), d.name.to_string());
             }
         }
+        for r in &runbooks {
+            for name in std::iter::once(&r.name).chain(&r.aliases) {
+                names.insert(name.to_string(), r.name.to_string());
+            }
+        }
         Ok(Self {
+            runbooks: runbooks.into_iter().map(|r| (r.name.to_string(), r)).collect(),
             diagnostics: diagnostics.into_iter().map(|d| (d.name.to_string(), d)).collect(),
             names,
         })
@@ -111,19 +123,59 @@ impl Catalog {
         self.diagnostics.get(self.names.get(name)?)
     }
 
+    /// The runbook of that canonical name or alias.
+    pub fn runbook(&self, name: &str) -> Option<&Runbook> {
+        self.runbooks.get(self.names.get(name)?)
+    }
+
+    /// The diagnostic or runbook of that canonical name or alias.
+    pub fn entry(&self, name: &str) -> Option<Entry<'_>> {
+        let diagnostic = self.get(name).map(Entry::Diagnostic);
+        diagnostic.or_else(|| self.runbook(name).map(Entry::Runbook))
+    }
+
+    /// All runbooks, by canonical name.
+    pub fn runbooks(&self) -> impl Iterator<Item = &Runbook> {
+        self.runbooks.values()
+    }
+
     /// All diagnostics, by canonical name.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.diagnostics.values()
     }
 
-    /// SHA-256 of the catalog in force (its diagnostics as JSON, by name), hexadecimal: recorded with every capture.
+    /// SHA-256 of the catalog in force (its diagnostics and runbooks as JSON, by name), hexadecimal: recorded with every capture.
     pub fn sha256(&self) -> String {
-        let text = serde_json::to_string(&self.diagnostics).expect("a catalog is plain data");
+        let text = serde_json::to_string(&(&self.diagnostics, &self.runbooks)).expect("a catalog is plain data");
         diagbot_wire::digest::sha256_hex(text.as_bytes())
     }
 
-    /// Every word that names a diagnostic: canonical names and aliases.
+    /// Every word that names a diagnostic or a runbook: canonical names and aliases.
     pub fn words(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)
     }
+}
+
+/// The folder's `*.yaml` files by name behind `prefix`, and their text.
+fn yaml_files(folder: &Path, prefix: &str) -> Result<Vec<(String, String)>, CatalogError> {
+    let read_error = |source| CatalogError::Read {
+        path: folder.to_owned(),
+        source,
+    };
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(read_error)? {
+        let path = entry.map_err(read_error)?.path();
+        if path.extension().is_some_and(|e| e == "yaml") {
+            let text = fs::read_to_string(&path).map_err(|source| CatalogError::Read {
+                path: path.clone(),
+                source,
+            })?;
+            let name = path
+                .file_name()
+                .map(|n| n.to_string_lossy().into_owned())
+                .unwrap_or_default();
+            files.push((format!("{prefix}{name}"), text));
+        }
+    }
+    Ok(files)
 }

@@ -204,7 +204,7 @@ fn argument_pattern(catalog: &Catalog) -> String {
     let steps: Vec<_> = catalog
         .iter()
         .filter(|d| d.method == Method::Ephemeral)
-        .map(|d| format!("--step={}", d.step_pattern()))
+        .map(|d| format!("--step={}", catalog.step_pattern(d)))
         .collect();
     format!(
         "^(?:run|--capture=d-[0-9a-z]{{16}}-[0-9]{{1,3}}|--nonce=[0-9a-f]{{64}}|--wait=[0-9]{{1,5}}|--deadline=[0-9]{{1,5}}|{})$",

@@ -1,10 +1,10 @@
 //! A diagnostic and checked parameters, rendered to the agent's step; and the pattern that every such step matches whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use diagbot_wire::args::StepArgs;
 
-use crate::diagnostic::Diagnostic;
+use crate::{Catalog, diagnostic::Diagnostic, runbook::PlannedStep};
 
 /// A piece of an argument of a catalog file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,11 @@ impl Diagnostic {
     /// The pattern (RE2 syntax, unanchored) that matches the canonical `--step=` value of this diagnostic with any allowed
     /// parameters, and nothing else. The lint keeps quotes and backslashes out of values, so that JSON writes them as they are.
     pub fn step_pattern(&self) -> String {
+        self.step_pattern_with("")
+    }
+
+    /// The same, where `more` (a pattern) may stand between deadline and argv: what runbooks say beside it.
+    pub(crate) fn step_pattern_with(&self, more: &str) -> String {
         let argv: Vec<String> = self
             .argv
             .iter()
@@ -71,8 +76,8 @@ impl Diagnostic {
             })
             .collect();
         let head = self.step_with(|_| String::new()).render();
-        let head = head.split_once("argv=").map_or(head.as_str(), |(head, _)| head);
-        format!("{}argv=\\[{}\\]", regex::escape(head), argv.join(","))
+        let head = head.split_once(";argv=").map_or(head.as_str(), |(head, _)| head);
+        format!("{}{more};argv=\\[{}\\]", regex::escape(head), argv.join(","))
     }
 
     fn step_with(&self, argument: impl Fn(&str) -> String) -> StepArgs {
@@ -82,8 +87,44 @@ impl Diagnostic {
             output: self.artifact.output,
             limit_bytes: self.limit.0,
             deadline_s: u32::try_from(self.deadline.as_secs()).unwrap_or(u32::MAX),
+            after_s: 0,
+            stop_on_error: false,
             argv: self.argv.iter().map(|a| argument(a)).collect(),
         }
+    }
+}
+
+impl PlannedStep<'_> {
+    /// The step that an ephemeral container runs.
+    pub fn render(&self) -> StepArgs {
+        StepArgs {
+            after_s: u32::try_from(self.after.as_secs()).unwrap_or(u32::MAX),
+            stop_on_error: self.stop_on_error,
+            ..self.diagnostic.render_step(&self.parameters)
+        }
+    }
+}
+
+impl Catalog {
+    /// The pattern that matches a diagnostic's `--step=` value, by itself and in every runbook, and nothing else.
+    pub(crate) fn step_pattern(&self, diagnostic: &Diagnostic) -> String {
+        let planned: Vec<_> = self.runbooks().flat_map(|runbook| runbook.plan(self)).collect();
+        let planned = planned.iter().filter(|step| step.diagnostic.name == diagnostic.name);
+        let more: BTreeSet<String> = planned
+            .map(|step| {
+                let words = step.render().render();
+                let (head, _) = words.split_once(";argv=").unwrap_or_default();
+                let plain = diagnostic.render_step(&step.parameters).render();
+                let (plain, _) = plain.split_once(";argv=").unwrap_or_default();
+                regex::escape(head.strip_prefix(plain).unwrap_or_default())
+            })
+            .filter(|more| !more.is_empty())
+            .collect();
+        if more.is_empty() {
+            return diagnostic.step_pattern();
+        }
+        let more: Vec<String> = more.into_iter().collect();
+        diagnostic.step_pattern_with(&format!("(?:{})?", more.join("|")))
     }
 }
 

@@ -402,7 +402,7 @@ impl Files {
         files.secret("secret-key", &random_word(20))?;
         fs::create_dir(folder.join("objects")).context("make the store's folder")?;
         let commands = folder.join("commands");
-        fs::create_dir(&commands).context("make the catalog's folder")?;
+        fs::create_dir_all(commands.join("runbooks")).context("make the catalog's folder")?;
         for (name, text) in CATALOG {
             fs::write(commands.join(name), text).context("write the catalog")?;
         }
@@ -473,7 +473,7 @@ impl Files {
 }
 
 /// The shipped catalog, so that the sandbox runs from anywhere.
-const CATALOG: [(&str, &str); 6] = [
+const CATALOG: [(&str, &str); 11] = [
     ("heap-dump.yaml", include_str!("../../../commands/heap-dump.yaml")),
     (
         "heap-histogram.yaml",
@@ -483,6 +483,26 @@ const CATALOG: [(&str, &str); 6] = [
     ("pod-report.yaml", include_str!("../../../commands/pod-report.yaml")),
     ("process.yaml", include_str!("../../../commands/process.yaml")),
     ("sockets.yaml", include_str!("../../../commands/sockets.yaml")),
+    (
+        "runbooks/crashloop.yaml",
+        include_str!("../../../commands/runbooks/crashloop.yaml"),
+    ),
+    (
+        "runbooks/first-response.yaml",
+        include_str!("../../../commands/runbooks/first-response.yaml"),
+    ),
+    (
+        "runbooks/jvm-hang.yaml",
+        include_str!("../../../commands/runbooks/jvm-hang.yaml"),
+    ),
+    (
+        "runbooks/jvm-memory.yaml",
+        include_str!("../../../commands/runbooks/jvm-memory.yaml"),
+    ),
+    (
+        "runbooks/slow-network.yaml",
+        include_str!("../../../commands/runbooks/slow-network.yaml"),
+    ),
 ];
 
 /// Lays `over` on `base`: mappings are merged, anything else is replaced.

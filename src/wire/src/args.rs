@@ -7,6 +7,8 @@
 //!     --step=<name>;process=<selector>;output=<text|binary>;limit=<bytes>;deadline=<seconds>;argv=["…","…"]
 //! ```
 //!
+//! A step of a runbook may say more, between its deadline and its argv: `;after=<seconds>`, `;on-error=stop`.
+//!
 //! ```
 //! use diagbot_wire::args::AgentArgs;
 //!
@@ -67,6 +69,9 @@ impl OutputKind {
     }
 }
 
+/// How a step says that the steps behind it need it.
+const STOP_ON_ERROR: &str = ";on-error=stop";
+
 /// One diagnostic that the container runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -81,6 +86,10 @@ pub struct StepArgs {
     pub limit_bytes: u64,
     /// Longest time it may take, in seconds.
     pub deadline_s: u32,
+    /// Pause before it begins, in seconds; 0 for none.
+    pub after_s: u32,
+    /// Where it fails, the steps behind it are not begun.
+    pub stop_on_error: bool,
     /// Program and arguments; a first word `@…` names one of the agent's own reports ([`BuiltIn`]).
     pub argv: Vec<String>,
 }
@@ -89,13 +98,18 @@ impl StepArgs {
     /// The canonical value of `--step=`.
     pub fn render(&self) -> String {
         let argv = serde_json::to_string(&self.argv).expect("a list of strings is valid JSON");
+        let after = match self.after_s {
+            0 => String::new(),
+            seconds => format!(";after={seconds}"),
+        };
         format!(
-            "{};process={};output={};limit={};deadline={};argv={argv}",
+            "{};process={};output={};limit={};deadline={}{after}{};argv={argv}",
             self.name,
             self.process.as_str(),
             self.output.as_str(),
             self.limit_bytes,
-            self.deadline_s
+            self.deadline_s,
+            if self.stop_on_error { STOP_ON_ERROR } else { "" },
         )
     }
 
@@ -105,6 +119,11 @@ impl StepArgs {
         let (output, rest) = rest.split_once(";limit=")?;
         let (limit, rest) = rest.split_once(";deadline=")?;
         let (deadline, argv) = rest.split_once(";argv=")?;
+        let (deadline, stop_on_error) = match deadline.strip_suffix(STOP_ON_ERROR) {
+            Some(deadline) => (deadline, true),
+            None => (deadline, false),
+        };
+        let (deadline, after) = deadline.split_once(";after=").unwrap_or((deadline, "0"));
         let step = Self {
             name: name.to_owned(),
             process: match process {
@@ -120,6 +139,8 @@ impl StepArgs {
             },
             limit_bytes: limit.parse().ok()?,
             deadline_s: deadline.parse().ok()?,
+            after_s: after.parse().ok()?,
+            stop_on_error,
             argv: serde_json::from_str(argv).ok()?,
         };
         // One canonical form only: what does not render to itself was not written by us.

@@ -81,6 +81,8 @@ pub enum Failure {
     TimedOut,
     /// The store refused a part or could not be reached, and relay was not possible either.
     UploadFailed,
+    /// An earlier step failed, and this one was to run only after it.
+    NotReached,
     /// A word of a newer agent, or a fault of the agent itself.
     #[serde(other)]
     Internal,

@@ -26,16 +26,20 @@ fn steps() -> impl Strategy<Value = StepArgs> {
         output,
         any::<u64>(),
         any::<u32>(),
-        argv,
+        (any::<u32>(), any::<bool>(), argv),
     )
-        .prop_map(|(name, process, output, limit_bytes, deadline_s, argv)| StepArgs {
-            name,
-            process,
-            output,
-            limit_bytes,
-            deadline_s,
-            argv,
-        })
+        .prop_map(
+            |(name, process, output, limit_bytes, deadline_s, (after_s, stop_on_error, argv))| StepArgs {
+                name,
+                process,
+                output,
+                limit_bytes,
+                deadline_s,
+                after_s,
+                stop_on_error,
+                argv,
+            },
+        )
 }
 
 fn agent_args() -> impl Strategy<Value = AgentArgs> {

@@ -52,6 +52,8 @@ impl Step {
             output,
             limit_bytes: 256 << 20,
             deadline_s: 60,
+            after_s: 0,
+            stop_on_error: false,
             argv: argv.iter().map(|a| (*a).to_owned()).collect(),
         };
         let by_bot = matches!(self, Self::PodReport);

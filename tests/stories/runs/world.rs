@@ -115,6 +115,7 @@ pub(crate) fn request(id: &str, user: &str, diagnostic: &str, target: &str) -> R
         diagnostic: diagnostic.to_owned(),
         parameters: [].into(),
         target: target::parse(target).unwrap(),
+        targets: None,
         dry_run: false,
         confirmed: false,
         received_at: Clock::System.now(),

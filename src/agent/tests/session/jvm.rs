@@ -160,6 +160,8 @@ fn step(argv: &[&str], output: OutputKind) -> StepArgs {
         output,
         limit_bytes: 1 << 30,
         deadline_s: 60,
+        after_s: 0,
+        stop_on_error: false,
         argv: argv.iter().map(|word| (*word).to_owned()).collect(),
     }
 }

@@ -21,6 +21,8 @@ fn step(argv: &[&str]) -> StepArgs {
         output: OutputKind::Text,
         limit_bytes: 64 << 20,
         deadline_s: 30,
+        after_s: 0,
+        stop_on_error: false,
         argv: argv.iter().map(|word| (*word).to_owned()).collect(),
     }
 }
@@ -48,6 +50,30 @@ fn evidence_goes_straight_to_the_store_and_the_result_follows() {
     };
     assert_eq!(store.result().steps.len(), 1);
     agent.succeeds();
+}
+
+#[test]
+fn a_step_waits_its_pause_and_one_that_needs_a_failed_one_is_not_begun() {
+    let store = Store::start();
+    let failing = StepArgs {
+        stop_on_error: true,
+        ..step(&["false"])
+    };
+    let paused = StepArgs {
+        after_s: 1,
+        ..step(&["@sockets"])
+    };
+    let mut agent = Agent::start(vec![step(&["@sockets"]), paused, failing, step(&["@sockets"])]);
+    agent.ticket(&store);
+    let results: Vec<_> = (0..4).map(|_| agent.step_ended()).collect();
+    assert!(results[1].started_ms >= results[0].ended_ms + 1_000, "{results:?}");
+    assert!(matches!(results[2].outcome, StepOutcome::Failed { .. }));
+    assert!(matches!(
+        &results[3].outcome,
+        StepOutcome::Failed { failure: Failure::NotReached, detail } if detail.contains("sample")
+    ));
+    assert!(results[3].artifact.is_none());
+    agent.end();
 }
 
 #[test]

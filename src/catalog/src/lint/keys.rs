@@ -10,6 +10,7 @@ use super::Faults;
 use crate::{
     diagnostic::{ByteSize, Diagnostic, DiagnosticName, Identity, Impact, Method, Runtime, Sensitivity},
     parameter::ParameterKind,
+    runbook::{ContainerState, Runbook, Targets},
 };
 
 /// Largest file in bytes.
@@ -71,6 +72,31 @@ const PARAMETER: &[Key] = &[
     required("rule", is::<String>),
 ];
 
+const RUNBOOK: &[Key] = &[
+    required("name", is::<DiagnosticName>),
+    optional("aliases", is::<Vec<DiagnosticName>>),
+    required("summary", is::<String>),
+    optional("targets", is::<Targets>),
+    optional("healthyControl", is::<bool>),
+    required("steps", is::<Vec<Value>>),
+    optional("description", is::<String>),
+];
+
+const STEP: &[Key] = &[
+    required("diagnostic", is::<DiagnosticName>),
+    optional("parameters", is::<BTreeMap<String, String>>),
+    optional("repeat", is::<Map<String, Value>>),
+    optional("when", is::<Map<String, Value>>),
+    optional("continueOnError", is::<bool>),
+];
+
+const REPEAT: &[Key] = &[required("count", is::<u32>), required("every", is::<Deadline>)];
+
+const WHEN: &[Key] = &[
+    optional("runtime", is::<Option<Runtime>>),
+    optional("container", is::<Option<ContainerState>>),
+];
+
 /// A deadline by itself, in the form that [`Diagnostic`] reads.
 #[derive(serde::Deserialize)]
 #[serde(transparent)]
@@ -83,24 +109,29 @@ fn is<T: DeserializeOwned>(value: &Value) -> Result<(), String> {
     T::deserialize(value).map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Reads one file; none where its shape has a fault, which is then among `faults`.
-pub(super) fn parse(text: &str, faults: &mut Faults) -> Option<Diagnostic> {
-    let before = faults.all.len();
+/// Reads one file as a plain tree.
+fn tree(text: &str, faults: &mut Faults) -> Option<Map<String, Value>> {
     if text.len() > MAX_FILE_BYTES {
         faults.add("", format!("is longer than {MAX_FILE_BYTES} bytes"));
         return None;
     }
-    let tree: Map<String, Value> = match serde_saphyr::from_str(text) {
-        Ok(tree) => tree,
+    match serde_saphyr::from_str(text) {
+        Ok(tree) => Some(tree),
         Err(error) => {
             let error = error.to_string();
             faults.add(
                 "",
                 format!("is no YAML mapping: {}", error.lines().next().unwrap_or_default()),
             );
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// Reads one diagnostic; none where its shape has a fault, which is then among `faults`.
+pub(super) fn parse(text: &str, faults: &mut Faults) -> Option<Diagnostic> {
+    let before = faults.all.len();
+    let tree = tree(text, faults)?;
     check_keys("", &tree, DIAGNOSTIC, faults);
     if let Some(Value::Object(artifact)) = tree.get("artifact") {
         check_keys("artifact.", artifact, ARTIFACT, faults);
@@ -118,11 +149,41 @@ pub(super) fn parse(text: &str, faults: &mut Faults) -> Option<Diagnostic> {
             }
         }
     }
+    typed(tree, before, faults)
+}
+
+/// Reads one runbook; none where its shape has a fault, which is then among `faults`.
+pub(super) fn parse_runbook(text: &str, faults: &mut Faults) -> Option<Runbook> {
+    let before = faults.all.len();
+    let tree = tree(text, faults)?;
+    check_keys("", &tree, RUNBOOK, faults);
+    let steps = tree.get("steps").and_then(Value::as_array).into_iter().flatten();
+    for (index, step) in steps.enumerate() {
+        let key = format!("steps[{index}]");
+        let Value::Object(step) = step else {
+            faults.add(
+                key,
+                "must be a mapping: diagnostic, parameters, repeat, when, continueOnError",
+            );
+            continue;
+        };
+        check_keys(&format!("{key}."), step, STEP, faults);
+        for (part, known) in [("repeat", REPEAT), ("when", WHEN)] {
+            if let Some(Value::Object(part_tree)) = step.get(part) {
+                check_keys(&format!("{key}.{part}."), part_tree, known, faults);
+            }
+        }
+    }
+    typed(tree, before, faults)
+}
+
+/// The tree as its type, unless it has a fault.
+fn typed<T: DeserializeOwned>(tree: Map<String, Value>, before: usize, faults: &mut Faults) -> Option<T> {
     if faults.all.len() > before {
         return None;
     }
     match serde_json::from_value(Value::Object(tree)) {
-        Ok(diagnostic) => Some(diagnostic),
+        Ok(typed) => Some(typed),
         Err(error) => {
             faults.add("", error.to_string());
             None

@@ -261,6 +261,10 @@ pub(super) fn failure(failure: Failure, diagnostic: &str, detail: &str) -> Expla
             "the artifact could not be brought to the store",
             "Ask the bot's owners to run `diagbot check`, then ask again.",
         ),
+        Failure::NotReached => (
+            "not begun, since a step before it failed",
+            "Look at that step's reason first; ask for this diagnostic alone if you need it.",
+        ),
         Failure::Internal => (
             "the agent failed",
             "Ask again; if it happens twice, show this to the bot's owners.",

@@ -42,6 +42,8 @@ pub(super) fn step(name: &str) -> StepSpec {
         output: OutputKind::Text,
         limit_bytes: 64 << 20,
         deadline_s: 60,
+        after_s: 0,
+        stop_on_error: false,
         argv: vec!["@jvm".to_owned(), "Thread.print".to_owned(), "-l".to_owned()],
     };
     StepSpec {

@@ -21,8 +21,11 @@ pub struct TargetRef {
     /// Kind; a pod, or a workload of that name, unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<TargetKind>,
-    /// Name or unique prefix; empty: the channel's or thread's default target.
+    /// Name or unique prefix; empty: the channel's or thread's default target, or whatever the selector fits.
     pub name: String,
+    /// Labels that the pods must have, as kubectl's `-l` takes them: `app=checkout,tier!=web`. Then the name is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// Container; the pod's default container unless given.
     #[serde(default)]
     pub container: Option<String>,
@@ -122,6 +125,26 @@ pub fn is_name(text: &str, longest: usize) -> bool {
         && text.bytes().all(|b| word(b) || b == b'-' || b == b'.')
 }
 
+/// Whether `text` is a label selector of equalities, as kubectl's `-l` takes them: `key=value`, `key!=value` or `key`, joined
+/// by commas. See <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>.
+pub fn is_selector(text: &str) -> bool {
+    let word = |text: &str, longest: usize| {
+        let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let end = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = text.as_bytes();
+        bytes.len() <= longest && bytes.iter().all(|b| inner(*b)) && end(bytes.first()) && end(bytes.last())
+    };
+    let key = |text: &str| match text.split_once('/') {
+        Some((prefix, name)) => is_name(prefix, 253) && word(name, 63),
+        None => word(text, 63),
+    };
+    let requirement = |text: &str| match text.split_once("!=").or_else(|| text.split_once('=')) {
+        Some((left, right)) => key(left) && word(right.trim_start_matches('='), 63),
+        None => key(text),
+    };
+    text.len() <= 512 && text.split(',').all(requirement)
+}
+
 fn bad_name(part: &'static str, longest: usize) -> TargetError {
     TargetError::BadName { part, longest }
 }
@@ -166,7 +189,7 @@ impl fmt::Display for TargetKind {
     }
 }
 
-/// The form that [`parse`] reads; container and UID are not part of it.
+/// The form that [`parse`] reads; container and UID are not part of it. A selector is shown as its option.
 impl fmt::Display for TargetRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(cluster) = &self.cluster {
@@ -178,7 +201,10 @@ impl fmt::Display for TargetRef {
         if let Some(kind) = self.kind {
             write!(f, "{kind}/")?;
         }
-        f.write_str(&self.name)
+        match &self.selector {
+            Some(selector) => write!(f, "-l {selector}"),
+            None => f.write_str(&self.name),
+        }
     }
 }
 
@@ -228,6 +254,27 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(parse(&"x".repeat(254)).is_err());
+    }
+
+    #[test]
+    fn label_selectors_are_told_from_other_text() {
+        for good in ["app=x", "app==x", "app.kubernetes.io/name=check_Out", "a=b,c!=d,e"] {
+            assert!(is_selector(good), "{good}");
+        }
+        for bad in [
+            "",
+            "=x",
+            "app=",
+            "app=x,",
+            "a b=c",
+            "app=x&watch=true",
+            "app in (x)",
+            "-a=b",
+            "a=b-",
+            "a/b/c=d",
+        ] {
+            assert!(!is_selector(bad), "{bad}");
+        }
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::runs::{
     reason::Reason,
-    resource::{KeyKind, KeyRecord, Origin, Requester, RunSpec, TargetRef},
+    resource::{KeyKind, KeyRecord, Origin, Requester, RunSpec, Selection, TargetRef},
 };
 
 /// Crockford's base 32, lower-case: no `i`, `l`, `o`, `u`, so that names survive being read out.
@@ -205,12 +205,14 @@ pub struct RunRequest {
     pub requester: Requester,
     /// Where to answer.
     pub origin: Origin,
-    /// The diagnostic as typed.
+    /// The diagnostic or runbook as typed.
     pub diagnostic: String,
     /// Parameters as typed.
     pub parameters: BTreeMap<String, String>,
     /// The target as typed.
     pub target: TargetRef,
+    /// Which of the pods that fit; none: what the runbook says, else exactly one must be meant.
+    pub targets: Option<Selection>,
     /// Only tell what would happen.
     pub dry_run: bool,
     /// The person has confirmed the impact.
@@ -237,6 +239,11 @@ impl RunRequest {
             ("The namespace's name", target.namespace.as_ref()),
             ("The container's name", target.container.as_ref()),
         ];
+        at_most(
+            "The label selector",
+            target.selector.as_ref().map_or(0, String::len),
+            LONGEST_VALUE,
+        )?;
         for (part, word) in words {
             at_most(part, word.map_or(0, String::len), LONGEST_WORD)?;
         }
@@ -262,6 +269,7 @@ impl RunRequest {
             diagnostic: self.diagnostic.clone(),
             parameters: self.parameters.clone(),
             target: self.target.clone(),
+            targets: self.targets,
             dry_run: self.dry_run,
             confirmed: self.confirmed,
             received_at: MicroTime(self.received_at),

@@ -53,13 +53,16 @@ pub struct RunSpec {
     pub requester: Requester,
     /// Where to answer.
     pub origin: Origin,
-    /// The diagnostic as typed: canonical name, alias or unique prefix.
+    /// The diagnostic or runbook as typed: canonical name, alias or unique prefix. They share one set of names.
     pub diagnostic: String,
     /// Parameters as typed.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
     /// The target as typed.
     pub target: TargetRef,
+    /// Which of the pods that fit are looked at; none: what the runbook says, else exactly one must be meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub targets: Option<Selection>,
     /// Only tell what would happen.
     #[serde(default)]
     pub dry_run: bool,
@@ -68,6 +71,15 @@ pub struct RunSpec {
     pub confirmed: bool,
     /// When the request reached us.
     pub received_at: MicroTime,
+}
+
+/// Which of the pods that fit are looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Selection {
+    /// At most so many, the sickest; none: all of them.
+    #[serde(default)]
+    pub max: Option<u32>,
 }
 
 /// The request's key, as recorded: see [`crate::runs::request::RequestKey`].

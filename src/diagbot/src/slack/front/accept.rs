@@ -47,6 +47,7 @@ impl Front {
             diagnostic: call.typed.to_lowercase(),
             parameters: call.parameters,
             target,
+            targets: None,
             dry_run: call.dry_run,
             confirmed: false,
             received_at: context.clock.now(),

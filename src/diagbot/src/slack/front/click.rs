@@ -71,6 +71,7 @@ impl Front {
             diagnostic: run.diagnostic_name().to_owned(),
             parameters: run.spec.parameters.clone(),
             target,
+            targets: run.spec.targets,
             dry_run: run.spec.dry_run,
             confirmed: run.spec.confirmed || matches!(button, Button::Confirm { .. }),
             received_at: context.clock.now(),

@@ -40,6 +40,7 @@ pub(in crate::runs) fn run(change: impl FnOnce(&mut RunSpec)) -> DiagnosticRun {
         diagnostic: "jstack".into(),
         parameters: [].into(),
         target: target::parse("shop/checkout-1").unwrap(),
+        targets: None,
         dry_run: false,
         confirmed: false,
         received_at: NOW,
