@@ -15,3 +15,4 @@ mod permission;
 mod product;
 mod runs;
 mod slack;
+mod triggers;

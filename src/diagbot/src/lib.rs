@@ -9,8 +9,8 @@
 //! ```text
 //! main  cli           parse, wire, print the error chain once, exit code
 //! config              composes the settings that live with the modules they configure
-//! http                health, metrics
-//! slack               front: talks to runs::service only
+//! http                health, metrics, webhooks
+//! slack  triggers     fronts: they talk to runs::service only, never to each other
 //! runs                the only place that changes a run
 //! captures            executes captures; knows no Slack, no person
 //! admission           how often
@@ -39,3 +39,4 @@ pub mod runs;
 pub mod slack;
 pub mod tasks;
 pub mod telemetry;
+pub mod triggers;

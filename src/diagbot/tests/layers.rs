@@ -6,11 +6,13 @@ use std::{
 };
 
 /// Top to bottom.
-const LAYERS: [&str; 15] = [
+const LAYERS: [&str; 17] = [
     "cli",
     "config",
     "http",
     "slack",
+    "triggers",
+    "schedules",
     "runs",
     "captures",
     "admission",
@@ -101,19 +103,30 @@ fn modules_import_only_what_stands_below_them() {
 }
 
 #[test]
-fn fronts_talk_to_runs_and_never_touch_clusters_or_captures() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/slack");
-    let mut files = Vec::new();
-    sources(&root, &mut files);
-    for file in files {
-        let source = fs::read_to_string(&file).expect("a source");
-        for forbidden in [
-            "crate::artifacts",
-            "kube::Client",
-            "captures::controller",
-            "captures::act",
-        ] {
-            assert!(!source.contains(forbidden), "{} names {forbidden}", file.display());
+fn fronts_talk_to_runs_and_never_touch_clusters_captures_or_each_other() {
+    const FRONTS: [&str; 3] = ["slack", "triggers", "schedules"];
+    for front in FRONTS {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(front);
+        let mut files = Vec::new();
+        sources(&root, &mut files);
+        for file in files {
+            let source = fs::read_to_string(&file).expect("a source");
+            for forbidden in [
+                "crate::artifacts",
+                "kube::Client",
+                "captures::controller",
+                "captures::act",
+            ] {
+                assert!(!source.contains(forbidden), "{} names {forbidden}", file.display());
+            }
+            for other in FRONTS.into_iter().filter(|other| *other != front) {
+                let names = named(&source);
+                assert!(
+                    !names.iter().any(|name| name == other),
+                    "{} names {other}",
+                    file.display()
+                );
+            }
         }
     }
 }

@@ -28,10 +28,11 @@ use tokio::process::{Child, Command};
 
 use crate::{
     kubernetes::{KubernetesConfig, KubernetesServer},
+    pagerduty::PagerDuty,
     people::{self, People},
     slack::{SlackConfig, SlackServer},
     store::{self, StoreProxy},
-    wait,
+    triggers, wait,
 };
 
 /// Namespace of the bot.
@@ -93,6 +94,8 @@ pub struct Addresses {
     pub store: String,
     /// Health and metrics of each replica of the bot.
     pub bots: Vec<String>,
+    /// Where alerts are delivered to each replica: `/webhooks/alertmanager`, `/webhooks/pagerduty`.
+    pub webhooks: Vec<String>,
 }
 
 /// A running installation.
@@ -103,6 +106,8 @@ pub struct Installation {
     store: Part,
     proxy: Option<StoreProxy>,
     bots: Vec<Part>,
+    webhooks: Vec<SocketAddr>,
+    pagerduty: PagerDuty,
     runs: Api<DiagnosticRun>,
     people: People,
     program: PathBuf,
@@ -152,10 +157,15 @@ impl Installation {
             None => None,
         };
         let store_seen = proxy.as_ref().map_or(store_address, StoreProxy::address);
+        let pagerduty = PagerDuty::start().await.context("start the local PagerDuty")?;
         let mut bots = Vec::new();
+        let mut webhooks = Vec::new();
         for replica in 0..plan.replicas {
             let address = free_address()?;
-            let config = files.write_bot(replica, address, store_seen, plan)?;
+            let listen = free_address()?;
+            webhooks.push(listen);
+            let triggers = triggers::configure(folder.path(), listen, &pagerduty.url())?;
+            let config = files.write_bot(replica, address, store_seen, &triggers, plan)?;
             bots.push(Part::start(
                 program,
                 &format!("bot {replica}"),
@@ -176,6 +186,8 @@ impl Installation {
             store,
             proxy,
             bots,
+            webhooks,
+            pagerduty,
             runs,
             people,
             program,
@@ -200,6 +212,11 @@ impl Installation {
                 self.proxy.as_ref().map_or(self.store.address, StoreProxy::address)
             ),
             bots: self.bots.iter().map(|bot| format!("http://{}", bot.address)).collect(),
+            webhooks: self
+                .webhooks
+                .iter()
+                .map(|address| format!("http://{address}"))
+                .collect(),
         }
     }
 
@@ -211,6 +228,11 @@ impl Installation {
     /// The runs, read as the cluster's administrator.
     pub fn runs(&self) -> Api<DiagnosticRun> {
         self.runs.clone()
+    }
+
+    /// The local PagerDuty, for its notes.
+    pub fn pagerduty(&self) -> &PagerDuty {
+        &self.pagerduty
     }
 
     /// The local Kubernetes, for its faults.
@@ -305,6 +327,7 @@ impl Installation {
         self.store.stop().await?;
         self.kubernetes.stop().await;
         self.slack.stop().await;
+        self.pagerduty.stop().await;
         Ok(())
     }
 }
@@ -439,6 +462,7 @@ impl Files {
         replica: usize,
         address: SocketAddr,
         store: SocketAddr,
+        triggers: &serde_json::Value,
         plan: &Plan,
     ) -> anyhow::Result<PathBuf> {
         let mut config = json!({
@@ -460,6 +484,7 @@ impl Files {
                 "secretKeyFile": self.path("secret-key"),
             },
             "http": { "listen": address },
+            "triggers": triggers,
         });
         merge(&mut config, &plan.config);
         self.yaml(&format!("bot-{replica}.yaml"), &config)

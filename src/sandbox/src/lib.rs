@@ -9,9 +9,11 @@ mod command;
 pub mod installation;
 pub mod kubernetes;
 pub mod once;
+pub mod pagerduty;
 pub mod people;
 pub mod slack;
 pub mod store;
+pub mod triggers;
 pub mod wait;
 
 pub use chance::Chance;

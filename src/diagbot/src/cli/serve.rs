@@ -22,6 +22,7 @@ use crate::{
     slack::{self, api::SlackApi, context::SlackContext, directory::SlackDirectory, socket::SocketHealth},
     tasks::Tasks,
     telemetry::metrics::Metrics,
+    triggers::{config::TriggersConfig, front::TriggerFront, notes::Notes, tally::Tally},
 };
 
 /// Name of the leader's lease.
@@ -101,12 +102,33 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         slack::front::run(context.clone(), health.clone(), stop.clone()),
     );
     tasks.start("telling", slack::thread::run(context, stop.clone()));
+    let watched = service.clone();
     let readiness: http::Readiness = Arc::new(move || readiness(&health, &service));
+    start_triggers(&config.triggers, &watched, &metrics, &mut tasks).await?;
     tasks.start("http", http::serve(listener, metrics, readiness, stop.clone()));
     tasks.start("signals", signals::stop_on_signal(stop));
     tasks.run_until_stopped().await?;
     tracing::info!("diagbot has stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The webhooks' listener and what goes with it, where triggers are configured.
+async fn start_triggers(
+    config: &TriggersConfig,
+    service: &RunService,
+    metrics: &Metrics,
+    tasks: &mut Tasks,
+) -> anyhow::Result<()> {
+    let Some(address) = config.listen else { return Ok(()) };
+    let stop = tasks.stop_signal();
+    let listener = TcpListener::bind(address).await.context("listen for webhooks")?;
+    let tally = Tally::default();
+    let front = TriggerFront::new(config, service.clone(), tally.clone(), metrics.clone())?;
+    let notes = Notes::new(config, service.clone())?;
+    tasks.start("webhooks", http::webhooks::serve(listener, front, stop.clone()));
+    tasks.start("counts of alerts", tally.run(service.clone(), stop.clone()));
+    tasks.start("notes on incidents", notes.run(stop));
+    Ok(())
 }
 
 /// What must work for this replica to be of use.

@@ -14,7 +14,7 @@ pub use secrets::{SecretError, Secrets};
 
 use crate::{
     access::AccessConfig, admission::RateConfig, artifacts::StoreConfig, captures::CapturesConfig,
-    cluster::ClusterConfig, http::HttpConfig, slack::config::SlackConfig,
+    cluster::ClusterConfig, http::HttpConfig, slack::config::SlackConfig, triggers::config::TriggersConfig,
 };
 
 /// Everything that the bot is told by its configuration file.
@@ -48,6 +48,9 @@ pub struct Config {
     /// Health and metrics.
     #[serde(default)]
     pub http: HttpConfig,
+    /// Which alerts start what.
+    #[serde(default)]
+    pub triggers: TriggersConfig,
 }
 
 /// Where the allowlist is.
@@ -93,6 +96,9 @@ pub enum ConfigError {
         /// Each as `key: rule`.
         faults: Vec<String>,
     },
+    /// Rules of triggers that the catalog does not bear out.
+    #[error("{} fault(s) in the rules of triggers:\n{}", .0.len(), .0.join("\n"))]
+    Rules(Vec<String>),
     /// The catalog has faults.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -120,12 +126,18 @@ impl Config {
         }
     }
 
-    /// The allowlist that this configuration names.
+    /// The allowlist that this configuration names; every rule of a trigger must be borne out by it.
     pub fn catalog(&self) -> Result<Catalog, ConfigError> {
         let allowances = Allowances {
             unpinned_images: self.catalog.allow_unpinned_images,
         };
-        Ok(Catalog::load(&self.catalog.folder, allowances)?)
+        let catalog = Catalog::load(&self.catalog.folder, allowances)?;
+        let faults = self.triggers.faults_against(&catalog);
+        if faults.is_empty() {
+            Ok(catalog)
+        } else {
+            Err(ConfigError::Rules(faults))
+        }
     }
 
     /// Everything that is wrong, each as `key: rule`.
@@ -147,6 +159,11 @@ impl Config {
                 faults.push(format!("clusters[{index}].name: `{}` is used twice", cluster.name));
             }
         }
+        let clusters: Vec<String> = std::iter::once(&self.cluster)
+            .chain(&self.clusters)
+            .map(|cluster| cluster.name.to_string())
+            .collect();
+        faults.extend(self.triggers.faults(&clusters));
         faults
     }
 }

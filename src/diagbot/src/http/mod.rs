@@ -1,5 +1,7 @@
 //! HTTP doors: liveness, readiness, metrics. No action, no secret; bounded in time, size and number of connections.
 
+pub mod webhooks;
+
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;

@@ -142,6 +142,9 @@ pub struct Cause {
     /// What makes two alerts the same.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fingerprint: String,
+    /// The source's id of the event that made the run: a replay has the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<String>,
     /// The incident at the source, where it is told there what was captured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<String>,

@@ -34,6 +34,7 @@ use crate::{
     },
 };
 
+mod alerts;
 mod cancel;
 mod links;
 mod telling;

@@ -29,6 +29,9 @@ pub struct Metrics {
     registry: Arc<Registry>,
     /// Requests by how they were accepted: `created`, `repeated`, `unconfirmed`, `rejected`.
     pub requests: Family<Outcome, Counter>,
+    /// Alerts by what became of them: `started`, `counted`, `replayed`, `unmatched`, `refused`, `unconfirmed`; and deliveries
+    /// that have none: `unauthenticated`, `malformed`, `stale`, `ignored`, `unknown`, `unready`.
+    pub alerts: Family<Outcome, Counter>,
     /// Seconds from an envelope's arrival to its ack.
     pub ack_seconds: Histogram,
     /// Finished runs by final phase.
@@ -71,6 +74,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Arc::new(Registry::default()),
             requests: Family::default(),
+            alerts: Family::default(),
             ack_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 10)),
             runs_finished: Family::default(),
             captures_finished: Family::default(),
@@ -90,6 +94,7 @@ impl Metrics {
     fn register(&self) -> Registry {
         let mut registry = Registry::with_prefix("diagbot");
         registry.register("requests", "Requests by acceptance", self.requests.clone());
+        registry.register("alerts", "Alerts by what became of them", self.alerts.clone());
         registry.register_with_unit("ack", "Envelope to ack", Unit::Seconds, self.ack_seconds.clone());
         registry.register("runs_finished", "Finished runs by phase", self.runs_finished.clone());
         registry.register(

@@ -8,7 +8,7 @@ use super::{
     deliver::Delivery,
     desk::{Desk, successor},
     memory::{Memory, Next},
-    wanted::{SUCCESSOR, Wanted, wanted},
+    wanted::{COUNTED, SUCCESSOR, Wanted, wanted},
 };
 use crate::{
     runs::{
@@ -88,6 +88,9 @@ impl Desk {
         telling.sent.clone_from(&memory.sent);
         if let Some(next) = view.successor {
             telling.sent.insert(SUCCESSOR.to_owned(), next.name.as_str().to_owned());
+        }
+        if view.run.alerts() > 0 {
+            telling.sent.insert(COUNTED.to_owned(), view.run.alerts().to_string());
         }
         let now = MicroTime(self.context.clock.now());
         telling.final_at.get_or_insert(now);

@@ -3,7 +3,7 @@
 use crate::{
     runs::{
         request::RunName,
-        resource::{CONDITION_REPORTED, CaptureSummary, DiagnosticRun, KeyKind, KeyRecord},
+        resource::{CONDITION_REPORTED, CaptureSummary, DiagnosticRun, KeyKind, KeyRecord, Phase},
     },
     slack::{
         button::Button,
@@ -15,6 +15,9 @@ use crate::{
 pub(super) const ROOT: &str = "root";
 /// Key in the record of what was sent: the run that a button started, as the root message says it.
 pub(super) const SUCCESSOR: &str = "successor";
+
+/// Key in the record of what was sent: how many more alerts the root message tells of.
+pub(super) const COUNTED: &str = "counted";
 
 /// A message that people should see.
 #[derive(Debug, Clone)]
@@ -36,8 +39,11 @@ enum Content<'a> {
     Capture(&'a CaptureSummary),
 }
 
-/// The messages, in the order in which they are sent.
+/// The messages, in the order in which they are sent. A quiet run has none unless it failed or found something.
 pub(super) fn wanted<'a>(view: &RunView<'a>) -> Vec<Wanted<'a>> {
+    if view.run.spec.origin.quiet && !is_remarkable(view.run) {
+        return Vec::new();
+    }
     let ended = view.run.phase().is_final();
     let captures = view
         .run
@@ -86,7 +92,14 @@ fn render(view: &RunView<'_>, content: Content<'_>, links: Links<'_>) -> Message
     }
 }
 
-/// Everything was told, and no button has started anything since.
+/// Whether a run has ended with a failure or a finding.
+fn is_remarkable(run: &DiagnosticRun) -> bool {
+    let captures = run.status.iter().flat_map(|status| &status.captures);
+    let mut artifacts = captures.flat_map(|capture| &capture.artifacts);
+    run.phase().is_final() && (run.phase() != Phase::Succeeded || artifacts.any(|a| !a.findings.is_empty()))
+}
+
+/// Everything was told, no button has started anything since, and no alert was counted since.
 pub(super) fn is_told(run: &DiagnosticRun, successor: Option<&Successor>) -> bool {
     let Some(status) = &run.status else { return false };
     let reported = status
@@ -94,7 +107,11 @@ pub(super) fn is_told(run: &DiagnosticRun, successor: Option<&Successor>) -> boo
         .iter()
         .any(|c| c.type_ == CONDITION_REPORTED && c.status == "True");
     let named = status.telling.sent.get(SUCCESSOR).map(String::as_str);
-    reported && status.phase.is_final() && named == successor.map(|next| next.name.as_str())
+    let counted = status.telling.sent.get(COUNTED).map(String::as_str);
+    reported
+        && status.phase.is_final()
+        && named == successor.map(|next| next.name.as_str())
+        && counted.unwrap_or("0") == run.alerts().to_string()
 }
 
 /// The buttons of a run that could have started another one.

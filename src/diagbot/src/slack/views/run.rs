@@ -10,7 +10,7 @@ use crate::{
     captures::resource::{CapturePhase, Explanation, Progress},
     runs::{
         request::RunName,
-        resource::{Candidate, CaptureSummary, DiagnosticRun, Phase, Requester, RunStatus},
+        resource::{Candidate, CaptureSummary, Cause, DiagnosticRun, Phase, Requester, RunStatus},
         service::ArtifactLink,
     },
     slack::button::Button,
@@ -76,6 +76,9 @@ impl RunView<'_> {
             .chain(status.captures.iter().flat_map(|capture| &capture.notes));
         for note in notes.take(10) {
             message = message.context(&line(note));
+        }
+        if let Some(cause) = &self.run.spec.origin.cause {
+            message = message.context(&cause_line(cause, self.run.alerts()));
         }
         message = message.context(&self.footer(status));
         message.buttons(&self.buttons(status)).build()
@@ -218,6 +221,23 @@ impl RunView<'_> {
         }
         buttons
     }
+}
+
+/// What made a trigger or a schedule ask, and what came besides.
+fn cause_line(cause: &Cause, more: u64) -> String {
+    let mut text = format!("Because of {}", code(&cause.source));
+    if !cause.rule.is_empty() {
+        text.push_str(&format_args!(", rule {}", code(&cause.rule)).to_string());
+    }
+    if !cause.title.is_empty() {
+        text.push_str(&format_args!(": {}", line(&cause.title)).to_string());
+    }
+    match more {
+        0 => {}
+        1 => text.push_str("\n1 more alert of this kind came and started nothing."),
+        more => text.push_str(&format_args!("\n{more} more alerts of this kind came and started nothing.").to_string()),
+    }
+    text
 }
 
 /// What happened and what to do.

@@ -1,0 +1,129 @@
+//! The webhooks' listener: a port of its own, bounded in time, size, rate and number of connections. Owns HTTP only; what a
+//! delivery means is [`TriggerFront`]'s.
+
+use std::{convert::Infallible, num::NonZeroU32, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::triggers::front::{Answer, Report, TriggerFront};
+
+/// Where sources deliver: `/webhooks/<name>`.
+const PATH: &str = "/webhooks/";
+/// Longest body: a group of 500 alerts with long annotations stays below.
+const BODY_BYTES: usize = 1 << 20;
+/// Longest wait for a whole body.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest wait for a request's head.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest life of a connection: PagerDuty and Alertmanager give up sooner.
+const CONNECTION_DEADLINE: Duration = Duration::from_mins(2);
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 64;
+/// Deliveries a second, also all at once: nobody who proves nothing keeps this process busy with hashing.
+const PER_SECOND: u32 = 200;
+
+struct Door {
+    front: TriggerFront,
+    rate: DefaultDirectRateLimiter,
+}
+
+/// Serves until `stop`.
+pub async fn serve(listener: TcpListener, front: TriggerFront, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let quota = Quota::per_second(NonZeroU32::new(PER_SECOND).expect("the rate is not 0"));
+    let door = Arc::new(Door {
+        front,
+        rate: RateLimiter::direct(quota),
+    });
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            continue;
+        };
+        let door = Arc::clone(&door);
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let door = Arc::clone(&door);
+                async move { Ok::<_, Infallible>(response(&door.answer(request).await)) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_DEADLINE)
+                .max_buf_size(64 * 1024)
+                .serve_connection(TokioIo::new(stream), service);
+            // A sender that hangs up early delivers again.
+            let _closed = timeout(CONNECTION_DEADLINE, connection).await;
+            drop(place);
+        });
+    }
+    connections.shutdown().await;
+}
+
+impl Door {
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        let Some(name) = head.uri.path().strip_prefix(PATH).filter(|name| self.front.knows(name)) else {
+            return plain(StatusCode::NOT_FOUND, "there is no such source");
+        };
+        if head.method != Method::POST {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "only POST");
+        }
+        if self.rate.check().is_err() {
+            return plain(StatusCode::TOO_MANY_REQUESTS, "too many deliveries; deliver again");
+        }
+        let read = timeout(BODY_DEADLINE, Limited::new(body, BODY_BYTES).collect()).await;
+        let body = match read {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                return plain(StatusCode::PAYLOAD_TOO_LARGE, "a body has at most 1 MiB");
+            }
+            Ok(Err(_)) => return plain(StatusCode::BAD_REQUEST, "the body broke off"),
+            Err(_) => return plain(StatusCode::REQUEST_TIMEOUT, "the body took too long"),
+        };
+        self.front.take(name, &head.headers, &body).await
+    }
+}
+
+fn plain(status: StatusCode, words: &str) -> Answer {
+    Answer {
+        status,
+        body: Report {
+            message: words.to_owned(),
+            alerts: Vec::new(),
+        },
+    }
+}
+
+fn response(answer: &Answer) -> Response<Full<Bytes>> {
+    let body = serde_json::to_vec(&answer.body).unwrap_or_default();
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = answer.status;
+    let json = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    if answer.status == StatusCode::UNAUTHORIZED {
+        let scheme = header::HeaderValue::from_static("Bearer");
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    }
+    if matches!(
+        answer.status,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+    ) {
+        // What was not read must not be taken for the next request.
+        let close = header::HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
+    }
+    response
+}
