@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use diagbot_catalog::{Catalog, Impact};
+use diagbot_catalog::{Catalog, Entry, Impact};
 use serde::Deserialize;
 use url::Url;
 
@@ -115,7 +115,7 @@ pub struct RuleConfig {
     /// What makes two alerts the same. Default: the source's own fingerprint.
     #[serde(default)]
     pub fingerprint: Option<Template>,
-    /// Diagnostic by its canonical name.
+    /// Diagnostic or runbook by its name.
     pub diagnostic: String,
     /// Parameters.
     #[serde(default)]
@@ -185,25 +185,40 @@ impl TriggersConfig {
         for (index, source) in self.sources.iter().enumerate() {
             for (number, rule) in source.rules.iter().enumerate() {
                 let key = format!("triggers.sources[{index}].rules[{number}]");
-                let Some(diagnostic) = catalog.get(&rule.diagnostic) else {
+                let Some(entry) = catalog.entry(&rule.diagnostic) else {
                     faults.push(format!(
-                        "{key}.diagnostic: there is no diagnostic `{}`",
+                        "{key}.diagnostic: there is no diagnostic or runbook `{}`",
                         rule.diagnostic
                     ));
                     continue;
                 };
-                if weight(diagnostic.impact) > weight(source.most_impact) {
+                if weight(impact(entry, catalog)) > weight(source.most_impact) {
                     faults.push(format!(
                         "{key}.diagnostic: `{}` does more to its target than mostImpact allows",
                         rule.diagnostic
                     ));
                 }
-                if let Err(wrong) = diagnostic.check_parameters(&rule.parameters) {
-                    faults.extend(wrong.iter().map(|fault| format!("{key}.parameters: {fault}")));
+                match entry {
+                    Entry::Diagnostic(diagnostic) => {
+                        let wrong = diagnostic.check_parameters(&rule.parameters).err().unwrap_or_default();
+                        faults.extend(wrong.iter().map(|fault| format!("{key}.parameters: {fault}")));
+                    }
+                    Entry::Runbook(_) if !rule.parameters.is_empty() => {
+                        faults.push(format!("{key}.parameters: a runbook takes none"));
+                    }
+                    Entry::Runbook(_) => {}
                 }
             }
         }
         faults
+    }
+}
+
+/// The most that it does to a target.
+pub(super) fn impact(entry: Entry<'_>, catalog: &Catalog) -> Impact {
+    match entry {
+        Entry::Diagnostic(diagnostic) => diagnostic.impact,
+        Entry::Runbook(runbook) => runbook.impact(catalog),
     }
 }
 

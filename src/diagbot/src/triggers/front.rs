@@ -323,6 +323,7 @@ fn request(
         diagnostic: capture.diagnostic,
         parameters: capture.parameters,
         target: capture.target,
+        targets: None,
         dry_run: false,
         confirmed: false,
         received_at: now,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     alert::Alert,
-    config::{RuleConfig, SourceConfig, When, weight},
+    config::{RuleConfig, SourceConfig, When, impact, weight},
 };
 use crate::cluster::target::{self, TargetRef};
 
@@ -204,13 +204,13 @@ fn capture(
             shown(&cluster)
         ));
     }
-    let diagnostic = catalog
-        .get(&rule.diagnostic)
-        .ok_or_else(|| format!("there is no diagnostic `{}`", rule.diagnostic))?;
-    if weight(diagnostic.impact) > weight(source.most_impact) {
+    let entry = catalog
+        .entry(&rule.diagnostic)
+        .ok_or_else(|| format!("there is no diagnostic or runbook `{}`", rule.diagnostic))?;
+    if weight(impact(entry, catalog)) > weight(source.most_impact) {
         return Err(format!(
             "`{}` does more to its target than this source may",
-            diagnostic.name
+            entry.name()
         ));
     }
     // A pod that the alert leaves open is no fault: then the workload's sickest is meant.
@@ -234,7 +234,7 @@ fn capture(
             sickest: pod.is_none(),
             ..parsed
         },
-        diagnostic: diagnostic.name.to_string(),
+        diagnostic: entry.name().to_owned(),
         parameters: rule.parameters.clone(),
         channel: rule.channel.clone().unwrap_or_else(|| source.channel.clone()),
     })
