@@ -33,7 +33,7 @@ async fn what_is_typed_loosely_is_understood_and_told() {
     ] {
         assert!(list.contains(&format!("`{name}` – ")), "{name}: {list}");
     }
-    let help = product.types("").await;
+    let help = product.types("help").await;
     assert!(help.contains("/diag &lt;diagnostic&gt; &lt;target&gt;"), "{help}");
     let help = product.types("help jmap").await;
     assert!(

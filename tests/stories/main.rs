@@ -11,6 +11,7 @@ mod captures;
 mod crash;
 mod evidence;
 mod faults;
+mod form;
 mod permission;
 mod product;
 mod runs;

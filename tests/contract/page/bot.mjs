@@ -58,6 +58,22 @@ const expectations = {
     assert.match(await answer.innerText(), /Did you mean process/);
     await picture('bot-mean');
   },
+  async 'the command alone opens a form, which offers names and starts a run'() {
+    await type('/diag');
+    const dialog = page.locator('dialog.view');
+    await dialog.getByLabel('Pod or workload').fill('led');
+    await page.waitForFunction(() => document.querySelector('dialog.view datalist option[value="shop/deployment/ledger"]'));
+    await dialog.getByLabel('Pod or workload').fill('shop/deployment/ledger');
+    await dialog.getByLabel('Diagnostic').selectOption('heap-dump');
+    await dialog.getByText('heavy: stands still').waitFor();
+    await dialog.getByLabel('Diagnostic').selectOption('process');
+    await dialog.getByText('none that a request would notice').waitFor();
+    await picture('bot-form');
+    const before = await articles(/done after/).count();
+    await dialog.getByRole('button', { name: 'Run' }).click();
+    await dialog.waitFor({ state: 'detached' });
+    await page.waitForFunction((n) => [...document.querySelectorAll('article')].filter((a) => /done after/.test(a.innerText)).length > n, before);
+  },
   async 'every block of the bot is one that the page knows, and the page made no error'() {
     assert.equal(await page.locator('.unknown').count(), 0);
     assert.deepEqual(faults, []);

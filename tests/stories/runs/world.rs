@@ -8,7 +8,7 @@ use diagbot::{
     artifacts::Store,
     captures::resource::{ANNOTATION_CANCEL, CapturePhase, DiagnosticCapture},
     clock::Clock,
-    cluster::{ClusterConfig, Clusters, lease, target},
+    cluster::{ClusterConfig, Clusters, census::Census, lease, target},
     runs::{
         controller::{self, RunsContext},
         request::{RequestKey, RunName, RunRequest},
@@ -189,6 +189,7 @@ impl World {
             store: Store::connect(&store, Clock::System).await.unwrap(),
             door: Door::new(RateConfig::default()),
             leadership: leadership.clone(),
+            census: Census::default(),
             clock: Clock::System,
         };
         let (service, watch) = RunService::new(parts);

@@ -12,7 +12,7 @@ use crate::{
     artifacts::Store,
     captures::{self, CapturesContext},
     clock::Clock,
-    cluster::{Clusters, lease},
+    cluster::{Clusters, census::Census, lease},
     config::{Config, Secrets},
     http::{self, Check},
     runs::{
@@ -64,6 +64,8 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
 
     let api = SlackApi::new(&config.slack, &secrets.slack, metrics.clone())?;
     let directory = Arc::new(SlackDirectory::new(api.clone()));
+    let (census, pods) = Census::new(&clusters);
+    tasks.start("watch of pods", pods.run(stop.clone()));
     let (service, watch) = RunService::new(ServiceParts {
         clusters: clusters.clone(),
         catalog,
@@ -71,6 +73,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         access: Access::new(directory, config.access.clone(), clock.clone()),
         store: store.clone(),
         leadership: leadership.clone(),
+        census,
         clock: clock.clone(),
     });
     tasks.start("watch of runs", watch.run(stop.clone()));

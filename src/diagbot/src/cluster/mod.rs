@@ -1,5 +1,6 @@
 //! Kubernetes: clients, targets, their resolution, the leader's lease. Knows no runs and no Slack.
 
+pub mod census;
 mod client;
 pub mod lease;
 pub mod resolve;

@@ -38,7 +38,7 @@ pub struct TargetRef {
 }
 
 /// Kinds that a target may name, as kubectl names them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum TargetKind {
     /// pod, pods, po
     Pod,

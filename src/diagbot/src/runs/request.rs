@@ -56,6 +56,13 @@ pub enum RequestKey {
         /// The due instant.
         due: Timestamp,
     },
+    /// A form that was submitted.
+    Form {
+        /// Slack team.
+        team: String,
+        /// The form's `view.id`, new for each form that is opened and equal in redeliveries.
+        view: String,
+    },
     /// A terminal.
     Cli {
         /// A UUID made by the caller.
@@ -71,6 +78,7 @@ impl RequestKey {
             Self::Action { .. } => KeyKind::Action,
             Self::Webhook { .. } => KeyKind::Webhook,
             Self::Schedule { .. } => KeyKind::Schedule,
+            Self::Form { .. } => KeyKind::Form,
             Self::Cli { .. } => KeyKind::Cli,
         }
     }
@@ -87,6 +95,7 @@ impl RequestKey {
                 due = instant.to_string();
                 vec![uid, &due]
             }
+            Self::Form { team, view } => vec![team, view],
             Self::Cli { id } => vec![id],
         };
         KeyRecord {

@@ -105,6 +105,8 @@ pub enum KeyKind {
     Webhook,
     /// A schedule: UID and due instant.
     Schedule,
+    /// A submitted form: team and view.
+    Form,
     /// A terminal: a UUID.
     Cli,
 }

@@ -21,7 +21,9 @@ use crate::{
     captures::resource::Explanation,
     clock::Clock,
     cluster::{
-        CallError, Clusters, deadline,
+        CallError, Clusters,
+        census::Census,
+        deadline,
         lease::{Leadership, Term},
     },
     failpoint,
@@ -37,9 +39,10 @@ use crate::{
 mod alerts;
 mod cancel;
 mod links;
+mod offers;
 mod telling;
 
-pub use self::{cancel::CancelOutcome, links::ArtifactLink};
+pub use self::{cancel::CancelOutcome, links::ArtifactLink, offers::Sought};
 
 /// The one create, among the actions of the bot.
 pub(crate) const ACCEPT: &str = "runs.accept";
@@ -179,6 +182,8 @@ pub struct ServiceParts {
     pub door: Door,
     /// Whether this process leads.
     pub leadership: Leadership,
+    /// The pods, for what people are offered while typing.
+    pub census: Census,
     /// The time.
     pub clock: Clock,
 }

@@ -15,6 +15,7 @@ pub mod config;
 pub mod context;
 pub mod dial;
 pub mod directory;
+pub mod form;
 pub mod front;
 pub mod grammar;
 pub mod inbound;

@@ -59,7 +59,7 @@ pub struct Match {
 
 impl Listed {
     /// From an object's metadata; none where it has no name.
-    pub(super) fn of(metadata: ObjectMeta) -> Option<Self> {
+    pub(in crate::cluster) fn of(metadata: ObjectMeta) -> Option<Self> {
         let template = metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_TEMPLATE));
         let owners = metadata
             .owner_references

@@ -9,6 +9,7 @@ mod error;
 mod granted;
 mod methods;
 mod read;
+mod views;
 
 use std::{fmt, sync::Arc, time::Duration};
 

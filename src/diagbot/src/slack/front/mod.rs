@@ -6,6 +6,7 @@
 mod accept;
 mod answer;
 mod click;
+mod form;
 mod later;
 mod reply;
 mod seen;
@@ -13,7 +14,6 @@ mod seen;
 use std::sync::Arc;
 
 use futures::{FutureExt as _, future::BoxFuture};
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +29,9 @@ use crate::{
     },
     slack::{
         context::SlackContext,
+        form::Memory,
         grammar,
-        inbound::{Command, Inbound, Mention, Shortcut},
+        inbound::{Command, Inbound, Mention},
         socket::{self, Ack, Envelope, Handler, SocketHealth, SocketParts},
         views::{Message, answers},
     },
@@ -88,7 +89,9 @@ impl Front {
             Inbound::Mention(mention) => self.mention(mention).await,
             Inbound::Click(click) => self.click(click).await,
             Inbound::Shortcut(shortcut) => self.shortcut(shortcut),
-            Inbound::Suggestion => Ack::With(json!({ "options": [] })),
+            Inbound::Suggestion(act, typed) => self.suggest(&act, &typed).await,
+            Inbound::FormChanged(act) => self.form_changed(act),
+            Inbound::Submission(act) => self.submit(act).await,
             Inbound::Ignored => Ack::Plain,
             Inbound::Unknown(kind) => {
                 tracing::warn!(kind, "Slack delivered something that we don't know");
@@ -99,6 +102,9 @@ impl Front {
 
     /// A slash command: the answer goes with the acknowledgement.
     async fn command(&self, command: Command) -> Ack {
+        if command.text.trim().is_empty() {
+            return self.form_command(command);
+        }
         let said = Said {
             by: &command.by,
             origin: Origin {
@@ -126,6 +132,21 @@ impl Front {
             }
         };
         Ack::With(message.ephemeral())
+    }
+
+    /// The command alone opens a form.
+    fn form_command(&self, command: Command) -> Ack {
+        let memory = Memory {
+            channel: command.channel.clone(),
+            ..Memory::default()
+        };
+        let speaker = Speaker::Person {
+            response_url: command.response_url,
+            channel: command.channel,
+            user: command.by.user,
+        };
+        self.afterwards(self.opening(command.trigger_id, memory, speaker));
+        Ack::Plain
     }
 
     /// A mention: answered in its thread. A redelivered one is answered once by this process; a run is one in any case.
@@ -170,16 +191,6 @@ impl Front {
                 );
             }
         }
-        Ack::Plain
-    }
-
-    fn shortcut(&self, shortcut: Shortcut) -> Ack {
-        let speaker = Speaker::Person {
-            response_url: shortcut.response_url,
-            channel: shortcut.channel,
-            user: shortcut.by.user,
-        };
-        self.say_later(speaker, answers::help(&self.0.context.config.command));
         Ack::Plain
     }
 

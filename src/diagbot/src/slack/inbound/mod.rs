@@ -2,11 +2,14 @@
 //! `null` where documents show objects; nothing of that may make a command or a click vanish.
 
 mod events;
+mod form;
 mod interactive;
 mod read;
 
 #[cfg(test)]
 mod tests;
+
+pub use self::form::FormState;
 
 use secrecy::SecretString;
 
@@ -23,8 +26,12 @@ pub enum Inbound {
     Click(Click),
     /// A shortcut was chosen.
     Shortcut(Shortcut),
-    /// A type-ahead field asks for options.
-    Suggestion,
+    /// A type-ahead field of a form asks for options for what was typed.
+    Suggestion(FormAct, String),
+    /// Something was chosen in a form.
+    FormChanged(FormAct),
+    /// A form was submitted.
+    Submission(FormAct),
     /// Nothing that we answer: an event by a bot, a closed form.
     Ignored,
     /// A kind that we don't know; named for the log.
@@ -87,8 +94,23 @@ pub struct Shortcut {
     pub by: Requester,
     /// Channel; empty for a global shortcut.
     pub channel: String,
+    /// Thread of the message, or the message itself.
+    pub thread_ts: Option<String>,
+    /// Text of the message, with that of its attachments; foreign.
+    pub message: String,
+    /// Good for one form, for 3 s.
+    pub trigger_id: String,
     /// For answers. A secret.
     pub response_url: Option<SecretString>,
+}
+
+/// Something done in a form.
+#[derive(Debug, Clone)]
+pub struct FormAct {
+    /// Who.
+    pub by: Requester,
+    /// The form as it is now.
+    pub form: FormState,
 }
 
 impl Inbound {

@@ -274,7 +274,7 @@ pub fn help_one(diagnostic: &Diagnostic, command: &str) -> Message {
         .build()
 }
 
-fn impact_words(impact: Impact) -> &'static str {
+pub(super) fn impact_words(impact: Impact) -> &'static str {
     match impact {
         Impact::None => "none that a request would notice",
         Impact::Pause => "stands still for a moment",

@@ -157,7 +157,7 @@ impl Builder {
 }
 
 /// The first `most` characters, with `…` where something is missing. A code block that is cut is closed.
-fn cut(text: &str, most: usize) -> String {
+pub(super) fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }

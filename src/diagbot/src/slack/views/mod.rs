@@ -7,6 +7,7 @@ pub mod answers;
 mod artifact;
 mod build;
 pub mod escape;
+pub mod form;
 mod remark;
 mod run;
 

@@ -168,8 +168,9 @@ fn event_type(workspace: &Workspace, state: &State, channel: &str, encoded: &str
 pub(super) async fn click(workspace: &Arc<Workspace>, body: &Value) -> Reply {
     let (place, payload) = workspace.change(|state| {
         if body["view_id"].is_string() {
-            let (user, view) = modal::open_view(state, body)?;
+            let (user, mut view) = modal::open_view(state, body)?;
             let action = action(state, &view["blocks"], body)?;
+            modal::remember(state, &mut view, &action);
             return Ok((None, workspace.view_click(state, &user, &view, &action)));
         }
         let (user, channel) = presence(state, body)?;

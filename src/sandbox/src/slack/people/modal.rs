@@ -38,6 +38,21 @@ pub(super) fn open_view(state: &State, body: &Value) -> Result<(String, Value), 
     Ok((user, view.value.clone()))
 }
 
+/// What was chosen in a modal stays chosen: Slack sends the state of all its inputs with every action in it.
+pub(super) fn remember(state: &mut State, view: &mut Value, action: &Value) {
+    let (Some(block), Some(id)) = (action["block_id"].as_str(), action["action_id"].as_str()) else {
+        return;
+    };
+    if action["selected_option"].is_object() {
+        let chosen = json!({"type": action["type"], "selected_option": action["selected_option"]});
+        view["state"]["values"][block] = json!({ id: chosen });
+        let kept = view["id"].as_str().and_then(|id| state.views.get_mut(id));
+        if let Some(kept) = kept {
+            kept.value["state"] = view["state"].clone();
+        }
+    }
+}
+
 /// `POST /people/submit` `{user, view_id, values: {block_id: {action_id: {type, value}}}}`: submits a modal and does what the answer
 /// says (`response_action`).
 pub(super) async fn submit(workspace: &Arc<Workspace>, body: &Value) -> Reply {
