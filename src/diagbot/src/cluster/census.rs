@@ -104,7 +104,7 @@ impl Pods {
             let workloads = pods.values().flatten().map(|(kind, name)| (*kind, &**name));
             let names = pods.keys().map(|name| (TargetKind::Pod, &**name));
             for (kind, name) in workloads.chain(names) {
-                let Some(begins) = text.fits(name) else { continue };
+                let Some(begins) = text.fits(kind, name) else { continue };
                 let rank = (!begins, kind == TargetKind::Pod);
                 // Full and not better than the last: nothing to keep, and nothing to allocate.
                 if found.len() >= most
@@ -133,23 +133,25 @@ impl Pods {
     }
 }
 
-/// What a person has typed so far: `[namespace/]part of a name`.
+/// What a person has typed so far: `[namespace/][kind/]part of a name`, as targets are typed.
 struct Wanted<'a> {
     namespace: Option<&'a str>,
+    kind: Option<TargetKind>,
     name: &'a str,
 }
 
 impl<'a> Wanted<'a> {
     fn of(text: &'a str) -> Self {
-        match text.rsplit_once('/') {
-            Some((namespace, name)) => Self {
-                namespace: Some(namespace),
-                name,
-            },
-            None => Self {
-                namespace: None,
-                name: text,
-            },
+        let (place, name) = text.rsplit_once('/').unwrap_or(("", text));
+        let (namespace, word) = match place.split_once('/') {
+            Some((namespace, word)) => (Some(namespace), Some(word)),
+            None if TargetKind::from_word(place).is_some() => (None, Some(place)),
+            None => (Some(place).filter(|place| !place.is_empty()), None),
+        };
+        Self {
+            namespace,
+            kind: word.and_then(TargetKind::from_word),
+            name,
         }
     }
 
@@ -158,7 +160,10 @@ impl<'a> Wanted<'a> {
     }
 
     /// Whether the name begins with the text, or holds it; none if neither.
-    fn fits(&self, name: &str) -> Option<bool> {
+    fn fits(&self, kind: TargetKind, name: &str) -> Option<bool> {
+        if self.kind.is_some_and(|wanted| wanted != kind) {
+            return None;
+        }
         if name.starts_with(self.name) {
             return Some(true);
         }
@@ -194,7 +199,7 @@ impl Census {
         })
     }
 
-    /// Pods and workloads in visible namespaces whose name fits `[namespace/]part of a name`, best first, at most `most`.
+    /// Pods and workloads in visible namespaces whose name fits `[namespace/][kind/]part of a name`, best first, at most `most`.
     pub fn search(&self, cluster: &str, text: &str, visible: &Visible, most: usize) -> Vec<Sighting> {
         self.read(cluster, |pods| pods.search(&Wanted::of(text), visible, most))
     }
@@ -328,6 +333,8 @@ mod tests {
             ["shop/deployment/checkout", "bank/pod/checkers"]
         );
         assert_eq!(found(&pods, "bank/", 10), ["bank/pod/checkers"]);
+        assert_eq!(found(&pods, "deploy/ch", 10), ["shop/deployment/checkout"]);
+        assert_eq!(found(&pods, "shop/pod/old", 10), ["shop/pod/old-checkout"]);
         assert_eq!(found(&pods, "zzz", 10), Vec::<String>::new());
         let visible = Visible::Only(["bank".to_owned()].into());
         let seen = pods.search(&Wanted::of("check"), &visible, 1);

@@ -169,6 +169,7 @@ impl Front {
             origin: Origin {
                 channel: channel.unwrap_or_else(|| by.user.clone()),
                 thread_ts: memory.thread_ts,
+                ..Origin::default()
             },
             diagnostic: filled.diagnostic,
             parameters: filled.parameters,
