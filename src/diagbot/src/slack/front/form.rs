@@ -174,6 +174,7 @@ impl Front {
             diagnostic: filled.diagnostic,
             parameters: filled.parameters,
             target: filled.target,
+            targets: None,
             dry_run: false,
             confirmed: false,
             received_at: self.0.context.clock.now(),
