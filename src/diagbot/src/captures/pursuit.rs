@@ -64,6 +64,7 @@ pub(super) struct Pursuit {
     reader: Option<Reader>,
     warmed: Option<u32>,
     streams: JoinSet<()>,
+    finishing: bool,
     over: bool,
 }
 
@@ -98,6 +99,7 @@ pub(super) async fn pursue(scene: Arc<Scene>, learnt: Learnt, stop: Cancellation
         reader: None,
         warmed: None,
         streams,
+        finishing: false,
         over: false,
     };
     pursuit.run(&stop).await;
@@ -110,7 +112,7 @@ impl Pursuit {
             self.refresh().await;
             let next = plan::plan(&self.facts);
             if next.over {
-                return;
+                return self.hear_the_end().await;
             }
             self.follow(&next);
             let wake = self.start(&next);
@@ -128,6 +130,15 @@ impl Pursuit {
                 },
                 () = tokio::time::sleep(wake) => {}
             }
+        }
+    }
+
+    /// The watch may tell of the end before the answer to its write does: that answer is waited for.
+    async fn hear_the_end(&mut self) {
+        while self.finishing
+            && let Some(Ok((action, outcome))) = self.jobs.join_next().await
+        {
+            self.done(&action, outcome);
         }
     }
 
@@ -202,6 +213,7 @@ impl Pursuit {
                 sleep = sleep.min(*not_before - now);
                 continue;
             }
+            self.finishing |= matches!(action, Action::Finish(_));
             self.under_way.insert(key);
             let (scene, facts, action) = (Arc::clone(&self.scene), self.facts.clone(), action.clone());
             self.jobs.spawn(async move {

@@ -19,6 +19,7 @@ impl Pursuit {
     pub(super) fn done(&mut self, action: &Action, outcome: Result<Outcome, ActError>) {
         let key = key(action);
         self.under_way.remove(&key);
+        self.finishing &= !matches!(action, Action::Finish(_));
         self.facts.now = self.scene.now();
         match outcome {
             Ok(outcome) => {
