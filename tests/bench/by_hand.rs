@@ -16,7 +16,7 @@ use crate::{
 /// somebody who knows that links it there; the JVM is asked to listen where nobody has asked it before.
 const THREAD_DUMP: &str = "cd /proc/1/root/tmp && \
     if [ ! -S .java_pid1 ]; then touch .attach_pid1; kill -QUIT 1; until [ -S .java_pid1 ]; do sleep 0.1; done; fi && \
-    ln -s /proc/1/root/tmp/.java_pid1 /tmp/.java_pid1 && exec jstack -l 1";
+    cd / && ln -s /proc/1/root/tmp/.java_pid1 /tmp/.java_pid1 && exec jstack -l 1";
 /// The last words of a whole thread dump.
 const LAST_WORDS: &str = "JNI global refs";
 
