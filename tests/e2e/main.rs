@@ -17,6 +17,7 @@
 )]
 
 mod captures;
+mod crashes;
 mod deployed;
 mod hostile;
 mod installation;

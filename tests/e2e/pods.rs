@@ -100,7 +100,7 @@ async fn an_image_that_can_not_be_pulled_is_told_with_the_reason() -> anyhow::Re
     let absent = format!("localhost/absent@sha256:{}", "0".repeat(64));
     let variation = Variation {
         agent_image: Some(absent),
-        launch_limit_s: Some(15),
+        launch_limit_s: Some(25),
         ..Variation::default()
     };
     story("pull", variation, async |installation| {

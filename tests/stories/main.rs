@@ -7,7 +7,9 @@
 
 mod asking;
 mod bad_input;
+mod bad_output;
 mod captures;
+mod cluster_faults;
 mod crash;
 mod evidence;
 mod faults;
@@ -16,4 +18,8 @@ mod permission;
 mod product;
 mod runs;
 mod slack;
+mod slack_faults;
+mod stopping;
+mod store_faults;
+mod tools;
 mod triggers;

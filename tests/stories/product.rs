@@ -234,6 +234,8 @@ impl Product {
             .filter(|key| !key.contains(PROBE))
             .collect();
         keys.sort();
+        // Written again, after an answer that was lost, an object has a further version.
+        keys.dedup();
         keys
     }
 

@@ -62,7 +62,7 @@ async fn a_post_whose_answer_is_lost_is_looked_for_and_not_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_right_to_read_an_uncertain_post_is_repeated_once_and_marked() {
+async fn without_the_right_to_read_an_uncertain_post_is_repeated_once_marked_and_then_told_directly() {
     let mut local = SlackConfig::default();
     local.scopes.retain(|scope| !scope.ends_with(":history"));
     let bot = Bot::start(local).await;
@@ -70,10 +70,11 @@ async fn without_the_right_to_read_an_uncertain_post_is_repeated_once_and_marked
     bot.people.command("ada", "incidents", "process shop/ledger").await;
     let capture = bot.world.capture(&bot.newest().await).await;
     bot.world.report(&capture, CapturePhase::Succeeded).await;
-    let messages = bot.people.reads("incidents", "State: *done*").await;
+    let direct = bot.people.reads("@ada", "State: *done*").await;
+    assert_eq!(public(&direct).len(), 1, "{direct:#?}");
+    let messages = bot.people.reads("incidents", "").await;
     let marked = messages.iter().filter(|m| m.text.contains("Sent again")).count();
-    assert!(public(&messages).len() <= 3, "{messages:#?}");
-    assert!((1..=2).contains(&marked), "{messages:#?}");
+    assert_eq!((public(&messages).len(), marked), (2, 1), "{messages:#?}");
     bot.stop().await;
 }
 

@@ -102,8 +102,11 @@ impl Intake {
     }
 }
 
-/// The preview, cut after its last whole line where the text goes on.
+/// The preview, cut after its last whole line where the text goes on. Bytes that no text has get none.
 fn preview_of(bytes: &[u8], size_bytes: u64) -> String {
+    if bytes.contains(&0) {
+        return String::new();
+    }
     let whole = bytes.len() as u64 == size_bytes;
     let end = if whole {
         bytes.len()
@@ -140,6 +143,7 @@ mod tests {
         let captured = intake.finish();
         assert_eq!((captured.size_bytes, captured.truncated), (10, true));
         assert_eq!(captured.preview, "123456789a");
+        assert_eq!(preview_of(b"\x7fELF\x02\0\0", 7), "");
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub struct Plan {
     pub slack: SlackConfig,
     /// How the local Kubernetes behaves.
     pub kubernetes: KubernetesConfig,
+    /// Further diagnostics beside the shipped ones: file name and content.
+    pub diagnostics: Vec<(String, String)>,
     /// A proxy in front of the store, with these faults armed; none unless given.
     pub store_faults: Option<Vec<store::Fault>>,
     /// Keys of the bot's configuration that replace the sandbox's own, as JSON merged into it.
@@ -73,6 +75,7 @@ impl Default for Plan {
             verbose: false,
             slack: SlackConfig::default(),
             kubernetes: KubernetesConfig::default(),
+            diagnostics: Vec::new(),
             store_faults: None,
             config: json!({}),
         }
@@ -140,7 +143,7 @@ impl Installation {
             .await
             .context("start the local Slack")?;
         let kubernetes = KubernetesServer::start(plan.kubernetes.clone()).await?;
-        let files = Files::write(folder.path(), &slack, &kubernetes)?;
+        let files = Files::write(folder.path(), &slack, &kubernetes, plan)?;
         let store_address = free_address()?;
         files.write_store(store_address)?;
         let mut store = Part::start(
@@ -255,11 +258,21 @@ impl Installation {
         self.bots.iter().filter_map(|bot| bot.child.id()).collect()
     }
 
+    /// The configuration file of a replica.
+    pub fn bot_config(&self, replica: usize) -> PathBuf {
+        self.bots[replica].config.clone()
+    }
+
     /// Kills a replica of the bot with SIGKILL and starts it again with the same configuration.
     pub async fn restart_bot(&mut self, replica: usize) -> anyhow::Result<()> {
-        self.bots[replica].child.kill().await.context("kill the bot")?;
+        self.kill_bot(replica).await?;
         self.start_bot(replica)?;
         self.wait_until_ready().await
+    }
+
+    /// Kills a replica of the bot with SIGKILL.
+    pub async fn kill_bot(&mut self, replica: usize) -> anyhow::Result<()> {
+        self.bots[replica].child.kill().await.context("kill the bot")
     }
 
     /// Starts a replica of the bot that has ended, with the same configuration; does not wait for it.
@@ -409,7 +422,7 @@ struct Files {
 }
 
 impl Files {
-    fn write(folder: &Path, slack: &SlackServer, kubernetes: &KubernetesServer) -> anyhow::Result<Self> {
+    fn write(folder: &Path, slack: &SlackServer, kubernetes: &KubernetesServer, plan: &Plan) -> anyhow::Result<Self> {
         let files = Self {
             folder: folder.to_owned(),
             admin: folder.join("admin.kubeconfig"),
@@ -426,7 +439,11 @@ impl Files {
         fs::create_dir(folder.join("objects")).context("make the store's folder")?;
         let commands = folder.join("commands");
         fs::create_dir_all(commands.join("runbooks")).context("make the catalog's folder")?;
-        for (name, text) in CATALOG {
+        let further = plan
+            .diagnostics
+            .iter()
+            .map(|(name, text)| (name.as_str(), text.as_str()));
+        for (name, text) in CATALOG.into_iter().chain(further) {
             fs::write(commands.join(name), text).context("write the catalog")?;
         }
         Ok(files)

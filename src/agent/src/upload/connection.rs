@@ -272,7 +272,8 @@ fn judge((status, body): (StatusCode, Bytes)) -> Result<(), UploadError> {
         code.as_str(),
         "ExpiredToken" | "TokenRefreshRequired" | "RequestExpired"
     ) || message.to_ascii_lowercase().contains("expired");
-    if status == StatusCode::FORBIDDEN && expired {
+    // S3 answers 403 where the URL's time is over, and 400 where that of the credentials behind it is.
+    if matches!(status, StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) && expired {
         return Err(UploadError::Expired);
     }
     Err(UploadError::Refused {

@@ -64,6 +64,12 @@ pub enum StoreError {
         /// The innermost cause.
         detail: String,
     },
+    /// What we sent arrived changed; the store did not take it.
+    #[error("{call}: what was sent was damaged on its way to the store")]
+    Damaged {
+        /// What was asked.
+        call: &'static str,
+    },
     /// What the store holds is not what was captured.
     #[error("{call}: what the store holds is not what was captured ({detail})")]
     Mismatch {
@@ -99,7 +105,10 @@ impl Permanence for StoreError {
     fn is_permanent(&self) -> bool {
         match self {
             // A provider of credentials that fails now may answer in a moment.
-            Self::SlowDown { .. } | Self::Unreachable { .. } | Self::ExpiredCredentials { .. } => false,
+            Self::SlowDown { .. }
+            | Self::Unreachable { .. }
+            | Self::ExpiredCredentials { .. }
+            | Self::Damaged { .. } => false,
             Self::Other { status, .. } => *status < 500,
             Self::NotFound { .. }
             | Self::Refused { .. }
@@ -117,6 +126,14 @@ impl StoreError {
         Self::Mismatch {
             call,
             detail: detail.into(),
+        }
+    }
+
+    /// The same for bytes that we still have: a digest that does not fit them tells of the way, not of the store.
+    pub(super) fn while_sending(self) -> Self {
+        match self {
+            Self::Mismatch { call, .. } => Self::Damaged { call },
+            other => other,
         }
     }
 

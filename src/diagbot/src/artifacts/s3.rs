@@ -118,7 +118,8 @@ impl Store {
             .set_ssekms_key_id(kms_key)
             .set_tagging(tagging(&self.0.config, &[]))
             .body(ByteStream::from(bytes));
-        call(what, PART_DEADLINE, request.send()).await.map(|_| ())
+        let written = call(what, PART_DEADLINE, request.send()).await;
+        written.map(|_| ()).map_err(StoreError::while_sending)
     }
 
     /// Reads an object of at most `max_bytes`; `None` where there is none.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_config::retry::RetryConfig;
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 use bytes::Bytes;
 use diagbot_wire::result::ArtifactReport;
@@ -75,6 +76,9 @@ impl Store {
                 .checksum_algorithm(ChecksumAlgorithm::Crc64Nvme)
                 .checksum_type(ChecksumType::FullObject);
         }
+        // Not repeated below us: an upload whose opening was not answered stays open, and only who asked can look for it.
+        let once = aws_sdk_s3::Config::builder().retry_config(RetryConfig::disabled());
+        let request = request.customize().config_override(once);
         let answer = call(what, CALL_DEADLINE, request.send()).await?;
         answer.upload_id.map(UploadId).ok_or(StoreError::Other {
             call: what,
@@ -92,7 +96,8 @@ impl Store {
         bytes: Bytes,
     ) -> Result<(), StoreError> {
         let md5 = content_md5(&bytes);
-        self.send_part(key, upload, number, bytes, md5).await.map(|_| ())
+        let sent = self.send_part(key, upload, number, bytes, md5).await;
+        sent.map(|_| ()).map_err(StoreError::while_sending)
     }
 
     /// Uploads one part with that `Content-MD5`; returns its ETag.

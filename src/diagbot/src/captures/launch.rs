@@ -148,6 +148,8 @@ pub(super) fn judge_wait(reason: &str, message: &str, events: &[String], overdue
         _ if events.iter().any(|e| e.contains("invalid target container")) => {
             return Wait::Never(explain::refusal(Refusal::TargetNotRunning, said));
         }
+        // The kubelet's status can lag behind its events.
+        _ if events.iter().any(|e| e.contains("ailed to pull image")) => Refusal::ImagePull,
         _ if overdue => Refusal::NotStarted,
         _ if !events.is_empty() => return Wait::Slow(said.to_owned()),
         _ => return Wait::Normal,
@@ -249,6 +251,8 @@ mod tests {
             never(judge_wait("ContainerCreating", "", &exited, false)),
             "TargetNotRunning"
         );
+        let failed = ["Failed to pull image \"a@sha256:0\": not found".to_owned()];
+        assert_eq!(never(judge_wait("ContainerCreating", "", &failed, true)), "ImagePull");
         assert_eq!(never(judge_wait("", "", &[], true)), "NotStarted");
     }
 }

@@ -23,8 +23,9 @@ use crate::{
 
 /// Longest wait for the log to open.
 const OPEN: Duration = Duration::from_secs(10);
-/// A log that says nothing for this long is opened again: a stream that lost its other side never ends by itself.
-const SILENCE: Duration = Duration::from_mins(1);
+/// A log that says nothing for this long is opened again: a stream that lost its other side never ends by itself, and what
+/// the agent waits for must reach it well within its wait for a ticket.
+const SILENCE: Duration = Duration::from_secs(15);
 /// A log that can't be read so many times after the container's end is lost.
 const LAST_TRIES: u32 = 6;
 /// What is read at most in one go: the journal, and as much noise from neighbours of our uid.

@@ -13,7 +13,7 @@ use super::plan::PodFact;
 use crate::cluster::deadline;
 
 /// A watch is made anew after this time, in seconds: one that went quiet is noticed a little later.
-pub(super) const WATCH_S: u32 = 30;
+pub(super) const WATCH_S: u32 = 15;
 
 /// Longest wait for the first look.
 const FIRST_LOOK: Duration = Duration::from_secs(5);

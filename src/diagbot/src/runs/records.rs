@@ -17,6 +17,8 @@ use tokio::sync::broadcast;
 use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
 use tokio_util::sync::CancellationToken;
 
+/// A watch is made anew after this time, in seconds: one that went quiet is noticed a little later.
+const WATCH_S: u32 = 15;
 /// Changes that a slow reader may be behind before it is shown everything again.
 const BACKLOG: usize = 256;
 
@@ -93,7 +95,7 @@ where
     /// Watches until `stop`. Broken watches are begun again, with a growing wait.
     pub async fn run(self, api: Api<K>, stop: CancellationToken) {
         let Self { writer, records } = self;
-        let events = watcher(api, watcher::Config::default())
+        let events = watcher(api, watcher::Config::default().timeout(WATCH_S))
             .default_backoff()
             .modify(|object| object.meta_mut().managed_fields = None)
             .reflect(writer);

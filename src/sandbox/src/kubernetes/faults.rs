@@ -84,6 +84,11 @@ pub enum FaultKind {
         /// Bytes before it.
         after_bytes: u64,
     },
+    /// A log falls silent after so many bytes, and stays open.
+    LogSilent {
+        /// Bytes before it.
+        after_bytes: u64,
+    },
     /// An image can't be pulled; `name` is the image.
     PullFails,
     /// Pulling takes so long; `name` is the image.

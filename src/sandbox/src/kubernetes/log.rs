@@ -33,7 +33,7 @@ struct Options {
     since: Option<Timestamp>,
     tail_lines: Option<u64>,
     limit_bytes: Option<u64>,
-    cut_after: Option<u64>,
+    fault: Option<FaultKind>,
 }
 
 /// Answers a request for a log.
@@ -75,16 +75,9 @@ fn options(cluster: &Cluster, call: &Call) -> Result<Options, ApiError> {
         resource: "pods/log",
         name: &call.target.name,
     };
-    let cut_after = cluster
-        .faults
-        .take(occasion, |kind| matches!(kind, FaultKind::LogCut { .. }))
-        .and_then(|kind| {
-            if let FaultKind::LogCut { after_bytes } = kind {
-                Some(after_bytes)
-            } else {
-                None
-            }
-        });
+    let fault = cluster.faults.take(occasion, |kind| {
+        matches!(kind, FaultKind::LogCut { .. } | FaultKind::LogSilent { .. })
+    });
     let since = match (query.get("sinceTime"), query.number("sinceSeconds")) {
         ("", None) => None,
         ("", Some(seconds)) => {
@@ -104,7 +97,7 @@ fn options(cluster: &Cluster, call: &Call) -> Result<Options, ApiError> {
         since,
         tail_lines: query.number("tailLines"),
         limit_bytes: query.number("limitBytes"),
-        cut_after,
+        fault,
     })
 }
 
@@ -153,6 +146,10 @@ async fn send(run: &Run, options: &Options, pieces: &Pieces) {
     let mut sent = 0_u64;
     let mut next = 0;
     let mut first = true;
+    let cut_after = match options.fault {
+        Some(FaultKind::LogCut { after_bytes } | FaultKind::LogSilent { after_bytes }) => Some(after_bytes),
+        _ => None,
+    };
     loop {
         changes.mark_unchanged();
         let (mut segments, reached, closed) = run.journal.read(next);
@@ -167,13 +164,16 @@ async fn send(run: &Run, options: &Options, pieces: &Pieces) {
         let mut bytes = render(&segments, options.timestamps);
         let room = options.limit_bytes.map_or(u64::MAX, |limit| limit - sent);
         bytes.truncate(usize::try_from(room).unwrap_or(usize::MAX));
-        let cut = options.cut_after.filter(|cut| sent + bytes.len() as u64 >= *cut);
+        let cut = cut_after.filter(|cut| sent + bytes.len() as u64 >= *cut);
         if let Some(cut) = cut {
             bytes.truncate(usize::try_from(cut - sent).unwrap_or(usize::MAX));
         }
         sent += bytes.len() as u64;
         if !bytes.is_empty() && pieces.send(Ok(Frame::data(bytes))).await.is_err() {
             return;
+        }
+        if cut.is_some() && matches!(options.fault, Some(FaultKind::LogSilent { .. })) {
+            return pieces.closed().await;
         }
         if cut.is_some() {
             // The client may have gone; then it is cut off already.

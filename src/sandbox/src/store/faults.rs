@@ -69,6 +69,8 @@ pub enum FaultKind {
     LostAnswer,
     /// One byte of the request's body arrives changed; of the answer's where the request has none.
     Corrupt,
+    /// One byte of the request's body arrives changed, and the digest beside it is missing: the store can't notice.
+    Forged,
 }
 
 /// What is armed.

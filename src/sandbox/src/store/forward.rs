@@ -40,7 +40,7 @@ pub(super) async fn forward(way: &Way, request: Request<Incoming>) -> Result<Res
             None
         }
         Some(FaultKind::Cut { after_bytes }) => Some(Harm::Cut(after_bytes)),
-        Some(FaultKind::Corrupt) => Some(Harm::Corrupt),
+        Some(FaultKind::Corrupt | FaultKind::Forged) => Some(Harm::Corrupt),
         Some(kind) => {
             if let Some((status, code, message)) = refusal(kind) {
                 return Ok(refuse(request, status, code, message).await);
@@ -56,6 +56,9 @@ pub(super) async fn forward(way: &Way, request: Request<Incoming>) -> Result<Res
         (harm, None)
     };
     let (mut parts, body) = request.into_parts();
+    if struck == Some(FaultKind::Forged) {
+        parts.headers.remove("content-md5");
+    }
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     parts.uri = Uri::builder()
         .scheme("http")

@@ -241,7 +241,8 @@ async fn a_link_is_good_for_what_it_was_signed_for_and_nothing_else() {
     let refused = [
         ("GET", tampered.clone(), None),
         ("GET", url.replace("mine.txt?", "other.txt?"), None),
-        ("GET", url.replace("X-Amz-Expires=3600", "X-Amz-Expires=36000"), None),
+        // (3,600 s or one less: the clock may tick while it is signed.)
+        ("GET", url.replace("X-Amz-Expires=", "X-Amz-Expires=1"), None),
         ("GET", url.replace("attachment", "inline"), None),
         ("PUT", url.clone(), None),
         ("DELETE", url.clone(), None),

@@ -143,11 +143,15 @@ impl Facts {
         launch_limit_s: u32,
         learnt: Arc<LearntUsers>,
     ) -> Self {
+        let begun = capture.status.as_ref().is_some_and(|status| status.attempt > 0);
         Self {
             now,
             capture,
             pod: PodFact::Unknown,
-            attempt: AttemptFacts::default(),
+            attempt: AttemptFacts {
+                all_recorded: !begun,
+                ..AttemptFacts::default()
+            },
             trace: BTreeMap::new(),
             written_at: None,
             faults: BTreeMap::new(),

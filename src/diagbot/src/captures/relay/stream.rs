@@ -24,8 +24,8 @@ use crate::{
 const AGENT: &str = "/diagbot-agent";
 /// Longest wait for exec.
 const CONNECT: Duration = Duration::from_secs(10);
-/// A stream that brings nothing for this long is broken.
-const IDLE: Duration = Duration::from_secs(30);
+/// A stream that brings nothing for this long is broken: the agent reads a file, and always has the next bytes at hand.
+const IDLE: Duration = Duration::from_secs(10);
 /// Buffer of a stream: at kube's default of 1 KiB the throughput is a tenth.
 const BUFFER_BYTES: usize = 256 * 1024;
 

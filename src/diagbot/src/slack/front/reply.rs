@@ -8,7 +8,10 @@ use secrecy::SecretString;
 use super::Front;
 use crate::{
     retry::{Backoff, Permanence as _},
-    slack::{api::ApiError, views::Message},
+    slack::{
+        api::{ApiError, Rejection},
+        views::Message,
+    },
 };
 
 /// What a look-up may take before the acknowledgement goes without its result; Slack waits 3 s.
@@ -60,9 +63,22 @@ pub(super) enum Speaker {
 }
 
 impl Front {
-    /// Says it, by the next best way where one fails. A failure of all is logged: the person sees nothing then.
+    /// Says it, by the next best way where one fails, and as plain text where Slack refuses its blocks. A failure of all is logged: the person sees nothing then.
     pub(super) async fn say(&self, speaker: &Speaker, message: &Message) {
-        let said = match speaker {
+        let mut said = self.say_once(speaker, message).await;
+        if matches!(said, Err(ApiError::Refused(Rejection::Blocks(_)))) {
+            said = self.say_once(speaker, &message.plain()).await;
+        }
+        if let Err(error) = said {
+            tracing::warn!(
+                error = %crate::telemetry::Chain(&error),
+                "an answer did not reach its person"
+            );
+        }
+    }
+
+    async fn say_once(&self, speaker: &Speaker, message: &Message) -> Result<(), ApiError> {
+        match speaker {
             Speaker::Person {
                 response_url,
                 channel,
@@ -72,12 +88,6 @@ impl Front {
                 let api = &self.0.context.api;
                 tried(|| async { api.post(channel, Some(thread_ts), message, None).await.map(|_| ()) }).await
             }
-        };
-        if let Err(error) = said {
-            tracing::warn!(
-                error = %crate::telemetry::Chain(&error),
-                "an answer did not reach its person"
-            );
         }
     }
 
@@ -93,12 +103,14 @@ impl Front {
             let mut body = message.ephemeral();
             body["replace_original"] = false.into();
             match tried(|| api.respond(url, &body)).await {
+                blocks @ Err(ApiError::Refused(Rejection::Blocks(_))) => return blocks,
                 Err(ApiError::Refused(_) | ApiError::NotSent { .. }) => {}
                 outcome => return outcome,
             }
         }
         if !channel.is_empty() {
             match tried(|| api.post_ephemeral(channel, user, None, message)).await {
+                blocks @ Err(ApiError::Refused(Rejection::Blocks(_))) => return blocks,
                 Err(ApiError::Refused(_)) => {}
                 outcome => return outcome,
             }

@@ -17,7 +17,7 @@ use crate::{
     runs::resource::Telling,
     slack::{
         api::{ApiError, Metadata, Posted, Rejection},
-        views::{Message, RunView, repeated},
+        views::{Message, RunView, invitation, repeated},
     },
 };
 
@@ -37,7 +37,7 @@ enum Try {
     Repeat,
     /// Both answers were lost.
     GivenUp,
-    /// Once more, marked, since the run has ended meanwhile and that must be told.
+    /// To the person directly, since the run has ended meanwhile and that must be told.
     Last,
 }
 
@@ -149,7 +149,7 @@ impl Delivery<'_> {
 
     /// Posts, after a look at the channel where an earlier post may have arrived.
     async fn post_once(&mut self, telling: Telling) -> Result<(), Next> {
-        let (channel, thread) = place(self.view, self.wanted, self.memory, &telling);
+        let (mut channel, mut thread) = place(self.view, self.wanted, self.memory, &telling);
         let made = match Try::of(&telling, &self.wanted.part) {
             None => Try::First,
             // Recorded by us, and then the term was too short: nothing was posted.
@@ -159,18 +159,24 @@ impl Delivery<'_> {
                 Ok(None) => Try::First,
                 Err(ApiError::Refused(_)) => match before {
                     Try::First => Try::Repeat,
-                    Try::GivenUp if self.wanted.settled => Try::Last,
+                    Try::Repeat | Try::GivenUp if self.wanted.settled => Try::Last,
                     Try::Repeat | Try::GivenUp | Try::Last => return self.give_up(before).await,
                 },
                 Err(error) => return Err(self.trouble(&error)),
             },
         };
+        if made == Try::Last {
+            (channel, thread) = (self.view.run.spec.requester.user.clone(), None);
+        }
         self.desk
             .budget(|budget, now| budget.post(&channel, now))
             .map_err(|wait| Next::At(Instant::now() + wait))?;
         let mut message = self.message().await;
-        if made != Try::First {
-            message = repeated(message);
+        match made {
+            Try::First | Try::GivenUp => {}
+            Try::Repeat => message = repeated(message),
+            // Never a third one in the channel: the person gets it.
+            Try::Last => message = invitation(message, &self.view.run.spec.origin.channel),
         }
         self.term()?;
         let uncertain = format!("{}{}", self.wanted.part, made.suffix());
@@ -316,6 +322,7 @@ impl Delivery<'_> {
             return self.memory.pause(Duration::ZERO);
         }
         warn(self.view.name, error, "people could not be told; it is tried again");
+        self.memory.refused = error.is_permanent();
         let asked = error
             .retry_after()
             .or_else(|| error.is_permanent().then_some(REFUSED_WAIT));

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::wanted::Wanted;
+use super::wanted::{ROOT, Wanted};
 use crate::{retry::Backoff, runs::resource::Telling};
 
 /// Between two edits of one run's messages (Slack's advice; the whole app has 50 a minute).
@@ -45,6 +45,8 @@ pub(super) struct Memory {
     pub(super) direct: bool,
     /// The root message was gone once and posted again.
     pub(super) reposted: bool,
+    /// Slack refuses what we send, and would refuse it again.
+    pub(super) refused: bool,
     /// Waits after failures.
     pub(super) backoff: Backoff,
 }
@@ -62,6 +64,7 @@ impl Default for Memory {
             unthreaded: false,
             direct: false,
             reposted: false,
+            refused: false,
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_mins(1)),
         }
     }
@@ -71,6 +74,12 @@ impl Memory {
     /// A change may be looked at now.
     pub(super) fn may_wake(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|until| until <= now)
+    }
+
+    /// Whether no younger run has to wait for its first message: it stands, was given up, or is refused for itself.
+    pub(super) fn needs_no_turn(&self) -> bool {
+        let posted = self.telling.as_ref().is_some_and(|telling| telling.root_ts.is_some());
+        posted || self.refused || self.sent.contains_key(ROOT)
     }
 
     /// Waits after a failure.

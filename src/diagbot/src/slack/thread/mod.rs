@@ -8,6 +8,9 @@
 //! the part as metadata; when its answer is lost, the channel is read before it is made again, and without the right to read
 //! it is repeated once, marked. Edits are repeatable and need no record before. Records of what was told are written at
 //! posts and at the final edit only; a new leader repeats at most one edit.
+//!
+//! First messages go to a channel in the order of the requests, also after an hour without Slack: a run whose first message
+//! can't be posted yet holds up the younger ones of its channel, unless Slack refuses that very message.
 
 mod budget;
 mod deliver;
@@ -26,6 +29,7 @@ use std::{
 };
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval, sleep_until, timeout},
@@ -100,6 +104,31 @@ struct Card {
     due: Option<Instant>,
     /// It changed while its telling was under way.
     changed: bool,
+    /// The channel of its first message, and when it was asked for; none once that message needs no turn any more.
+    queued: Option<(String, Timestamp)>,
+}
+
+/// The oldest request of each channel whose first message is to be posted.
+type Heads<'a> = HashMap<&'a str, (Timestamp, &'a RunName)>;
+
+impl Card {
+    /// Whether no older run's first message comes first.
+    fn has_turn(&self, name: &RunName, heads: &Heads<'_>) -> bool {
+        let head = self
+            .queued
+            .as_ref()
+            .and_then(|(channel, _)| heads.get(channel.as_str()));
+        head.is_none_or(|(_, head)| *head == name)
+    }
+}
+
+/// The place of a run whose first message does not stand yet.
+fn queued(run: &DiagnosticRun) -> Option<(String, Timestamp)> {
+    let posted = run
+        .status
+        .as_ref()
+        .is_some_and(|status| status.telling.root_ts.is_some());
+    (!posted).then(|| (run.spec.origin.channel.clone(), run.spec.received_at.0))
 }
 
 impl Board {
@@ -133,15 +162,16 @@ impl Board {
         let name = run.name();
         let predecessor = wanted::pressed(&run.spec.key).map(|button| button.run().clone());
         for name in name.into_iter().chain(predecessor) {
-            let told = context
-                .service
-                .get(&name)
-                .is_none_or(|run| wanted::is_told(&run, desk::successor(context, &run).as_ref()));
+            let run = context.service.get(&name);
+            let told = run
+                .as_ref()
+                .is_none_or(|run| wanted::is_told(run, desk::successor(context, run).as_ref()));
             if told && !self.cards.contains_key(&name) {
                 continue;
             }
             let card = self.cards.entry(name).or_insert_with(|| Card {
                 memory: Some(Memory::default()),
+                queued: run.as_deref().and_then(queued),
                 ..Card::default()
             });
             card.changed |= card.memory.is_none();
@@ -156,9 +186,11 @@ impl Board {
     fn start_due(&mut self, desk: &Arc<Desk>) {
         let Some(term) = self.term else { return };
         let now = Instant::now();
+        let heads = self.heads();
         let mut due: Vec<(Instant, RunName)> = self
             .cards
             .iter()
+            .filter(|(name, card)| card.has_turn(name, &heads))
             .filter_map(|(name, card)| Some((card.due.filter(|due| *due <= now)?, name.clone())))
             .collect();
         due.sort();
@@ -182,6 +214,9 @@ impl Board {
     fn put_back(&mut self, name: &RunName, memory: Memory, next: Next) {
         let Some(card) = self.cards.get_mut(name) else { return };
         let changed = std::mem::take(&mut card.changed);
+        if memory.needs_no_turn() {
+            card.queued = None;
+        }
         match next {
             Next::Done if !changed => {
                 self.cards.remove(name);
@@ -198,6 +233,19 @@ impl Board {
         if self.under_way.len() >= AT_ONCE {
             return far;
         }
-        self.cards.values().filter_map(|card| card.due).min().unwrap_or(far)
+        let heads = self.heads();
+        let ready = self.cards.iter().filter(|(name, card)| card.has_turn(name, &heads));
+        ready.filter_map(|(_, card)| card.due).min().unwrap_or(far)
+    }
+
+    fn heads(&self) -> Heads<'_> {
+        let mut heads = Heads::new();
+        for (name, card) in &self.cards {
+            if let Some((channel, asked)) = &card.queued {
+                let head = heads.entry(channel).or_insert((*asked, name));
+                *head = (*head).min((*asked, name));
+            }
+        }
+        heads
     }
 }

@@ -12,15 +12,15 @@ pub fn repeated(message: Message) -> Message {
     )
 }
 
-/// A message that was meant for a channel which the bot can't post to.
+/// A message that was meant for a channel which the bot can't post to, or can't see whether it did.
 pub fn invitation(message: Message, channel: &str) -> Message {
     let is_id = !channel.is_empty() && channel.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
     let place = if is_id { format!("<#{channel}>") } else { code(channel) };
     remark(
         message,
         &format!(
-            "_This comes to you directly: the bot can't post in {place}. Invite it there (`/invite` and its name), or ask in a \
-             channel that it is in._"
+            "_This comes to you directly: the bot can't post in {place}, or can't tell whether it did. Invite it there \
+             (`/invite` and its name), or ask in a channel that it is in._"
         ),
     )
 }

@@ -1,0 +1,299 @@
+//! Faults of the cluster: its API server, its node, its rules, and pods that end. Never the wrong process; what happened is
+//! said, and what can still be had.
+
+use std::time::Duration;
+
+use diagbot::runs::resource::Phase;
+use diagbot_sandbox::{
+    installation::Plan,
+    kubernetes::{Fault, FaultKind},
+    wait,
+};
+use futures::future::join_all;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{
+    ResourceExt as _,
+    api::{DeleteParams, ListParams},
+};
+use serde_json::json;
+
+use crate::{
+    product::{LEDGER, Product, Told, pull_fault},
+    tools::{tool, until_processes},
+};
+
+/// The agent's image, as faults of the node name it.
+const AGENT: &str = "registry.sandbox/diagbot-agent";
+/// Longest time in which a process must have begun or ended.
+const SOON: Duration = Duration::from_secs(15);
+
+/// A plan in which several runs in a row don't wait for Slack's pace.
+fn quick() -> Plan {
+    let mut plan = Plan::default();
+    plan.slack.rate_limited = false;
+    plan
+}
+
+impl Product {
+    /// Restarts the API server, and returns when it answers again.
+    async fn restart_api_server(&self, away: Duration) {
+        self.installation.kubernetes().restart(away);
+        let runs = self.installation.runs();
+        wait::until(SOON, "the API server answers", || async {
+            Ok(runs.list_metadata(&ListParams::default()).await.ok().map(|_| ()))
+        })
+        .await
+        .unwrap();
+    }
+
+    fn cluster_faults(&self, faults: &[(FaultKind, &str, &str)]) {
+        for (kind, verb, resource) in faults {
+            self.installation.kubernetes().arm(Fault::of(*kind).on(verb, resource));
+        }
+    }
+
+    fn assert_nothing_left(&self, told: &Told, what: &str) {
+        assert_eq!(told.run.phase(), Phase::Failed, "{what}: {}", told.text());
+        assert!(
+            told.run.status.as_ref().unwrap().captures[0].artifacts.is_empty(),
+            "{what}"
+        );
+        assert!(self.open_uploads().is_empty(), "{what}: {:?}", self.open_uploads());
+        let left = self.objects().into_iter().filter(|key| !key.ends_with("result.json"));
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<String>::new(), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_api_server_answers_meanwhile_the_evidence_is_taken_once() {
+    use FaultKind::{
+        Conflict, Gone, InternalError, KubeletGone, LogCut, LogSilent, StreamReset, StreamSilent, Timeout,
+        TooManyRequests, Unavailable, WatchCloses,
+    };
+    let product = Product::with(quick()).await;
+    let rounds = [
+        vec![
+            (Conflict, "update", "diagnosticruns/status"),
+            (Conflict, "update", "diagnosticcaptures/status"),
+            (Conflict, "patch", "pods/ephemeralcontainers"),
+            (Gone, "watch", "pods"),
+            (Gone, "watch", "diagnosticcaptures"),
+        ],
+        vec![
+            (Unavailable, "create", "diagnosticcaptures"),
+            (Unavailable, "patch", "pods/ephemeralcontainers"),
+            (TooManyRequests, "get", "pods"),
+            (TooManyRequests, "list", "pods"),
+            (InternalError, "update", "diagnosticruns/status"),
+            (WatchCloses, "watch", "diagnosticruns"),
+            (WatchCloses, "watch", "diagnosticcaptures"),
+        ],
+        vec![
+            (Timeout, "create", "subjectaccessreviews"),
+            (KubeletGone, "get", "pods/log"),
+            (KubeletGone, "get", "pods/attach"),
+            (LogCut { after_bytes: 100 }, "get", "pods/log"),
+            (StreamReset { after_bytes: 0 }, "get", "pods/attach"),
+        ],
+        vec![
+            (LogSilent { after_bytes: 0 }, "get", "pods/log"),
+            (StreamSilent { after_bytes: 0 }, "get", "pods/attach"),
+        ],
+    ];
+    for (before, faults) in rounds.iter().enumerate() {
+        product.cluster_faults(faults);
+        let told = product.runs("process ledger").await;
+        assert_eq!(told.run.phase(), Phase::Succeeded, "{faults:?}: {}", told.text());
+        told.downloads().await;
+        assert_eq!(product.ephemeral(LEDGER).await.len(), before + 1, "{faults:?}");
+        assert_eq!(product.objects().len(), 3 * (before + 1), "{faults:?}");
+        product.installation.kubernetes().disarm();
+    }
+    assert!(product.open_uploads().is_empty(), "{:?}", product.open_uploads());
+    assert_eq!(product.public().await.len(), rounds.len());
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watches_that_go_quiet_are_noticed() {
+    let product = Product::with(quick()).await;
+    let quiet = FaultKind::WatchQuiet;
+    product.cluster_faults(&[
+        (quiet, "watch", "diagnosticruns"),
+        (quiet, "watch", "diagnosticcaptures"),
+        (quiet, "watch", "pods"),
+    ]);
+    let told = product.runs("process ledger").await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    told.downloads().await;
+    assert_eq!(product.ephemeral(LEDGER).await.len(), 1);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_restarts_in_the_middle_is_waited_for() {
+    let mut plan = quick();
+    plan.diagnostics.push(tool(
+        "slow",
+        &["timeout", "--foreground", "86020", "sleep", "3.020"],
+        "1m",
+        "1MiB",
+    ));
+    let product = Product::with(plan).await;
+    let id = product.asks("slow ledger").await;
+    until_processes("sleep 3.020", 2, SOON).await;
+    product.restart_api_server(Duration::from_secs(2)).await;
+    let told = product.ended(&id).await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    told.downloads().await;
+    assert_eq!(product.ephemeral(LEDGER).await.len(), 1);
+    assert_eq!(product.public().await.len(), 1);
+    // Before anything has begun it is waited for, too.
+    product.installation.kubernetes().restart(Duration::from_millis(1_200));
+    let typed = json!({ "user": "ada", "channel": "incidents", "text": "/diag process ledger" });
+    product.people.act("command", typed).await;
+    product.restart_api_server(Duration::ZERO).await;
+    let message = product.people.reads("incidents", "*process* of").await;
+    let root = message.iter().find(|m| m.text.contains("*process* of")).unwrap();
+    let footer = root.text.split("· run ").last().unwrap_or_default();
+    let told = product.ended(&crate::product::run_in(footer).unwrap()).await;
+    told.downloads().await;
+    assert_eq!(product.recorded().await, 2);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_clusters_rules_refuse_is_told_in_their_words_with_what_can_be_had() {
+    let product = Product::with(quick()).await;
+    for (kind, cause, words) in [
+        (
+            FaultKind::PolicyDenies,
+            "A policy of the cluster refused the container",
+            "are not allowed here",
+        ),
+        (
+            FaultKind::PodSecurityDenies,
+            "Pod Security level",
+            "violates PodSecurity",
+        ),
+    ] {
+        product.cluster_faults(&[(kind, "patch", "pods/ephemeralcontainers")]);
+        let told = product.runs("process ledger").await;
+        told.explains(cause);
+        told.says(&[words, "pod-report"]);
+        product.assert_nothing_left(&told, cause);
+        assert!(product.ephemeral(LEDGER).await.is_empty());
+    }
+    let report = product.runs("pod-report ledger").await;
+    assert!(report.downloads().await.contains(LEDGER), "what can be had can be had");
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_never_starts_is_given_up_in_time_and_told_why() {
+    let cases = [
+        (
+            "IfNotPresent",
+            FaultKind::SlowPull { millis: 60_000 },
+            "did not start in time",
+        ),
+        (
+            "Never",
+            FaultKind::PullFails,
+            "is not on the node and must not be pulled",
+        ),
+    ];
+    // Side by side: each waits most of its time.
+    let told = cases.map(async |(pull, fault, cause)| {
+        let mut plan = quick();
+        plan.kubernetes.faults.push(pull_fault(fault, AGENT, u32::MAX));
+        plan.config = json!({ "agent": { "launchLimitS": 4, "pullPolicy": pull } });
+        let product = Product::with(plan).await;
+        let told = product.runs("process ledger").await;
+        told.explains(cause);
+        product.assert_nothing_left(&told, cause);
+        product.stop().await;
+    });
+    join_all(told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_ends_or_is_another_one_is_never_looked_at() {
+    let cases = [
+        ("same name", "Another pod has this name now"),
+        ("evict", "The pod does not run"),
+        ("delete", "The pod is"),
+    ];
+    let told = cases.map(async |(action, cause)| {
+        let mut plan = quick();
+        let slow = FaultKind::SlowPull { millis: 4_000 };
+        plan.kubernetes.faults.push(pull_fault(slow, AGENT, 1));
+        let product = Product::with(plan).await;
+        let id = product.asks("process ledger").await;
+        product.people.reads("incidents", "ulling").await;
+        if action == "same name" {
+            replace_by_namesake(&product).await;
+        } else {
+            product.operate(LEDGER, action).await;
+        }
+        let told = product.ended(&id).await;
+        told.explains(cause);
+        product.assert_nothing_left(&told, action);
+        product.stop().await;
+    });
+    join_all(told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_ends_in_the_middle_of_a_capture_takes_the_tool_along_and_is_told() {
+    let cases = [
+        ("restart", "The container", "86021"),
+        ("evict", "The pod", "86022"),
+        ("replace", "The pod is", "86023"),
+    ];
+    let told = cases.map(async |(action, cause, seconds)| {
+        let line = format!("sleep {seconds}");
+        let mut plan = quick();
+        let argv = ["timeout", "--foreground", seconds, "sleep", seconds];
+        plan.diagnostics.push(tool("stall", &argv, "5m", "1MiB"));
+        let product = Product::with(plan).await;
+        let id = product.asks("stall ledger").await;
+        until_processes(&line, 2, SOON).await;
+        product.operate(LEDGER, action).await;
+        let told = product.ended(&id).await;
+        told.explains(cause);
+        product.assert_nothing_left(&told, action);
+        until_processes(&line, 0, SOON).await;
+        product.stop().await;
+    });
+    join_all(told).await;
+}
+
+/// The pod goes at once, and a stranger takes its name.
+async fn replace_by_namesake(product: &Product) {
+    let pods = product.pods();
+    let mut namesake = pods.get(LEDGER).await.unwrap();
+    let labels = namesake.labels().clone();
+    pods.delete(LEDGER, &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    wait::until(SOON, "the pod is gone", || async {
+        Ok(pods.get_opt(LEDGER).await?.is_none().then_some(()))
+    })
+    .await
+    .unwrap();
+    namesake.metadata = ObjectMeta {
+        name: Some(LEDGER.to_owned()),
+        namespace: Some("shop".to_owned()),
+        labels: Some(labels),
+        ..ObjectMeta::default()
+    };
+    namesake.status = None;
+    if let Some(spec) = &mut namesake.spec {
+        spec.ephemeral_containers = None;
+    }
+    let mut manifest = serde_json::to_value(&namesake).unwrap();
+    manifest["apiVersion"] = json!("v1");
+    manifest["kind"] = json!("Pod");
+    product.installation.kubernetes().add(manifest).unwrap();
+}
