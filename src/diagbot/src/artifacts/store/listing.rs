@@ -7,7 +7,7 @@ use s3s::{
     dto::{CommonPrefix, ETag, ListObjectsV2Input, ListObjectsV2Output, Object},
 };
 
-use super::{disk::Disk, names::ObjectName, objects::wire_time, receive::blocking};
+use super::{disk::Disk, names::ObjectName, receive::blocking, terms::wire_time};
 
 /// Keys and common prefixes in one answer, S3's limit.
 const PAGE: usize = 1000;

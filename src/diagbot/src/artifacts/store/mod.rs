@@ -23,6 +23,7 @@ mod receive;
 mod records;
 mod serve;
 mod tags;
+mod terms;
 mod uploads;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};

@@ -2,44 +2,30 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use jiff::Timestamp;
 use s3s::{
-    S3Error, S3ErrorCode, S3Request, S3Response, S3Result,
+    S3ErrorCode, S3Request, S3Response, S3Result,
     dto::{
         Checksum, ChecksumMode, ChecksumType, DeleteObjectInput, DeleteObjectOutput, ETag, ETagCondition,
         GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, PutObjectInput, PutObjectOutput,
-        StreamingBlob, Timestamp as WireTime,
+        StreamingBlob,
     },
 };
 
 use super::{
     disk::{Disk, content_name, storage_fault},
-    names::{KeyFault, ObjectName},
     reader::ObjectReader,
     receive::{Claims, blocking, receive, trailer_names},
     records::{ContentFile, ObjectRecord, ShownHeaders},
     refuse, tags,
+    terms::{Wishes, body_length, checked_metadata, empty, must_be_new, name, refuse_wishes, wire_time},
 };
 use crate::clock::Clock;
-
-/// Longest user metadata, S3's limit.
-const LONGEST_METADATA: usize = 2048;
 
 /// A version of an object, found.
 pub(super) struct Found {
     pub(super) version: String,
     pub(super) folder: PathBuf,
     pub(super) record: ObjectRecord,
-}
-
-pub(super) fn name(key: &str) -> S3Result<ObjectName> {
-    ObjectName::parse(key).map_err(|fault| match fault {
-        KeyFault::TooLong => S3ErrorCode::KeyTooLongError.into(),
-        KeyFault::Unsafe => S3Error::with_message(
-            S3ErrorCode::InvalidArgument,
-            "keys have no empty segments, no `.` or `..`, no control characters",
-        ),
-    })
 }
 
 pub(super) async fn find(disk: &Arc<Disk>, key: &str, version: Option<String>) -> S3Result<Found> {
@@ -55,15 +41,6 @@ pub(super) async fn find(disk: &Arc<Disk>, key: &str, version: Option<String>) -
         }),
         None if asked_version => Err(S3ErrorCode::NoSuchVersion.into()),
         None => Err(S3ErrorCode::NoSuchKey.into()),
-    }
-}
-
-/// True where the condition is `If-None-Match: *`; other conditions on writing are refused.
-pub(super) fn must_be_new(condition: Option<&ETagCondition>) -> S3Result<bool> {
-    match condition {
-        None => Ok(false),
-        Some(ETagCondition::Any) => Ok(true),
-        Some(ETagCondition::ETag(_)) => Err(refuse("If-None-Match with an ETag")),
     }
 }
 
@@ -139,52 +116,20 @@ pub(super) async fn put(
     Ok(S3Response::new(output))
 }
 
-/// What would be ignored is refused: silence would be taken for a promise.
 fn refuse_unsupported(input: &PutObjectInput) -> S3Result<()> {
-    let encrypts = input.server_side_encryption.is_some()
-        || input.ssekms_key_id.is_some()
-        || input.sse_customer_algorithm.is_some();
-    if encrypts {
-        return Err(refuse("server-side encryption"));
-    }
-    let locks = input.object_lock_mode.is_some()
-        || input.object_lock_legal_hold_status.is_some()
-        || input.object_lock_retain_until_date.is_some();
-    if locks {
-        return Err(refuse("object lock"));
-    }
-    if input.acl.is_some() || input.grant_read.is_some() || input.grant_full_control.is_some() {
-        return Err(refuse("access control lists"));
-    }
+    refuse_wishes(Wishes {
+        encryption: input.server_side_encryption.is_some()
+            || input.ssekms_key_id.is_some()
+            || input.sse_customer_algorithm.is_some(),
+        locks: input.object_lock_mode.is_some()
+            || input.object_lock_legal_hold_status.is_some()
+            || input.object_lock_retain_until_date.is_some(),
+        grants: input.acl.is_some() || input.grant_read.is_some() || input.grant_full_control.is_some(),
+    })?;
     if input.write_offset_bytes.is_some() || input.if_match.is_some() || input.website_redirect_location.is_some() {
         return Err(refuse("appending, If-Match on writing, redirects"));
     }
     Ok(())
-}
-
-/// The length of a body: it must be known and within the limit.
-pub(super) fn body_length(content_length: Option<i64>, max_body_bytes: u64) -> S3Result<u64> {
-    let length = content_length
-        .and_then(|n| u64::try_from(n).ok())
-        .ok_or(S3ErrorCode::MissingContentLength)?;
-    if length > max_body_bytes {
-        return Err(S3ErrorCode::EntityTooLarge.into());
-    }
-    Ok(length)
-}
-
-pub(super) fn checked_metadata(
-    metadata: Option<std::collections::HashMap<String, String>>,
-) -> S3Result<std::collections::BTreeMap<String, String>> {
-    let metadata: std::collections::BTreeMap<_, _> = metadata.unwrap_or_default().into_iter().collect();
-    if metadata.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > LONGEST_METADATA {
-        return Err(S3ErrorCode::MetadataTooLarge.into());
-    }
-    Ok(metadata)
-}
-
-pub(super) fn empty() -> StreamingBlob {
-    StreamingBlob::from(s3s::Body::empty())
 }
 
 pub(super) async fn get(disk: &Arc<Disk>, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
@@ -311,8 +256,4 @@ pub(super) async fn delete(
         },
         http::StatusCode::NO_CONTENT,
     ))
-}
-
-pub(super) fn wire_time(time: Timestamp) -> WireTime {
-    std::time::SystemTime::from(time).into()
 }

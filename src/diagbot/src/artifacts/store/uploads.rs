@@ -19,10 +19,10 @@ use s3s::{
 use super::{
     assemble::{assemble, choose, compare_whole},
     disk::{self, Disk, storage_fault},
-    objects::{self, wire_time},
     receive::{Claims, blocking, receive, trailer_names},
     records::{ContentFile, PartRecord, ShownHeaders, UploadRecord},
     refuse, tags,
+    terms::{Wishes, body_length, checked_metadata, empty, must_be_new, name, refuse_wishes, wire_time},
 };
 use crate::clock::Clock;
 
@@ -37,7 +37,7 @@ pub(super) async fn create(
 ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
     let input = request.input;
     refuse_unsupported(&input, full_object_checksums)?;
-    objects::name(&input.key)?;
+    name(&input.key)?;
     let record = UploadRecord {
         key: input.key.clone(),
         opened_at: Clock::System.now(),
@@ -47,7 +47,7 @@ pub(super) async fn create(
             content_disposition: input.content_disposition,
             content_encoding: input.content_encoding,
             cache_control: input.cache_control,
-            metadata: objects::checked_metadata(input.metadata)?,
+            metadata: checked_metadata(input.metadata)?,
         },
         tags: tags::from_header(input.tagging.as_deref())?,
     };
@@ -63,23 +63,16 @@ pub(super) async fn create(
     }))
 }
 
-/// What would be ignored is refused: silence would be taken for a promise.
 fn refuse_unsupported(input: &CreateMultipartUploadInput, full_object_checksums: bool) -> S3Result<()> {
-    let encrypts = input.server_side_encryption.is_some()
-        || input.ssekms_key_id.is_some()
-        || input.sse_customer_algorithm.is_some();
-    if encrypts {
-        return Err(refuse("server-side encryption"));
-    }
-    let locks = input.object_lock_mode.is_some()
-        || input.object_lock_legal_hold_status.is_some()
-        || input.object_lock_retain_until_date.is_some();
-    if locks {
-        return Err(refuse("object lock"));
-    }
-    if input.acl.is_some() || input.grant_read.is_some() || input.grant_full_control.is_some() {
-        return Err(refuse("access control lists"));
-    }
+    refuse_wishes(Wishes {
+        encryption: input.server_side_encryption.is_some()
+            || input.ssekms_key_id.is_some()
+            || input.sse_customer_algorithm.is_some(),
+        locks: input.object_lock_mode.is_some()
+            || input.object_lock_legal_hold_status.is_some()
+            || input.object_lock_retain_until_date.is_some(),
+        grants: input.acl.is_some() || input.grant_read.is_some() || input.grant_full_control.is_some(),
+    })?;
     let is_crc64 = input
         .checksum_algorithm
         .as_ref()
@@ -107,7 +100,7 @@ pub(super) async fn upload_part(
             "part numbers are 1 to 10000",
         ));
     }
-    let length = objects::body_length(input.content_length, max_body_bytes)?;
+    let length = body_length(input.content_length, max_body_bytes)?;
     let (folder, _) = find(disk, &input.key, &input.upload_id).await?;
     let claims = Claims {
         content_md5: input.content_md5,
@@ -122,7 +115,7 @@ pub(super) async fn upload_part(
         trailer: request.trailing_headers,
     };
     let incoming = disk.incoming_path();
-    let body = input.body.unwrap_or_else(objects::empty);
+    let body = input.body.unwrap_or_else(empty);
     let received = receive(body, length, &claims, &trailers, incoming.path()).await?;
     let part = PartRecord {
         number: input.part_number,
@@ -218,8 +211,8 @@ pub(super) async fn complete(
     request: S3Request<CompleteMultipartUploadInput>,
 ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
     let input = request.input;
-    let name = objects::name(&input.key)?;
-    let must_be_new = objects::must_be_new(input.if_none_match.as_ref())?;
+    let name = name(&input.key)?;
+    let must_be_new = must_be_new(input.if_none_match.as_ref())?;
     let (folder, upload) = find(disk, &input.key, &input.upload_id).await?;
     let at = folder.clone();
     let stored = blocking(move || disk::parts(&at)).await?;
