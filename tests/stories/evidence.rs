@@ -30,6 +30,12 @@ async fn a_command_becomes_a_verified_file_behind_a_link_and_its_record_lies_bes
     assert_eq!(manifest["target"]["pod"], LEDGER);
     assert_eq!(manifest["artifacts"][0]["sha256"], artifact.sha256.as_str());
     assert_eq!(manifest["artifacts"][0]["proof"], "store-checked");
+    let redaction = &manifest["artifacts"][0]["redaction"];
+    assert_eq!(
+        redaction["originalDigest"].as_str().map(str::len),
+        Some(64),
+        "{redaction}"
+    );
     assert_eq!(manifest["container"]["securityContext"]["runAsUser"], 1000);
     let result = json_of(&product.object(&beside("result.json")));
     let body = json_of(result["body"].as_str().unwrap().as_bytes());

@@ -30,6 +30,8 @@ pub(crate) const LEDGER: &str = "ledger-6c7d5b9f4-q8w2k";
 pub(crate) const BILLING: &str = "billing-5f6b8c7d9-m4n7p";
 /// Part of the keys with which the bot tries the store when it starts.
 const PROBE: &str = "/_probe/";
+/// Part of the keys of the record.
+const RECORD: &str = "/record/";
 /// Longest wait for anything; a dead leader is replaced after 15 s.
 const LONGEST: Duration = Duration::from_secs(45);
 
@@ -231,7 +233,7 @@ impl Product {
             .filter(|file| file.ends_with("object.json"))
             .filter_map(|file| file.parent()?.parent()?.strip_prefix(&root).ok())
             .map(|key| key.to_string_lossy().trim_end_matches(",v").to_owned())
-            .filter(|key| !key.contains(PROBE))
+            .filter(|key| !key.contains(PROBE) && !key.contains(RECORD))
             .collect();
         keys.sort();
         // Written again, after an answer that was lost, an object has a further version.
@@ -337,7 +339,7 @@ pub(crate) fn json_of(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
 }
 
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();
     };

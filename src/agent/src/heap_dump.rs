@@ -72,6 +72,7 @@ pub(crate) async fn capture(
         findings: Vec::new(),
         suffix,
         note,
+        redaction: None,
     })
 }
 

@@ -40,15 +40,15 @@ pub(crate) async fn capture(
     step: &StepArgs,
     context: &Context<'_>,
 ) -> Result<Captured, StepError> {
-    let mut intake = Intake::new(step)?;
+    let mut intake = Intake::new(step, context.rules)?;
     let mut answer = command_of(process, command, context).await?;
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let read = answer.read(&mut chunk).await?;
         if read == 0 || !intake.push(&chunk[..read])? {
-            return Ok(intake.finish());
+            return Ok(intake.finish()?);
         }
-        (context.progress)(intake.size_bytes());
+        (context.progress)(intake.taken_bytes());
     }
 }
 

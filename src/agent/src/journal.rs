@@ -174,6 +174,7 @@ mod tests {
             preview: "\u{1}".repeat(1_500),
             findings: vec!["a finding".to_owned()],
             note: String::new(),
+            redaction: None,
         };
         let result = StepResult {
             step: 0,

@@ -1,16 +1,22 @@
 //! The stages that captured bytes pass, in the order of [`diagbot_wire::pipeline::Stage::ORDER`].
 //!
-//! Source and limit work while the tool runs ([`Intake`]); hashing works over the finished file while its parts are uploaded
-//! ([`crate::upload`]). Redaction, compression and encryption are not built: their stages would stand in [`Intake::push`],
-//! between limit and spool, in that order.
+//! Source, limit and redaction (of text) work while the tool runs ([`Intake`]), so that no secret is ever spooled, previewed
+//! or analysed; hashing works over the finished file while its parts are uploaded ([`crate::upload`]). Compression and
+//! encryption are not built: their stages would stand in [`Intake::keep`], between redaction and spool, in that order.
 
 use std::{
     fs::File,
     io::{self, Write as _},
 };
 
-use diagbot_analysis::{Analyzer, Histogram, Lines, ThreadDump};
-use diagbot_wire::args::{OutputKind, StepArgs};
+use diagbot_analysis::{
+    Analyzer, Histogram, Lines, ThreadDump,
+    redact::{Redactor, Removed, Rules},
+};
+use diagbot_wire::{
+    args::{OutputKind, StepArgs},
+    digest::{Digests, Hasher},
+};
 
 use crate::spool;
 
@@ -34,22 +40,38 @@ pub(crate) struct Captured {
     pub(crate) suffix: &'static str,
     /// A fallback that was taken, in words; else empty.
     pub(crate) note: String,
+    /// What was removed; none where nothing was looked for.
+    pub(crate) redaction: Option<Redaction>,
 }
 
-/// Takes a tool's output: cuts at the limit, looks at text, spools.
-pub(crate) struct Intake {
+/// What redaction did to a text.
+#[derive(Debug)]
+pub(crate) struct Redaction {
+    /// What was removed.
+    pub(crate) removed: Removed,
+    /// Length and digests of the text before.
+    pub(crate) original: Digests,
+}
+
+/// Takes a tool's output: cuts at the limit, redacts and looks at text, spools.
+pub(crate) struct Intake<'a> {
     spool: File,
+    /// Bytes of output.
+    taken_bytes: u64,
+    /// Bytes that are kept of it.
     size_bytes: u64,
     limit_bytes: u64,
     truncated: bool,
     text: bool,
+    redaction: Option<(Redactor<'a>, Hasher)>,
     preview: Vec<u8>,
     analysis: Option<Lines<Box<dyn Analyzer>>>,
 }
 
-impl Intake {
-    /// An intake for one step's output.
-    pub(crate) fn new(step: &StepArgs) -> io::Result<Self> {
+impl<'a> Intake<'a> {
+    /// An intake for one step's output. `rules` are for text.
+    pub(crate) fn new(step: &StepArgs, rules: &'a Rules) -> io::Result<Self> {
+        let text = step.output == OutputKind::Text;
         let analyzer: Option<Box<dyn Analyzer>> = match step.argv.get(1).map(String::as_str) {
             Some("Thread.print") => Some(Box::new(ThreadDump::default())),
             Some("GC.class_histogram") => Some(Box::new(Histogram::default())),
@@ -57,40 +79,68 @@ impl Intake {
         };
         Ok(Self {
             spool: spool::nameless_file()?,
+            taken_bytes: 0,
             size_bytes: 0,
             limit_bytes: step.limit_bytes,
             truncated: false,
-            text: step.output == OutputKind::Text,
+            text,
+            redaction: (text && !rules.is_empty()).then(|| (Redactor::new(rules), Hasher::default())),
             preview: Vec::new(),
-            analysis: analyzer.filter(|_| step.output == OutputKind::Text).map(Lines::new),
+            analysis: analyzer.filter(|_| text).map(Lines::new),
         })
     }
 
     /// Takes the next bytes. False: the limit is reached, more is not wanted.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        let room = self.limit_bytes - self.size_bytes;
-        let taken = &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+        let taken = within(bytes, self.limit_bytes - self.taken_bytes);
+        self.taken_bytes += taken.len() as u64;
         self.truncated |= taken.len() < bytes.len();
-        if self.text {
-            let room = PREVIEW_BYTES - self.preview.len();
-            self.preview.extend_from_slice(&taken[..taken.len().min(room)]);
+        match &mut self.redaction {
+            None => self.keep(taken)?,
+            Some((redactor, original)) => {
+                original.update(taken);
+                let mut clean = Vec::with_capacity(taken.len());
+                redactor.push(taken, &mut clean);
+                self.keep(&clean)?;
+            }
         }
-        if let Some(analysis) = &mut self.analysis {
-            analysis.push(taken);
-        }
-        self.spool.write_all(taken)?;
-        self.size_bytes += taken.len() as u64;
         Ok(!self.truncated)
     }
 
-    /// Bytes so far.
-    pub(crate) fn size_bytes(&self) -> u64 {
-        self.size_bytes
+    /// Looks at clean bytes and spools them. What stands for a secret can be longer than the secret: the limit holds here too.
+    fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let kept = within(bytes, self.limit_bytes - self.size_bytes);
+        self.truncated |= kept.len() < bytes.len();
+        if self.text {
+            let room = PREVIEW_BYTES - self.preview.len();
+            self.preview.extend_from_slice(&kept[..kept.len().min(room)]);
+        }
+        if let Some(analysis) = &mut self.analysis {
+            analysis.push(kept);
+        }
+        self.spool.write_all(kept)?;
+        self.size_bytes += kept.len() as u64;
+        Ok(())
+    }
+
+    /// Bytes of output so far.
+    pub(crate) fn taken_bytes(&self) -> u64 {
+        self.taken_bytes
     }
 
     /// The captured file.
-    pub(crate) fn finish(self) -> Captured {
-        Captured {
+    pub(crate) fn finish(mut self) -> io::Result<Captured> {
+        let mut redaction = None;
+        if let Some((redactor, original)) = self.redaction.take() {
+            let mut clean = Vec::new();
+            let removed = redactor.finish(&mut clean);
+            self.keep(&clean)?;
+            redaction = Some(Redaction {
+                removed,
+                original: original.finish(),
+            });
+        }
+        Ok(Captured {
             size_bytes: self.size_bytes,
             truncated: self.truncated,
             preview: preview_of(&self.preview, self.size_bytes),
@@ -98,8 +148,14 @@ impl Intake {
             file: self.spool,
             suffix: "",
             note: String::new(),
-        }
+            redaction,
+        })
     }
+}
+
+/// As many of the bytes as there is room for.
+fn within(bytes: &[u8], room: u64) -> &[u8] {
+    &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))]
 }
 
 /// The preview, cut after its last whole line where the text goes on. Bytes that no text has get none.
@@ -137,10 +193,11 @@ mod tests {
 
     #[test]
     fn output_is_cut_at_the_limit_and_says_so() {
-        let mut intake = Intake::new(&step(10)).expect("a spool");
+        let none = Rules::default();
+        let mut intake = Intake::new(&step(10), &none).expect("a spool");
         assert!(intake.push(b"12345678").expect("room"));
         assert!(!intake.push(b"9abcdef").expect("room"));
-        let captured = intake.finish();
+        let captured = intake.finish().expect("a spool");
         assert_eq!((captured.size_bytes, captured.truncated), (10, true));
         assert_eq!(captured.preview, "123456789a");
         assert_eq!(preview_of(b"\x7fELF\x02\0\0", 7), "");
@@ -148,9 +205,33 @@ mod tests {
 
     #[test]
     fn exactly_the_limit_is_whole() {
-        let mut intake = Intake::new(&step(3)).expect("a spool");
+        let none = Rules::default();
+        let mut intake = Intake::new(&step(3), &none).expect("a spool");
         assert!(intake.push(b"123").expect("room"));
-        assert!(!intake.finish().truncated);
+        assert!(!intake.finish().expect("a spool").truncated);
+    }
+
+    #[test]
+    fn a_secret_is_in_neither_file_nor_preview_and_the_limit_holds_for_what_stands_in_its_place() {
+        let rules = Rules::new([("pin", "pin=(?P<secret>[0-9]+)", None)]).expect("a rule");
+        let mut intake = Intake::new(&step(64), &rules).expect("a spool");
+        intake.push(b"first pin=12").expect("room");
+        intake.push(b"34 last\n").expect("room");
+        let captured = intake.finish().expect("a spool");
+        assert_eq!(captured.preview, "first pin=[redacted:pin] last\n");
+        let mut file = String::new();
+        io::Seek::rewind(&mut &captured.file).expect("seek");
+        io::Read::read_to_string(&mut &captured.file, &mut file).expect("read");
+        assert_eq!(file, captured.preview);
+        let redaction = captured.redaction.expect("it was looked for");
+        assert_eq!((redaction.removed.count, redaction.original.size_bytes), (1, 20));
+
+        let mut intake = Intake::new(&step(64), &rules).expect("a spool");
+        for _ in 0..8 {
+            intake.push(b"pin=1 \n").expect("room");
+        }
+        let captured = intake.finish().expect("a spool");
+        assert_eq!((captured.size_bytes, captured.truncated), (64, true));
     }
 
     #[test]

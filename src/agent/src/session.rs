@@ -5,6 +5,7 @@ mod delivery;
 
 use std::{process::ExitCode, rc::Rc, time::Duration};
 
+use diagbot_analysis::redact::{RuleError, Rules};
 use diagbot_wire::{
     VERSION,
     args::{AgentArgs, StepArgs},
@@ -170,13 +171,14 @@ impl Session<'_> {
         let grants = std::mem::take(&mut ticket.grants);
         let direct: Vec<u16> = grants.iter().filter(|g| !g.urls.is_empty()).map(|g| g.step).collect();
         self.inbox.add_grants(grants);
-        let delivery = Delivery::new(self, &ticket, direct);
+        let rules = rules_of(&ticket);
+        let delivery = Delivery::new(self, &ticket, direct, rules.as_ref().ok());
         let mut results = Vec::new();
         for (index, step) in (0_u16..).zip(&self.args.steps) {
             let result = match (self.stop_reason().await, unmet(&results, &self.args.steps)) {
                 (Some(_), _) => ended(index, StepOutcome::Cancelled, None, now_ms()),
                 (None, Some(outcome)) => ended(index, outcome, None, now_ms()),
-                (None, None) => self.step(index, step, &pinned, &ticket, &delivery).await,
+                (None, None) => self.step(index, step, &pinned, &ticket, &rules, &delivery).await,
             };
             results.push(result.clone());
             self.journal.write(&Event::StepEnded { result });
@@ -203,6 +205,7 @@ impl Session<'_> {
         step: &StepArgs,
         pinned: &[PinnedProcess],
         ticket: &Ticket,
+        rules: &Result<Rules, RuleError>,
         delivery: &Delivery<'_>,
     ) -> StepResult {
         let pause = tokio::time::sleep(Duration::from_secs(step.after_s.into()));
@@ -213,6 +216,10 @@ impl Session<'_> {
         let started_ms = now_ms();
         self.journal.write(&Event::StepStarted { step: index });
         let work = async {
+            // Without its rules, text is not taken: the bot that sent them counts on them.
+            let rules = rules
+                .as_ref()
+                .map_err(|error| StepError::new(Failure::Internal, format!("redaction: {error}")))?;
             let process = self.process_of(index, step, pinned)?;
             let context = Context {
                 proc_fs: &self.proc_fs,
@@ -220,6 +227,7 @@ impl Session<'_> {
                 cleanup: &self.cleanup,
                 signalled: &self.signalled,
                 room_bytes: ticket.room_bytes,
+                rules,
                 progress: &|captured| self.journal.progress(index, captured, 0, None),
             };
             step::run(step, &context).await
@@ -291,6 +299,11 @@ fn unmet(results: &[StepResult], steps: &[StepArgs]) -> Option<StepOutcome> {
         failure: Failure::NotReached,
         detail: format!("{} failed", step.name),
     })
+}
+
+fn rules_of(ticket: &Ticket) -> Result<Rules, RuleError> {
+    let rules = ticket.redaction.iter();
+    Rules::new(rules.map(|rule| (rule.name.as_str(), rule.pattern.as_str(), rule.until.as_deref())))
 }
 
 fn stopped(step: u16, reason: CancelReason, started_ms: u64) -> StepResult {

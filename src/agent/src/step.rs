@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, time::Duration};
 
+use diagbot_analysis::redact::Rules;
 use diagbot_wire::{
     args::{BuiltIn, StepArgs},
     result::Failure,
@@ -28,6 +29,8 @@ pub(crate) struct Context<'a> {
     pub(crate) signalled: &'a Signalled,
     /// Most bytes that may be written into the pod's file systems, where its owner set a limit.
     pub(crate) room_bytes: Option<u64>,
+    /// What is removed from text.
+    pub(crate) rules: &'a Rules,
     /// Told how many bytes were captured.
     pub(crate) progress: &'a dyn Fn(u64),
 }
@@ -100,9 +103,9 @@ pub(crate) async fn run(step: &StepArgs, context: &Context<'_>) -> Result<Captur
         }
         Some(BuiltIn::Process) => {
             let text = report::process(context.proc_fs, context.target()?);
-            whole(step, &text)
+            whole(step, &text, context)
         }
-        Some(BuiltIn::Sockets) => whole(step, &report::sockets(context.proc_fs)),
+        Some(BuiltIn::Sockets) => whole(step, &report::sockets(context.proc_fs), context),
         None => tool::capture(step, deadline, context).await,
     }
 }
@@ -119,10 +122,10 @@ async fn within(
     })
 }
 
-fn whole(step: &StepArgs, text: &str) -> Result<Captured, StepError> {
-    let mut intake = Intake::new(step)?;
+fn whole(step: &StepArgs, text: &str, context: &Context<'_>) -> Result<Captured, StepError> {
+    let mut intake = Intake::new(step, context.rules)?;
     intake.push(text.as_bytes())?;
-    Ok(intake.finish())
+    Ok(intake.finish()?)
 }
 
 impl<'a> Context<'a> {

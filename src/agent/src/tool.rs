@@ -45,11 +45,11 @@ impl Drop for Group {
 
 /// Runs the step's program and captures its standard output.
 pub(crate) async fn capture(step: &StepArgs, deadline: Duration, context: &Context<'_>) -> Result<Captured, StepError> {
-    let mut intake = Intake::new(step)?;
+    let mut intake = Intake::new(step, context.rules)?;
     let (mut group, stdout) = start(step)?;
     let outcome = timeout(deadline, drain(&mut group, stdout, &mut intake, context)).await;
     drop(group);
-    let captured = intake.finish();
+    let captured = intake.finish()?;
     match outcome {
         Err(_) => {
             let text = format!("the tool was stopped after {} s", deadline.as_secs());
@@ -103,7 +103,7 @@ fn yield_to_the_target(pid: Pid) {
 async fn drain(
     group: &mut Group,
     mut stdout: ChildStdout,
-    intake: &mut Intake,
+    intake: &mut Intake<'_>,
     context: &Context<'_>,
 ) -> Result<(), StepError> {
     let mut stderr = group.child.stderr.take();
@@ -116,7 +116,7 @@ async fn drain(
             read = stdout.read(&mut chunk), if open => match read? {
                 0 => open = false,
                 read if !intake.push(&chunk[..read])? => return Ok(()),
-                _ => (context.progress)(intake.size_bytes()),
+                _ => (context.progress)(intake.taken_bytes()),
             },
             read = read_some(&mut stderr, &mut noise), if stderr.is_some() => match read? {
                 0 => stderr = None,
@@ -149,6 +149,7 @@ async fn read_some(stderr: &mut Option<tokio::process::ChildStderr>, into: &mut 
 mod tests {
     use std::io::Read as _;
 
+    use diagbot_analysis::redact::Rules;
     use diagbot_wire::args::{OutputKind, ProcessSelector};
 
     use super::*;
@@ -175,6 +176,7 @@ mod tests {
             cleanup: &cleanup,
             signalled: &signalled,
             room_bytes: None,
+            rules: &Rules::default(),
             progress: &|_| {},
         };
         crate::step::run(step, &context).await

@@ -1,9 +1,10 @@
 //! Captured text to findings: the few lines that tell an engineer where to look first.
 //!
-//! Owns the reading of known text formats. Pure: it takes lines, keeps bounded state whatever comes, and never fails; text
+//! Owns the reading of known text formats, and the removal of secrets from text ([`redact`]). Pure: it takes lines, keeps bounded state whatever comes, and never fails; text
 //! that it does not know gives no findings. What it returns is still the target's text: whoever shows it escapes it.
 
 mod histogram;
+pub mod redact;
 mod thread_dump;
 
 pub use histogram::Histogram;

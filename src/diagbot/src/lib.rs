@@ -15,6 +15,7 @@
 //! captures            executes captures; knows no Slack, no person
 //! admission           how often
 //! access              who may
+//! record              who did what: hash chains, kept in the store
 //! artifacts  cluster  the store and Kubernetes
 //! telemetry  retry  tasks  clock  failpoint
 //! ```
@@ -34,6 +35,7 @@ pub mod cluster;
 pub mod config;
 pub mod failpoint;
 pub mod http;
+pub mod record;
 pub mod retry;
 pub mod runs;
 pub mod slack;

@@ -6,7 +6,7 @@ use std::{
 };
 
 /// Top to bottom.
-const LAYERS: [&str; 17] = [
+const LAYERS: [&str; 18] = [
     "cli",
     "config",
     "http",
@@ -17,6 +17,7 @@ const LAYERS: [&str; 17] = [
     "captures",
     "admission",
     "access",
+    "record",
     "artifacts",
     "cluster",
     "telemetry",

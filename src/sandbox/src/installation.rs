@@ -54,8 +54,10 @@ const STOP_DEADLINE: Duration = Duration::from_secs(25);
 pub struct Plan {
     /// Replicas of the bot.
     pub replicas: usize,
-    /// Show the children's logs.
+    /// Show the children's logs; else they go to files ([`Installation::logs`]).
     pub verbose: bool,
+    /// What the children log, as their option `--log` takes it.
+    pub log: &'static str,
     /// How the local Slack behaves.
     pub slack: SlackConfig,
     /// How the local Kubernetes behaves.
@@ -73,6 +75,7 @@ impl Default for Plan {
         Self {
             replicas: 1,
             verbose: false,
+            log: "info",
             slack: SlackConfig::default(),
             kubernetes: KubernetesConfig::default(),
             diagnostics: Vec::new(),
@@ -253,6 +256,27 @@ impl Installation {
         self.folder.path().join("objects")
     }
 
+    /// What the children have logged so far, by file: `<name>.log` is standard error, `<name>.record` standard output.
+    pub fn logs(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let mut logs = Vec::new();
+        for entry in fs::read_dir(self.folder.path()).context("list the logs")? {
+            let path = entry.context("list the logs")?.path();
+            if path.extension().is_some_and(|e| e == "log" || e == "record") {
+                let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+                logs.push((
+                    path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                    text,
+                ));
+            }
+        }
+        Ok(logs)
+    }
+
+    /// A file that configures the children, such as the secret `bot-token`.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Process ids of the bot's replicas.
     pub fn bot_pids(&self) -> Vec<u32> {
         self.bots.iter().filter_map(|bot| bot.child.id()).collect()
@@ -360,9 +384,14 @@ impl Part {
             .arg(config)
             .args(["--log-format", "text"])
             .env("DIAGBOT_FAILPOINT_FILE", failpoint_file(config))
+            .args(["--log", plan.log])
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(if plan.verbose { Stdio::inherit() } else { Stdio::null() })
+            .stdout(log_file(config, name, "record")?)
+            .stderr(if plan.verbose {
+                Stdio::inherit()
+            } else {
+                log_file(config, name, "log")?.into()
+            })
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("start the {name}"))?;
@@ -406,6 +435,13 @@ impl Part {
         }
         Ok(())
     }
+}
+
+/// Where a part's output goes; one that is started again goes on in the same file.
+fn log_file(config: &Path, name: &str, kind: &str) -> anyhow::Result<fs::File> {
+    let path = config.with_file_name(format!("{}.{kind}", name.replace(' ', "-")));
+    let file = fs::OpenOptions::new().create(true).append(true).open(&path);
+    file.with_context(|| format!("open {}", path.display()))
 }
 
 /// The file that arms a failpoint of the part with this configuration.

@@ -16,7 +16,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{digest, upload::Grant};
+use crate::{digest, redaction::Rule, upload::Grant};
 
 /// Longest control line in bytes; a longer one is dropped unread.
 pub const MAX_LINE_BYTES: usize = 256 * 1024;
@@ -90,6 +90,9 @@ pub struct Ticket {
     /// Most bytes that the pod may write (its ephemeral-storage limit), where its owner set one.
     #[serde(default)]
     pub room_bytes: Option<u64>,
+    /// What is removed from text artifacts before anything else looks at them.
+    #[serde(default)]
+    pub redaction: Vec<Rule>,
 }
 
 impl std::fmt::Debug for ControlLine {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{digest, digest::Digests};
+use crate::{digest, digest::Digests, redaction::RedactionReport};
 
 /// The result of one container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +113,9 @@ pub struct ArtifactReport {
     /// A fallback that was taken, in words a person can use; else empty.
     #[serde(default)]
     pub note: String,
+    /// What was removed from a text artifact. None: nothing was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redaction: Option<RedactionReport>,
 }
 
 /// The way an artifact takes to the store.

@@ -235,6 +235,7 @@ fn bearer_secrets_are_not_shown_by_debug() {
         store_ca_pem: None,
         proxy: Some(format!("http://user:{secret}@proxy")),
         room_bytes: None,
+        redaction: Vec::new(),
     };
     for command in [Command::Ticket(Box::new(ticket)), Command::Urls { grant }] {
         let line = ControlLine {

@@ -13,6 +13,7 @@ use diagbot::{
     },
     clock::Clock,
     cluster::{ClusterConfig, Clusters, lease::Leadership},
+    record::Recorder,
 };
 use diagbot_sandbox::kubernetes::{Fault, FaultKind, KubernetesConfig, KubernetesServer};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::MicroTime};
@@ -95,6 +96,7 @@ impl World {
         let context = CapturesContext {
             clusters: self.clusters.clone(),
             store: self.store.clone(),
+            record: Recorder::new("story", Clock::System),
             leadership: Leadership::always(self.epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).unwrap()),
             config: serde_json::from_value(config).unwrap(),

@@ -9,6 +9,7 @@ use diagbot::{
     captures::resource::{ANNOTATION_CANCEL, CapturePhase, DiagnosticCapture},
     clock::Clock,
     cluster::{ClusterConfig, Clusters, census::Census, lease, target},
+    record::Recorder,
     runs::{
         controller::{self, RunsContext},
         request::{RequestKey, RunName, RunRequest},
@@ -188,6 +189,7 @@ impl World {
             access: Access::new(directory, AccessConfig::default(), Clock::System),
             store: Store::connect(&store, Clock::System).await.unwrap(),
             door: Door::new(RateConfig::default()),
+            record: Recorder::new("story", Clock::System),
             leadership: leadership.clone(),
             census: Census::default(),
             clock: Clock::System,

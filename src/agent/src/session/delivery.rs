@@ -2,10 +2,12 @@
 
 use std::{cell::Cell, io::Write as _, sync::Arc};
 
+use diagbot_analysis::redact::{Redactor, Rules};
 use diagbot_wire::{
     args::StepArgs,
     control::Ticket,
     journal::Event,
+    redaction::{RedactionReport, original_digest},
     result::{ArtifactReport, Failure, SignedResult, StepOutcome, StepResult, Via},
 };
 
@@ -23,19 +25,24 @@ pub(super) struct Delivery<'a> {
     store: Option<Arc<Store>>,
     /// Steps for which there are URLs.
     direct: Vec<u16>,
+    /// What is removed from a tool's last words.
+    rules: Option<&'a Rules>,
+    journal_key: Vec<u8>,
     result_url: Option<String>,
     /// Why the store can't be reached, once that is known: no later step tries again.
     unreachable: Cell<Option<String>>,
 }
 
 impl<'a> Delivery<'a> {
-    pub(super) fn new(session: &'a Session<'a>, ticket: &Ticket, direct: Vec<u16>) -> Self {
+    pub(super) fn new(session: &'a Session<'a>, ticket: &Ticket, direct: Vec<u16>, rules: Option<&'a Rules>) -> Self {
         let store = Store::new(ticket.store_ca_pem.as_deref(), ticket.proxy.as_deref());
         let unreachable = store.as_ref().err().map(ToString::to_string);
         Self {
             session,
             store: store.ok().map(Arc::new),
             direct,
+            rules,
+            journal_key: hex::decode(&ticket.journal_key).unwrap_or_default(),
             result_url: ticket.result_url.clone(),
             unreachable: Cell::new(unreachable),
         }
@@ -61,7 +68,7 @@ impl<'a> Delivery<'a> {
             Err(error) => {
                 let outcome = StepOutcome::Failed {
                     failure: error.failure,
-                    detail: error.detail,
+                    detail: self.clean(error.detail),
                 };
                 (error.partial.map(|partial| *partial), outcome)
             }
@@ -96,6 +103,14 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    /// A tool's last words are the target's text, too.
+    fn clean(&self, detail: String) -> String {
+        match self.rules {
+            Some(rules) => StepError::new(Failure::Internal, Redactor::text(rules, &detail)).detail,
+            None => detail,
+        }
+    }
+
     async fn send(
         &self,
         index: u16,
@@ -110,8 +125,15 @@ impl<'a> Delivery<'a> {
             findings,
             suffix,
             note,
+            redaction,
             ..
         } = captured;
+        let redaction = redaction.map(|redaction| RedactionReport {
+            count: redaction.removed.count,
+            by_rule: redaction.removed.by_rule,
+            original_bytes: redaction.original.size_bytes,
+            original_digest: original_digest(&self.journal_key, &redaction.original.sha256),
+        });
         let file = Arc::new(file);
         let report = |uploaded: Uploaded, via| ArtifactReport {
             digests: uploaded.digests,
@@ -122,6 +144,7 @@ impl<'a> Delivery<'a> {
             preview,
             findings,
             note,
+            redaction,
         };
         let reason = match self.upload(index, step, &file, size_bytes).await {
             Ok(uploaded) => return Ok(report(uploaded, Via::Direct)),

@@ -107,6 +107,7 @@ impl Agent {
             store_ca_pem: None,
             proxy: None,
             room_bytes: None,
+            redaction: Vec::new(),
         };
         self.say(Command::Ticket(Box::new(ticket)));
     }

@@ -32,7 +32,7 @@ pub use self::{
     key::{ArtifactKey, InvalidKey, UploadId},
     link::{Link, SignedParts, SignedUrl},
     probe::{Finding, Outcome, Probe},
-    s3::Store,
+    s3::{Created, Store},
     upload::Stored,
     verify::Proof,
 };

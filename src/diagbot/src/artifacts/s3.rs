@@ -10,14 +10,15 @@ use aws_sdk_s3::{
         StalledStreamProtectionConfig, http::HttpResponse,
     },
     error::{ProvideErrorMetadata, SdkError},
-    primitives::ByteStream,
-    types::ServerSideEncryption,
+    primitives::{ByteStream, DateTime},
+    types::{ObjectLockMode, ServerSideEncryption},
 };
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 use bytes::{Bytes, BytesMut};
+use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::{ArtifactKey, StoreConfig, StoreError, config::Encryption, credentials::Signer, probe::Capabilities};
@@ -31,6 +32,15 @@ pub(super) const PART_DEADLINE: Duration = Duration::from_mins(2);
 const IDLE_DEADLINE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 3;
+
+/// What became of an object that must not exist yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// It is there.
+    New,
+    /// Another one was there before, and stays.
+    Exists,
+}
 
 /// The store of artifacts. Cheap to clone.
 #[derive(Clone)]
@@ -120,6 +130,59 @@ impl Store {
             .body(ByteStream::from(bytes));
         let written = call(what, PART_DEADLINE, request.send()).await;
         written.map(|_| ()).map_err(StoreError::while_sending)
+    }
+
+    /// Writes a small object that must not exist yet. `until`: the store must neither change nor remove it before (Object
+    /// Lock, compliance mode).
+    pub async fn create(
+        &self,
+        key: &ArtifactKey,
+        bytes: Bytes,
+        media_type: &str,
+        until: Option<Timestamp>,
+    ) -> Result<Created, StoreError> {
+        let (encryption, kms_key) = encryption(&self.0.config.encryption);
+        let request = self
+            .0
+            .bot
+            .put_object()
+            .bucket(&self.0.config.bucket)
+            .key(key.as_str())
+            .if_none_match("*")
+            .content_type(media_type)
+            .content_md5(content_md5(&bytes))
+            .set_server_side_encryption(encryption)
+            .set_ssekms_key_id(kms_key)
+            .set_object_lock_mode(until.map(|_| ObjectLockMode::Compliance))
+            .set_object_lock_retain_until_date(until.map(|until| DateTime::from_secs(until.as_second())))
+            .body(ByteStream::from(bytes));
+        match call("write the record", CALL_DEADLINE, request.send()).await {
+            Ok(_) => Ok(Created::New),
+            Err(StoreError::Other { status: 412, .. }) => Ok(Created::Exists),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keys of all objects beneath these segments, in the order of their bytes.
+    pub async fn keys(&self, segments: &[&str]) -> Result<Vec<ArtifactKey>, StoreError> {
+        let mut found = Vec::new();
+        let mut token = None;
+        loop {
+            let request = self
+                .0
+                .bot
+                .list_objects_v2()
+                .bucket(&self.0.config.bucket)
+                .prefix(format!("{}/", self.key(segments).as_str()))
+                .set_continuation_token(token);
+            let page = call("list the objects", CALL_DEADLINE, request.send()).await?;
+            let keys = page.contents().iter().filter_map(|object| object.key.clone());
+            found.extend(keys.filter_map(|key| ArtifactKey::try_from(key).ok()));
+            token = page.next_continuation_token;
+            if token.is_none() {
+                return Ok(found);
+            }
+        }
     }
 
     /// Reads an object of at most `max_bytes`; `None` where there is none.

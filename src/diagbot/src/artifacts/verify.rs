@@ -135,6 +135,7 @@ mod tests {
             preview: String::new(),
             findings: Vec::new(),
             note: String::new(),
+            redaction: None,
         };
         (listed, report)
     }

@@ -4,10 +4,12 @@ use std::{fmt, sync::Arc};
 
 use serde::Deserialize;
 
+use super::RedactionConfig;
 use crate::{
     artifacts::Store,
     clock::Clock,
     cluster::{Clusters, lease::Leadership},
+    record::Recorder,
 };
 
 /// Longest wait of a container for its ticket, in seconds. A constant, since it stands in the container's arguments and
@@ -31,6 +33,9 @@ pub struct CapturesConfig {
     /// Longest time from adding the container to its first words, in seconds: pulling its image, mostly. Default: 120.
     #[serde(default = "default_launch_limit_s")]
     pub launch_limit_s: u32,
+    /// What is removed from captured text.
+    #[serde(default)]
+    pub redaction: RedactionConfig,
 }
 
 /// When a node pulls the agent's image.
@@ -106,6 +111,8 @@ pub struct CapturesContext {
     pub clusters: Clusters,
     /// Where artifacts go.
     pub store: Store,
+    /// Where everything that is done is told.
+    pub record: Recorder,
     /// Whether we lead.
     pub leadership: Leadership,
     /// The bot's Secret.

@@ -124,6 +124,7 @@ mod tests {
                 sensitive: false,
                 preview: "SECRET LINE".to_owned(),
                 findings: Vec::new(),
+                redaction: None,
             }],
             ..CaptureStatus::default()
         });

@@ -19,6 +19,7 @@ mod plan;
 mod pods;
 mod pursuit;
 mod record;
+mod redaction;
 mod relay;
 mod report;
 pub mod resource;
@@ -27,6 +28,7 @@ mod samples;
 mod sweep;
 
 pub use config::{CapturesConfig, CapturesContext, SecretKey, SecretTooShort};
+pub use redaction::RedactionConfig;
 
 /// The names of all that is done here.
 #[cfg(feature = "failpoints")]

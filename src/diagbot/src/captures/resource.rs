@@ -286,6 +286,24 @@ pub struct ArtifactRecord {
     /// What an analyzer found in non-sensitive text, most important first; at most five lines.
     #[serde(default)]
     pub findings: Vec<String>,
+    /// What was removed from text. None: nothing was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redaction: Option<RedactionRecord>,
+}
+
+/// What was removed from a text artifact before it left the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RedactionRecord {
+    /// How many places.
+    pub count: u64,
+    /// The same by rule.
+    #[serde(default)]
+    pub by_rule: BTreeMap<String, u64>,
+    /// Length in bytes before.
+    pub original_bytes: u64,
+    /// HMAC-SHA256, under a key that follows from the bot's Secret, of the SHA-256 before; hexadecimal.
+    pub original_digest: String,
 }
 
 /// How an artifact was proven whole.

@@ -153,6 +153,7 @@ pub(super) fn step_result() -> StepResult {
             preview: "first line".to_owned(),
             findings: Vec::new(),
             note: String::new(),
+            redaction: None,
         }),
         outcome: StepOutcome::Done,
         started_ms: 1_000,

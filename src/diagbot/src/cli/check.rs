@@ -49,6 +49,7 @@ const TARGET_RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("get", "", "pods", "exec"),
     ("create", "", "pods", "exec"),
     ("list", "", "events", ""),
+    ("create", "", "events", ""),
 ];
 
 /// Prints the table; fails where the bot could not work.

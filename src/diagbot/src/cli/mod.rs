@@ -1,5 +1,6 @@
 //! The command line: parses, wires, prints the error chain once, returns the exit code. The only place that uses `anyhow`.
 
+mod audit;
 mod check;
 pub mod crd;
 #[cfg(feature = "failpoints")]
@@ -45,6 +46,11 @@ enum Command {
     Check(ConfigFile),
     /// Runs a store of artifacts: the S3 protocol over a folder, for where there is none.
     Store(ConfigFile),
+    /// Looks after the record.
+    Audit {
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Prints the custom resource definitions.
     Crd,
     /// Prints what is rendered from the catalog.
@@ -59,6 +65,12 @@ struct ConfigFile {
     /// The configuration file.
     #[arg(long, env = "DIAGBOT_CONFIG", default_value = "/etc/diagbot/diagbot.yaml")]
     config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Verifies that no entry was removed, changed, moved or cut off; fails where one was.
+    Verify(audit::VerifyArguments),
 }
 
 #[derive(Debug, Subcommand)]
@@ -95,6 +107,9 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(file) => runtime()?.block_on(serve::run(&file.config)),
         Command::Store(file) => runtime()?.block_on(store::run(&file.config)),
+        Command::Audit {
+            command: AuditCommand::Verify(arguments),
+        } => runtime()?.block_on(audit::verify(&arguments)),
         Command::Crd => {
             say(crd::render().trim_end());
             Ok(ExitCode::SUCCESS)

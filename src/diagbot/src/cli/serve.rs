@@ -3,6 +3,7 @@
 use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
+use kube::Api;
 use tokio::net::TcpListener;
 
 use super::signals;
@@ -15,6 +16,7 @@ use crate::{
     cluster::{Clusters, census::Census, lease},
     config::{Config, Secrets},
     http::{self, Check},
+    record::{self, KeeperParts, Recorder},
     runs::{
         self,
         service::{RunService, ServiceParts},
@@ -49,6 +51,16 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
 
     let mut tasks = Tasks::new();
     let stop = tasks.stop_signal();
+    let identity = identity();
+    let recorder = Recorder::new(&identity, clock.clone());
+    let keeper = KeeperParts {
+        recorder: recorder.clone(),
+        store: store.clone(),
+        leases: Api::namespaced(clusters.home().client.clone(), &config.namespace),
+        config: config.record,
+        clock: clock.clone(),
+    };
+    tasks.start("record", record::keep(keeper, stop.clone()));
     let (sender, leadership) = lease::leadership();
     tasks.start(
         "leader election",
@@ -56,7 +68,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
             clusters.home().clone(),
             config.namespace.clone(),
             LEASE.to_owned(),
-            identity(),
+            identity,
             stop.clone(),
             sender,
         ),
@@ -72,6 +84,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         door: Door::new(config.rates),
         access: Access::new(directory, config.access.clone(), clock.clone()),
         store: store.clone(),
+        record: recorder.clone(),
         leadership: leadership.clone(),
         census,
         clock: clock.clone(),
@@ -85,6 +98,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let captures = CapturesContext {
         clusters,
         store,
+        record: recorder,
         leadership,
         secret: Arc::new(secrets.key),
         config: config.agent,

@@ -14,7 +14,8 @@ pub use secrets::{SecretError, Secrets};
 
 use crate::{
     access::AccessConfig, admission::RateConfig, artifacts::StoreConfig, captures::CapturesConfig,
-    cluster::ClusterConfig, http::HttpConfig, slack::config::SlackConfig, triggers::config::TriggersConfig,
+    cluster::ClusterConfig, http::HttpConfig, record::RecordConfig, slack::config::SlackConfig,
+    triggers::config::TriggersConfig,
 };
 
 /// Everything that the bot is told by its configuration file.
@@ -45,6 +46,9 @@ pub struct Config {
     pub slack: SlackConfig,
     /// The store.
     pub store: StoreConfig,
+    /// The record of everything that is done.
+    #[serde(default)]
+    pub record: RecordConfig,
     /// Health and metrics.
     #[serde(default)]
     pub http: HttpConfig,
@@ -153,6 +157,9 @@ impl Config {
         }
         if self.agent.concurrency == 0 {
             faults.push("agent.concurrency: at least 1".to_owned());
+        }
+        if let Err(error) = self.agent.redaction.compile() {
+            faults.push(format!("agent.redaction: {error}"));
         }
         for (index, cluster) in self.clusters.iter().enumerate() {
             if cluster.name == self.cluster.name || self.clusters[..index].iter().any(|c| c.name == cluster.name) {

@@ -1,10 +1,11 @@
-//! HTTP doors: liveness, readiness, metrics. No action, no secret; bounded in time, size and number of connections.
+//! HTTP doors: liveness, readiness, metrics. No action, no secret; bounded in time, size, rate and number of connections.
 
 pub mod webhooks;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use governor::{Quota, RateLimiter};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -22,6 +23,9 @@ const MAX_CONNECTIONS: usize = 64;
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest wait for a request's head.
 const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Requests a second, from everybody together.
+const RATE: NonZeroU32 = NonZeroU32::new(50).expect("not zero");
 
 /// Where the doors are.
 #[derive(Debug, Clone, Deserialize)]
@@ -50,6 +54,7 @@ pub type Readiness = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
 /// Serves until the stop signal.
 pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let rate = Arc::new(RateLimiter::direct(Quota::per_second(RATE)));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -61,10 +66,17 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness
         let Ok(place) = places.clone().try_acquire_owned() else {
             continue;
         };
-        let (metrics, readiness) = (metrics.clone(), readiness.clone());
+        let (metrics, readiness, rate) = (metrics.clone(), readiness.clone(), Arc::clone(&rate));
         connections.spawn(async move {
             let service = service_fn(move |request| {
-                let answer = answer(&request, &metrics, &readiness);
+                let answer = match rate.check() {
+                    Ok(()) => answer(&request, &metrics, &readiness),
+                    Err(_) => reply(
+                        StatusCode::TOO_MANY_REQUESTS,
+                        "text/plain",
+                        "too many requests\n".to_owned(),
+                    ),
+                };
                 async move { Ok::<_, Infallible>(answer) }
             });
             let connection = http1::Builder::new()
@@ -81,14 +93,6 @@ pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness
 }
 
 fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness) -> Response<Full<Bytes>> {
-    let reply = |status, media_type: &'static str, body: String| {
-        let mut response = Response::new(Full::new(Bytes::from(body)));
-        *response.status_mut() = status;
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media_type));
-        response
-    };
     if request.method() != Method::GET {
         return reply(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET\n".to_owned());
     }
@@ -114,5 +118,66 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness)
             "text/plain",
             "not found: /healthz, /readyz, /metrics\n".to_owned(),
         ),
+    }
+}
+
+fn reply(status: StatusCode, media_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    /// Sends bytes and gives what comes until the other side closes.
+    async fn send(address: SocketAddr, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        // The door may close before it has read everything.
+        let _written = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let _closed = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    #[tokio::test]
+    async fn the_door_takes_gets_only_and_not_too_long_ones_and_not_too_many() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let stop = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        serving.spawn(serve(listener, Metrics::new(), Arc::new(Vec::new), stop.clone()));
+
+        let close = "connection: close\r\n\r\n";
+        let head = send(
+            address,
+            format!("GET /metrics HTTP/1.1\r\nhost: x\r\n{close}").as_bytes(),
+        )
+        .await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let post = format!("POST /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n{close}x");
+        assert!(send(address, post.as_bytes()).await.starts_with("HTTP/1.1 405"));
+        let long = format!("GET / HTTP/1.1\r\nhost: x\r\nx: {}\r\n{close}", "y".repeat(20_000));
+        let answer = send(address, long.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+        let many = "GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n".repeat(200);
+        let answers = send(
+            address,
+            (many + &format!("GET /healthz HTTP/1.1\r\nhost: x\r\n{close}")).as_bytes(),
+        )
+        .await;
+        assert!(answers.contains("HTTP/1.1 429"), "nothing was refused");
+
+        stop.cancel();
+        while serving.join_next().await.is_some() {}
     }
 }

@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use diagbot_catalog::Sensitivity;
 use futures::{StreamExt as _, stream};
+use jiff::SignedDuration;
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
@@ -19,6 +21,7 @@ use crate::{
         resolve::{self, Found, LookUpError, Visible},
     },
     failpoint,
+    record::{self, SinkAway},
     runs::{
         plan::{Action, PATIENCE},
         reason::Reason,
@@ -29,6 +32,8 @@ use crate::{
 
 /// Longest wait for one call to the home cluster.
 const CALL: Duration = Duration::from_secs(5);
+/// How long the record's store is waited for before sensitive evidence is refused.
+const RECORD_PATIENCE: SignedDuration = SignedDuration::from_secs(5);
 /// Access reviews at a time.
 const PARALLEL: usize = 8;
 /// Most namespaces that one look-up reviews; further ones count as not visible.
@@ -76,6 +81,9 @@ pub(super) enum ActError {
     /// The review got no answer.
     #[error("review the access")]
     Review(#[source] AccessError),
+    /// The record's store is away.
+    #[error("keep the record")]
+    Record(#[source] SinkAway),
 }
 
 /// Performs actions within one term.
@@ -116,7 +124,11 @@ impl Actor<'_> {
 
     /// Whether the person can be left waiting while a cluster is asked again.
     fn patient(&self, run: &DiagnosticRun) -> bool {
-        self.service.now().duration_since(run.spec.received_at.0) < PATIENCE
+        self.waited(run) < PATIENCE
+    }
+
+    fn waited(&self, run: &DiagnosticRun) -> SignedDuration {
+        self.service.now().duration_since(run.spec.received_at.0)
     }
 
     async fn find_target(&self, run: &DiagnosticRun, cluster: &str, diagnostic: &str) -> Result<Done, ActError> {
@@ -201,10 +213,43 @@ impl Actor<'_> {
             })));
         };
         let reviewed = match self.ask(run, known, namespace, Verb::Run, diagnostic).await {
-            Ok(decision) => Ok(decision),
+            Ok(decision) => {
+                self.record_decision(run, &decision, (cluster, namespace), diagnostic);
+                self.check_record(run, diagnostic)?.map_or(Ok(decision), Err)
+            }
             Err(error) => Err(self.denial(run, error)?),
         };
         Ok(Done::Reviewed(reviewed))
+    }
+
+    fn record_decision(
+        &self,
+        run: &DiagnosticRun,
+        decision: &Decision,
+        (cluster, namespace): (&str, &str),
+        diagnostic: &str,
+    ) {
+        self.service.recorder().add(record::Event::Decision {
+            run: run.metadata.name.clone().unwrap_or_default(),
+            person: decision.user.clone(),
+            verb: Verb::Run.as_str().to_owned(),
+            diagnostic: diagnostic.to_owned(),
+            cluster: cluster.to_owned(),
+            namespace: namespace.to_owned(),
+            allowed: decision.allowed,
+            reason: decision.authorizer_reason.clone(),
+        });
+    }
+
+    /// What nobody could account for later is not begun. For a moment the record's store is waited for.
+    fn check_record(&self, run: &DiagnosticRun, diagnostic: &str) -> Result<Option<Reason>, ActError> {
+        let known = self.service.catalog().get(diagnostic);
+        let sensitive = known.is_none_or(|d| d.sensitivity == Sensitivity::Sensitive);
+        match self.service.recorder().room_for(sensitive) {
+            Ok(()) => Ok(None),
+            Err(away) if self.waited(run) < RECORD_PATIENCE => Err(ActError::Record(away)),
+            Err(_) => Ok(Some(Reason::RecordAway)),
+        }
     }
 
     /// The reason to deny that follows from a failed review. For a moment it is asked again instead.
@@ -246,17 +291,37 @@ impl Actor<'_> {
         }
         status.epoch = self.term.epoch;
         let mut run = run.clone();
-        run.status = Some(status);
         let name = run.metadata.name.clone().unwrap_or_default();
+        let held = self.service.recorder().held(&name);
+        if !held.is_empty() {
+            status.unrecorded = held;
+        }
+        run.status = Some(status);
         let params = PostParams::default();
         match deadline(self.limit(), self.service.api().replace_status(&name, &params, &run)).await {
-            Ok(written) => Ok(Done::Written(Box::new(written))),
+            Ok(written) => {
+                self.record_end(&written);
+                Ok(Done::Written(Box::new(written)))
+            }
             Err(error) if error.is_conflict() || error.is_not_found() => Ok(Done::Stale),
             Err(source) => Err(ActError::Call {
                 doing: "write the run's status",
                 source,
             }),
         }
+    }
+
+    fn record_end(&self, run: &DiagnosticRun) {
+        if !run.phase().is_final() {
+            return;
+        }
+        let reason = run.status.as_ref().and_then(|status| status.reason.as_ref());
+        self.service.recorder().add(record::Event::Ended {
+            run: run.metadata.name.clone().unwrap_or_default(),
+            person: run.spec.requester.user_name(),
+            phase: run.phase().as_str().to_owned(),
+            reason: reason.map(|reason| reason.code.clone()).unwrap_or_default(),
+        });
     }
 
     /// A crash after the create is found by the name, which follows from the run.

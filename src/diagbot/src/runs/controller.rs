@@ -29,6 +29,7 @@ use crate::{
         resource::{DiagnosticRun, Phase, RunStatus, Telling},
         retention,
         service::RunService,
+        unrecorded,
     },
 };
 
@@ -134,7 +135,10 @@ impl Loop {
                 Some(run) = runs.next() => self.due.extend(run.name()),
                 Some(capture) = captures.next() => self.due.extend(capture.spec.run.parse::<RunName>()),
                 () = leadership.changed() => self.everything(),
-                _ = tick.tick() => self.everything(),
+                _ = tick.tick() => {
+                    self.everything();
+                    unrecorded::settle(&service).await;
+                }
                 _ = sweep.tick() => self.reconciler.sweep().await,
                 () = until(next) => self.take_due(),
                 Some(looked) = self.looks.join_next() => match looked {

@@ -13,6 +13,7 @@ pub mod request;
 pub mod resource;
 pub mod retention;
 pub mod service;
+mod unrecorded;
 
 /// The names of all that is done here.
 #[cfg(feature = "failpoints")]

@@ -146,6 +146,8 @@ pub enum Reason {
         /// What failed, in short.
         what: String,
     },
+    /// The record's store does not answer, and this may not be done without a record.
+    RecordAway,
     /// The API server or an admission policy refused the capture.
     CaptureRefused {
         /// What it answered.
@@ -288,6 +290,10 @@ impl Reason {
             Self::ReviewFailed { what } => (
                 format!("Your permission could not be checked: {}.", shown(what)),
                 "Without an answer the request is denied; ask again in a minute.".to_owned(),
+            ),
+            Self::RecordAway => (
+                "What is done here can't be recorded now: the record's store does not answer.".to_owned(),
+                "Sensitive evidence is taken only on record; ask again later, or ask those who run the bot.".to_owned(),
             ),
             Self::CaptureRefused { answer } => (
                 format!("The API server refused the capture: {}.", shown(answer)),

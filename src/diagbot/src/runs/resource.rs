@@ -165,6 +165,9 @@ pub struct RunStatus {
     /// Lease epoch of the leader that wrote this.
     #[serde(default)]
     pub epoch: u64,
+    /// Entries of the record about this run that its store did not take yet, oldest first; at most 32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrecorded: Vec<String>,
     /// Canonical diagnostic, once known.
     #[serde(default)]
     pub diagnostic: Option<String>,

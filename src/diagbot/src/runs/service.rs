@@ -27,6 +27,7 @@ use crate::{
         lease::{Leadership, Term},
     },
     failpoint,
+    record::{self, Recorder},
     retry::Backoff,
     runs::{
         reason::Reason,
@@ -180,6 +181,8 @@ pub struct ServiceParts {
     pub store: Store,
     /// How often people may ask.
     pub door: Door,
+    /// Where everything that is done is told.
+    pub record: Recorder,
     /// Whether this process leads.
     pub leadership: Leadership,
     /// The pods, for what people are offered while typing.
@@ -275,7 +278,10 @@ impl RunService {
         let create = failpoint::around(ACCEPT, self.create_or_read(request, &name));
         let answer = deadline(budget, create).await;
         match answer {
-            Ok(Created::New) => Ok(Accepted { name, repeated: false }),
+            Ok(Created::New) => {
+                self.record_request(request, &name);
+                Ok(Accepted { name, repeated: false })
+            }
             Ok(Created::Same) => Ok(Accepted { name, repeated: true }),
             Ok(Created::Other) => Err(AcceptError::NameTaken { name }),
             Err(source) if source.is_transient() || source.is_not_found() => {
@@ -283,6 +289,16 @@ impl RunService {
             }
             Err(source) => Err(AcceptError::Refused { name, source }),
         }
+    }
+
+    fn record_request(&self, request: &RunRequest, name: &RunName) {
+        self.recorder().add(record::Event::Request {
+            run: name.to_string(),
+            person: request.requester.user_name(),
+            channel: request.origin.channel.clone(),
+            diagnostic: request.diagnostic.clone(),
+            target: request.target.name.clone(),
+        });
     }
 
     async fn create_or_read(&self, request: &RunRequest, name: &RunName) -> kube::Result<Created> {
@@ -372,6 +388,11 @@ impl RunService {
     /// The time, as the service sees it.
     pub fn now(&self) -> Timestamp {
         self.0.parts.clock.now()
+    }
+
+    /// Where everything that is done is told.
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.0.parts.record
     }
 
     /// The reviewer, for the controller.

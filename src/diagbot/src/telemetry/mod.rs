@@ -6,7 +6,9 @@ pub mod health;
 pub mod metrics;
 
 pub use chain::Chain;
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::filter_fn, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// Libraries that print payloads, tokens or URLs below this level; the filter can't be turned lower for them.
 const CAPPED: [&str; 12] = [
@@ -34,13 +36,25 @@ pub enum LogFormat {
     Text,
 }
 
-/// Starts logging to standard error. `level` is one of tracing's level words or a filter such as `diagbot::slack=debug`.
+/// Log target of the record's entries: they go to standard output, everything else to standard error.
+const RECORD: &str = "record";
+
+/// Starts logging to standard error, and the record to standard output. `level` is one of tracing's level words or a filter such as `diagbot::slack=debug`.
 pub fn start(format: LogFormat, level: &str) {
     let mut filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     for directive in CAPPED {
         filter = filter.add_directive(directive.parse().expect("a constant directive parses"));
     }
-    let registry = tracing_subscriber::registry().with(filter);
+    // The record is no matter of levels.
+    filter = filter.add_directive("record=info".parse().expect("a constant directive parses"));
+    let entries = fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_writer(std::io::stdout)
+        .with_filter(filter_fn(|metadata| metadata.target() == RECORD));
+    let others = || filter_fn(|metadata| metadata.target() != RECORD);
+    let registry = tracing_subscriber::registry().with(filter).with(entries);
     let started = match format {
         LogFormat::Json => registry
             .with(
@@ -48,10 +62,13 @@ pub fn start(format: LogFormat, level: &str) {
                     .json()
                     .flatten_event(true)
                     .with_current_span(true)
-                    .with_writer(std::io::stderr),
+                    .with_writer(std::io::stderr)
+                    .with_filter(others()),
             )
             .try_init(),
-        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Text => registry
+            .with(fmt::layer().with_writer(std::io::stderr).with_filter(others()))
+            .try_init(),
     };
     if let Err(error) = started {
         tracing::debug!(%error, "logging had been started before");

@@ -147,6 +147,7 @@ pub(super) fn report(parts: &[Bytes]) -> ArtifactReport {
         preview: String::new(),
         findings: Vec::new(),
         note: String::new(),
+        redaction: None,
     }
 }
 

@@ -103,6 +103,7 @@ async fn ticket(scene: &Scene, f: &Facts) -> Result<Ticket, ActError> {
         room_bytes: f
             .pinned_pod()
             .and_then(|pod| launch::room_bytes(pod, &f.spec().target.container)),
+        redaction: scene.context.config.redaction.rules(),
     })
 }
 

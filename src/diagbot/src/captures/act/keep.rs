@@ -1,14 +1,16 @@
 //! Actions that keep what was captured: relay, completion, the result object, the manifest, the record of progress and end.
 
 use diagbot_wire::{
+    args::OutputKind,
     control,
+    redaction::RedactionReport,
     result::{ArtifactReport, SignedResult, StepOutcome, StepResult},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use std::sync::Arc;
 
-use super::{ActError, Outcome, Scene, converse::names};
+use super::{ActError, Outcome, Scene, converse::names, notice};
 use crate::{
     artifacts::{self, StoreError, Stored},
     captures::{
@@ -17,9 +19,9 @@ use crate::{
         manifest,
         plan::{Action, Ending, Facts, Fault, Observed, PodFact, ResultFact},
         relay::{Relay, RelayError},
-        resource::{ArtifactRecord, CaptureStatus, DiagnosticCapture, Proof, UploadRecord},
+        resource::{ArtifactRecord, CaptureStatus, DiagnosticCapture, Proof, RedactionRecord, StepSpec, UploadRecord},
     },
-    failpoint,
+    failpoint, record,
 };
 
 /// The result object's name beside the artifacts.
@@ -93,7 +95,7 @@ pub(in crate::captures) async fn keep(
     upload: &UploadRecord,
     stored: &Stored,
 ) -> Result<Outcome, ActError> {
-    let artifact = artifact(f, result, upload, stored)?;
+    let artifact = artifact(scene, f, result, upload, stored)?;
     let verified = scene.now();
     let change = |status: &mut CaptureStatus| {
         if !status.artifacts.iter().any(|a| a.key == artifact.key) {
@@ -118,7 +120,21 @@ pub(in crate::captures) async fn keep(
     };
     let (recorded, described) = tokio::join!(scene.write(f, &change), describe);
     recorded?;
+    record_artifact(scene, f, &artifact);
     Ok(Outcome::Kept { described })
+}
+
+fn record_artifact(scene: &Scene, f: &Facts, artifact: &ArtifactRecord) {
+    scene.context.record.add(record::Event::Artifact {
+        run: f.spec().run.clone(),
+        capture: f.capture.metadata.name.clone().unwrap_or_default(),
+        person: f.spec().requester.clone(),
+        diagnostic: artifact.diagnostic.clone(),
+        object: artifact.key.clone(),
+        size_bytes: artifact.size_bytes,
+        sha256: artifact.sha256.clone(),
+        redacted: artifact.redaction.as_ref().map_or(0, |redaction| redaction.count),
+    });
 }
 
 /// Whether no other step can bring an artifact any more.
@@ -130,6 +146,7 @@ fn is_last(f: &Facts, step: u16) -> bool {
 }
 
 fn artifact(
+    scene: &Scene,
     f: &Facts,
     result: &StepResult,
     upload: &UploadRecord,
@@ -137,6 +154,7 @@ fn artifact(
 ) -> Result<ArtifactRecord, ActError> {
     let report = result.artifact.as_ref().ok_or_else(|| nothing(result.step))?;
     let spec = &f.spec().steps[usize::from(result.step)];
+    let sensitive = spec.sensitive || is_unredacted(scene, spec, report);
     Ok(ArtifactRecord {
         diagnostic: spec.diagnostic.clone(),
         name: format!("{}{}", spec.artifact, report.suffix),
@@ -150,14 +168,30 @@ fn artifact(
             artifacts::Proof::ReadBack => Proof::ReadBack,
         },
         truncated: result.outcome != StepOutcome::Done,
-        sensitive: spec.sensitive,
-        preview: if spec.sensitive {
+        sensitive,
+        preview: if sensitive {
             String::new()
         } else {
             report.preview.clone()
         },
-        findings: findings(report, spec.sensitive),
+        findings: findings(report, sensitive),
+        redaction: report.redaction.as_ref().map(redaction),
     })
+}
+
+/// An agent older than the rules has not applied them: what it sent is shown to nobody who did not ask for it.
+fn is_unredacted(scene: &Scene, spec: &StepSpec, report: &ArtifactReport) -> bool {
+    let text = spec.step.contains(&format!(";output={};", OutputKind::Text.as_str()));
+    text && report.redaction.is_none() && !scene.context.config.redaction.rules().is_empty()
+}
+
+fn redaction(report: &RedactionReport) -> RedactionRecord {
+    RedactionRecord {
+        count: report.count,
+        by_rule: report.by_rule.clone(),
+        original_bytes: report.original_bytes,
+        original_digest: report.original_digest.clone(),
+    }
 }
 
 /// The agent's text is the target's text: bounded and cleaned before it is recorded.
@@ -277,18 +311,18 @@ pub(super) async fn observe(scene: &Scene, f: &Facts, observed: &Observed) -> Re
     Ok(Outcome::Recorded)
 }
 
-/// Records the end.
+/// Records the end, and tells the pod's owners.
 pub(super) async fn finish(scene: &Scene, f: &Facts, ending: &Ending) -> Result<Outcome, ActError> {
     let now = scene.now();
-    scene
-        .write(f, |status| {
-            status.phase = ending.phase;
-            status.reason.clone_from(&ending.reason);
-            status.notes.clone_from(&ending.notes);
-            status.waiting = None;
-            status.progress = None;
-            status.trace.insert("finished".to_owned(), MicroTime(now));
-        })
-        .await?;
+    let written = scene.write(f, |status| {
+        status.phase = ending.phase;
+        status.reason.clone_from(&ending.reason);
+        status.notes.clone_from(&ending.notes);
+        status.waiting = None;
+        status.progress = None;
+        status.trace.insert("finished".to_owned(), MicroTime(now));
+    });
+    let (written, ()) = tokio::join!(written, notice::post(scene, f, ending));
+    written?;
     Ok(Outcome::Recorded)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::{Either, try_join_all};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{EphemeralContainer, Event};
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams},
@@ -25,6 +25,7 @@ use crate::{
         resource::{AgentIdentity, CapturePhase, StepMethod, StepSpec, UploadRecord},
     },
     cluster::deadline,
+    record,
 };
 
 /// Events of one pod that are looked at.
@@ -173,6 +174,7 @@ pub(super) async fn add_container(scene: &Scene, f: &Facts) -> Result<Outcome, A
     let pods = scene.pods();
     let params = PatchParams::default();
     let pod = &f.spec().target.pod;
+    record_container(scene, f, container);
     let call = pods.patch_ephemeral_containers(pod, &params, &patch);
     match deadline(CALL, call).await {
         Ok(pod) => Ok(Outcome::Added(Box::new(pod))),
@@ -186,6 +188,24 @@ pub(super) async fn add_container(scene: &Scene, f: &Facts) -> Result<Outcome, A
             }),
         },
     }
+}
+
+/// On record before it is done; once for each attempt at it.
+fn record_container(scene: &Scene, f: &Facts, container: &EphemeralContainer) {
+    let target = &f.spec().target;
+    let pod = [
+        ("cluster", &target.cluster),
+        ("namespace", &target.namespace),
+        ("pod", &target.pod),
+        ("uid", &target.pod_uid),
+    ];
+    scene.context.record.add(record::Event::Container {
+        run: f.spec().run.clone(),
+        capture: f.capture.metadata.name.clone().unwrap_or_default(),
+        person: f.spec().requester.clone(),
+        pod: pod.map(|(key, value)| (key.to_owned(), value.clone())).into(),
+        spec: serde_json::to_value(container).unwrap_or_default(),
+    });
 }
 
 /// Looks at a container that is being created for long: at the pod itself, since a watch may have gone quiet, and at the

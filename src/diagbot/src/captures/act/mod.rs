@@ -4,6 +4,7 @@
 mod converse;
 pub(super) mod keep;
 pub(super) mod launch;
+mod notice;
 
 pub(super) use converse::names;
 

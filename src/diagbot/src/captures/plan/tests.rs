@@ -101,6 +101,7 @@ impl Case {
                 sensitive: false,
                 preview: String::new(),
                 findings: Vec::new(),
+                redaction: None,
             });
         })
     }

@@ -1,8 +1,10 @@
 //! An artifact that the bot writes itself: hashed, cut into parts and uploaded while it grows. Holds one part.
 
 use bytes::Bytes;
+use diagbot_analysis::redact::{Redactor, Rules};
 use diagbot_wire::{
     digest::{Hasher, MultipartEtag, PartMd5},
+    redaction::{RedactionReport, original_digest},
     result::{ArtifactReport, Via},
 };
 use std::time::Duration;
@@ -19,11 +21,22 @@ const PREVIEW_BYTES: usize = 1_500;
 /// The limit leaves room for the line that says so.
 const CUT: &str = "\n\n[cut here: the report reached its limit]\n";
 
+/// Where an artifact goes.
+#[derive(Clone, Copy)]
+pub(super) struct Sink<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The object.
+    pub key: &'a ArtifactKey,
+    /// Its upload.
+    pub upload: &'a UploadId,
+}
+
 /// An artifact that grows.
 pub(super) struct Artifact<'a> {
-    store: &'a Store,
-    key: &'a ArtifactKey,
-    upload: &'a UploadId,
+    sink: Sink<'a>,
+    /// None: there are no rules.
+    redaction: Option<(Redactor<'a>, Hasher)>,
     part_size: usize,
     room_bytes: u64,
     part: Vec<u8>,
@@ -43,17 +56,10 @@ pub(super) struct Finished {
 }
 
 impl<'a> Artifact<'a> {
-    pub(super) fn new(
-        store: &'a Store,
-        key: &'a ArtifactKey,
-        upload: &'a UploadId,
-        part_size_bytes: u64,
-        limit_bytes: u64,
-    ) -> Self {
+    pub(super) fn new(sink: Sink<'a>, part_size_bytes: u64, limit_bytes: u64, rules: &'a Rules) -> Self {
         Self {
-            store,
-            key,
-            upload,
+            sink,
+            redaction: (!rules.is_empty()).then(|| (Redactor::new(rules), Hasher::default())),
             part_size: part_size_bytes as usize,
             room_bytes: limit_bytes.saturating_sub(CUT.len() as u64),
             part: Vec::new(),
@@ -65,8 +71,18 @@ impl<'a> Artifact<'a> {
         }
     }
 
-    /// Appends bytes; what is beyond the limit is dropped, once with a line that says so.
+    /// Appends text without what the rules remove; what is beyond the limit is dropped, once with a line that says so.
     pub(super) async fn push(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let Some((redactor, original)) = &mut self.redaction else {
+            return self.keep(bytes).await;
+        };
+        original.update(bytes);
+        let mut clean = Vec::with_capacity(bytes.len());
+        redactor.push(bytes, &mut clean);
+        self.keep(&clean).await
+    }
+
+    async fn keep(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         if self.cut {
             return Ok(());
         }
@@ -106,13 +122,28 @@ impl<'a> Artifact<'a> {
         self.parts += 1;
         let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         retry::retry(ATTEMPTS, backoff, || {
-            self.store.upload_part(self.key, self.upload, self.parts, bytes.clone())
+            self.sink
+                .store
+                .upload_part(self.sink.key, self.sink.upload, self.parts, bytes.clone())
         })
         .await
     }
 
-    /// Uploads the rest.
-    pub(super) async fn finish(mut self) -> Result<Finished, StoreError> {
+    /// Uploads the rest. `journal_key` keys the digest before redaction.
+    pub(super) async fn finish(mut self, journal_key: &[u8]) -> Result<Finished, StoreError> {
+        let mut redaction = None;
+        if let Some((redactor, original)) = self.redaction.take() {
+            let mut clean = Vec::new();
+            let removed = redactor.finish(&mut clean);
+            self.keep(&clean).await?;
+            let original = original.finish();
+            redaction = Some(RedactionReport {
+                count: removed.count,
+                by_rule: removed.by_rule,
+                original_bytes: original.size_bytes,
+                original_digest: original_digest(journal_key, &original.sha256),
+            });
+        }
         if !self.part.is_empty() || self.parts == 0 {
             self.send().await?;
         }
@@ -128,6 +159,7 @@ impl<'a> Artifact<'a> {
                 preview: whole_lines.to_owned(),
                 findings: Vec::new(),
                 note: String::new(),
+                redaction,
             },
             cut: self.cut,
         })

@@ -9,12 +9,15 @@ mod logs;
 mod redact;
 mod text;
 
-use diagbot_wire::result::{StepOutcome, StepResult};
+use diagbot_wire::{
+    control,
+    result::{StepOutcome, StepResult},
+};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::{Api, api::ListParams};
 use std::time::Duration;
 
-use self::artifact::Artifact;
+use self::artifact::{Artifact, Sink};
 use super::{
     act::{ActError, Outcome, Scene, keep, launch, names},
     explain::{self, Refusal},
@@ -44,11 +47,27 @@ pub(super) async fn make(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome,
     let upload = fresh_upload(scene, f, step).await?;
     let (key, id) = names(&upload)?;
     let limit_bytes = f.spec().steps[usize::from(step)].limit_bytes;
-    let mut artifact = Artifact::new(&scene.context.store, &key, &id, upload.part_size_bytes, limit_bytes);
+    let rules = scene
+        .context
+        .config
+        .redaction
+        .compile()
+        .map_err(|error| never(explain::refusal(Refusal::Invalid, &format!("redaction: {error}"))))?;
+    let journal_key = control::journal_key(
+        scene.context.secret.expose(),
+        f.capture.metadata.uid.as_deref().unwrap_or_default(),
+        f.attempt_number(),
+    );
+    let sink = Sink {
+        store: &scene.context.store,
+        key: &key,
+        upload: &id,
+    };
+    let mut artifact = Artifact::new(sink, upload.part_size_bytes, limit_bytes, &rules);
     let started = scene.now();
     let written = write(scene, f, &pod, &mut artifact).await;
     let report = match written {
-        Ok(()) => artifact.finish().await,
+        Ok(()) => artifact.finish(&journal_key).await,
         Err(error) => Err(error),
     }
     .map_err(|error| ActError::of_store(Fault::Report, &error))?;

@@ -113,6 +113,7 @@ fn decide(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, IllegalTra
                 diagnostic: name,
             });
         }
+        Some(Err(reason @ Reason::RecordAway)) => return facts.end(status, Event::Refused, reason),
         Some(Err(reason)) => return facts.end(status, Event::Denied, reason),
         Some(Ok(decision)) => decision,
     };

@@ -8,6 +8,7 @@ use super::{CALL, RunService, ServiceError};
 use crate::{
     access::{AccessError, Requester, Verb},
     cluster::deadline,
+    record,
     runs::{
         reason::Reason,
         request::RunName,
@@ -61,7 +62,13 @@ impl RunService {
             }}));
             let params = PatchParams::default();
             match deadline(CALL, self.0.api.patch(run.as_str(), &params, &patch)).await {
-                Ok(_) => return Ok(CancelOutcome::Asked),
+                Ok(_) => {
+                    self.recorder().add(record::Event::Cancel {
+                        run: run.to_string(),
+                        person: by.user_name(),
+                    });
+                    return Ok(CancelOutcome::Asked);
+                }
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_not_found() => return Err(ServiceError::NotFound),
                 Err(source) => {

@@ -7,6 +7,7 @@ use crate::{
     access::{Requester, Verb},
     artifacts::{ArtifactKey, SignedUrl},
     captures::resource::Proof,
+    record,
     runs::{request::RunName, resource::DiagnosticRun},
 };
 
@@ -38,7 +39,7 @@ impl RunService {
     /// The same for a run as it was read. Where the signer asks on behalf of a thread, `by` is the run's requester.
     pub async fn links_of(&self, run: &DiagnosticRun, by: &Requester) -> Result<Vec<ArtifactLink>, ServiceError> {
         self.check_may(Verb::Read, run, by).await?;
-        let mut links = Vec::new();
+        let (mut links, mut objects) = (Vec::new(), Vec::new());
         for capture in run.status.iter().flat_map(|status| &status.captures) {
             for artifact in &capture.artifacts {
                 let key = ArtifactKey::try_from(artifact.key.clone()).map_err(|_| ServiceError::NotFound)?;
@@ -48,6 +49,7 @@ impl RunService {
                     .store
                     .link(&key, artifact.version.as_deref(), &artifact.name, artifact.sensitive)
                     .await?;
+                objects.push(artifact.key.clone());
                 links.push(ArtifactLink {
                     name: artifact.name.clone(),
                     capture: capture.name.clone(),
@@ -58,6 +60,14 @@ impl RunService {
                     truncated: artifact.truncated,
                 });
             }
+        }
+        if !links.is_empty() {
+            self.recorder().add(record::Event::Link {
+                run: run.metadata.name.clone().unwrap_or_default(),
+                person: by.user_name(),
+                objects,
+                expires: links.iter().map(|link| link.expires_at).min(),
+            });
         }
         Ok(links)
     }

@@ -1,5 +1,7 @@
 //! Artifacts in words: size, digest, proof, link, preview.
 
+use std::fmt::Write as _;
+
 use super::{
     Builder, Message,
     escape::{block, code, line, size},
@@ -58,6 +60,11 @@ fn record(artifact: &ArtifactRecord, link: Option<&ArtifactLink>) -> String {
     );
     if artifact.truncated {
         text.push_str("\n*Not whole:* the output exceeded its limit, or its tool failed half-way.");
+    }
+    let removed = artifact.redaction.as_ref().map_or(0, |redaction| redaction.count);
+    if removed > 0 {
+        let places = if removed == 1 { "place" } else { "places" };
+        let _written = write!(text, "\nRedacted: {removed} {places} that looked like a secret");
     }
     match link {
         _ if artifact.sensitive => {

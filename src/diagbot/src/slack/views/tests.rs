@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    captures::resource::{ArtifactRecord, CapturePhase, Explanation, PinnedTarget, Progress, Proof},
+    captures::resource::{ArtifactRecord, CapturePhase, Explanation, PinnedTarget, Progress, Proof, RedactionRecord},
     runs::{
         request::RunName,
         resource::{Candidate, CaptureSummary, DiagnosticRun, Phase, Requester, RunStatus},
@@ -57,6 +57,12 @@ fn artifact(sensitive: bool) -> ArtifactRecord {
         truncated: false,
         sensitive,
         findings: vec!["2 threads are deadlocked: a & b".into()],
+        redaction: Some(RedactionRecord {
+            count: 2,
+            by_rule: [("named".into(), 2)].into(),
+            original_bytes: 1_572_870,
+            original_digest: "cd".repeat(32),
+        }),
         preview: "Full thread dump <!channel>\n```\"main\" #1 \u{202e}prio=5".into(),
     }
 }
@@ -130,6 +136,7 @@ fn a_run_is_told_from_queued_to_done() {
     *threads.txt* – 1.5 MiB (1,572,864 bytes)
     SHA-256 `abababababababababababababababababababababababababababababababab`
     Proof: store-checked (the store compared every part and the whole)
+    Redacted: 2 places that looked like a secret
     Press “Send me a link” to get it.
     *Found:*
     • 2 threads are deadlocked: a &amp; b

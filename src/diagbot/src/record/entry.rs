@@ -1,0 +1,238 @@
+//! What is recorded, and how an entry looks. Pure.
+
+use std::collections::BTreeMap;
+
+use diagbot_wire::digest::sha256_hex;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Format of the entries.
+pub(super) const VERSION: u32 = 1;
+
+/// One entry of a chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Format.
+    pub version: u32,
+    /// The process that wrote it: one chain each.
+    pub writer: String,
+    /// From 1, without gaps.
+    pub seq: u64,
+    /// SHA-256 of the former entry's text, hexadecimal; empty in the first.
+    pub former: String,
+    /// When, by the bot's clock.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened. People are named by their Kubernetes user: `slack:<team>:<user id>`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum Event {
+    /// The writer started.
+    Began {
+        /// Version of the program.
+        program: String,
+    },
+    /// The heads of other chains that the writer found.
+    Found {
+        /// By writer.
+        heads: BTreeMap<String, Head>,
+    },
+    /// A request was accepted.
+    Request {
+        /// The run.
+        run: String,
+        /// Who asked.
+        person: String,
+        /// Where: the channel's id.
+        channel: String,
+        /// What, as typed.
+        diagnostic: String,
+        /// Of what, as typed.
+        target: String,
+    },
+    /// The access review was answered.
+    Decision {
+        /// The run.
+        run: String,
+        /// Who.
+        person: String,
+        /// What they want to do.
+        verb: String,
+        /// Diagnostic.
+        diagnostic: String,
+        /// Cluster.
+        cluster: String,
+        /// Namespace.
+        namespace: String,
+        /// Whether they may.
+        allowed: bool,
+        /// The authorizer's words.
+        reason: String,
+    },
+    /// Somebody approved or refused somebody else's run, or used break-glass.
+    Approval {
+        /// The run.
+        run: String,
+        /// Who.
+        person: String,
+        /// What they said: `approved`, `refused`, `break-glass`.
+        verdict: String,
+        /// Their words.
+        reason: String,
+    },
+    /// A container is about to be added to a pod.
+    Container {
+        /// The run.
+        run: String,
+        /// The capture.
+        capture: String,
+        /// Who asked.
+        person: String,
+        /// Cluster, namespace, pod and its UID.
+        pod: BTreeMap<String, String>,
+        /// Exactly what the API server is asked for.
+        spec: Value,
+    },
+    /// An artifact is in the store, proven whole.
+    Artifact {
+        /// The run.
+        run: String,
+        /// The capture.
+        capture: String,
+        /// Who asked.
+        person: String,
+        /// Diagnostic.
+        diagnostic: String,
+        /// Key of the object.
+        object: String,
+        /// Length.
+        size_bytes: u64,
+        /// SHA-256, hexadecimal.
+        sha256: String,
+        /// Places that redaction removed.
+        redacted: u64,
+    },
+    /// Links to a run's artifacts were signed for a person, at first or again.
+    Link {
+        /// The run.
+        run: String,
+        /// For whom.
+        person: String,
+        /// Keys of the objects.
+        objects: Vec<String>,
+        /// When the first of them ends.
+        expires: Option<Timestamp>,
+    },
+    /// Somebody asked a run to stop.
+    Cancel {
+        /// The run.
+        run: String,
+        /// Who.
+        person: String,
+    },
+    /// New captures were stopped or allowed again.
+    Pause {
+        /// Who.
+        person: String,
+        /// Where: `*` or a cluster or namespace.
+        scope: String,
+        /// Stopped, or allowed again.
+        paused: bool,
+    },
+    /// A run ended.
+    Ended {
+        /// The run.
+        run: String,
+        /// Who had asked.
+        person: String,
+        /// How.
+        phase: String,
+        /// Why, as a word.
+        reason: String,
+    },
+    /// An entry that another process could not bring to the store, and left on the run. Its own chain may hold it too.
+    Recovered {
+        /// The run.
+        run: String,
+        /// The entry's line.
+        line: String,
+    },
+    /// The writer stopped in order.
+    Stopped,
+    /// A word of a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Event {
+    /// The run that it is about.
+    pub fn run(&self) -> Option<&str> {
+        match self {
+            Self::Request { run, .. }
+            | Self::Decision { run, .. }
+            | Self::Approval { run, .. }
+            | Self::Container { run, .. }
+            | Self::Artifact { run, .. }
+            | Self::Link { run, .. }
+            | Self::Cancel { run, .. }
+            | Self::Recovered { run, .. }
+            | Self::Ended { run, .. } => Some(run),
+            Self::Began { .. } | Self::Found { .. } | Self::Pause { .. } | Self::Stopped | Self::Unknown => None,
+        }
+    }
+}
+
+/// The end of a chain, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Head {
+    /// Number of the entry.
+    pub seq: u64,
+    /// Its hash.
+    pub sha256: String,
+    /// When it was written.
+    pub at: Timestamp,
+}
+
+/// An entry as it is kept: its text and the text's hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// SHA-256 of `entry`, hexadecimal.
+    pub sha256: String,
+    /// [`Entry`] as JSON text, so that the hash is over exactly these bytes.
+    pub entry: String,
+}
+
+impl Line {
+    /// The line of an entry.
+    pub(super) fn of(entry: &Entry) -> Self {
+        let entry = serde_json::to_string(entry).expect("an entry is plain data");
+        Self {
+            sha256: sha256_hex(entry.as_bytes()),
+            entry,
+        }
+    }
+
+    /// As JSON, with a newline.
+    pub fn render(&self) -> String {
+        let mut text = serde_json::to_string(self).expect("two strings");
+        text.push('\n');
+        text
+    }
+
+    /// Reads a line of the record, or of a log that holds it.
+    pub fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// Whether the hash is of the entry.
+    pub fn is_intact(&self) -> bool {
+        sha256_hex(self.entry.as_bytes()) == self.sha256
+    }
+}
