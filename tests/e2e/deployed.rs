@@ -5,21 +5,16 @@ use std::{net::SocketAddr, path::Path};
 
 use anyhow::{Context as _, ensure};
 use diagbot::runs::resource::Phase;
-use diagbot_sandbox::{slack::SlackServer, wait::until};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, Client,
-    api::{Patch, PatchParams},
-};
-use serde_json::json;
+use diagbot_sandbox::slack::SlackServer;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 
 use crate::{
-    installation::{Installation, RUN_DEADLINE, Variation, agent_image, repository, story},
-    kubectl::{apply, kubectl, run},
+    fence,
+    installation::{Installation, Variation, agent_image, repository, story},
+    kubectl::{kubectl, run},
     workload::Workload,
 };
 
@@ -87,7 +82,7 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
     let report = installation.ask("pod-report", "checkout").await?;
     report.must_be(Phase::Succeeded)?;
 
-    fenced(installation).await?;
+    fence::stands(installation, HOME).await?;
 
     // The leader goes; the other replica takes over and serves.
     let holder = kubectl(
@@ -124,56 +119,6 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
     kubectl(&["-n", HOME, "delete", leader, "--grace-period=0", "--force"], None).await?;
     let outcome = installation.ask("process", "checkout").await?;
     outcome.must_be(Phase::Succeeded)?;
-    Ok(())
-}
-
-/// Behind the admission policies that are rendered from the catalog the bot works as before, and its account can do
-/// nothing that the catalog does not hold.
-async fn fenced(installation: &Installation) -> anyhow::Result<()> {
-    let catalog = repository().join("commands").to_string_lossy().into_owned();
-    let image = agent_image()?;
-    let arguments = [
-        "bot",
-        "policy",
-        "render",
-        "--catalog",
-        &catalog,
-        "--agent-image",
-        &image,
-    ];
-    let policies = run(env!("CARGO_BIN_EXE_sandbox-under-test"), &arguments, None).await?;
-    apply(&policies).await?;
-    let bot = format!("--as=system:serviceaccount:{HOME}:diagbot");
-    let namespace = installation.target.as_str();
-    let exec = ["-n", namespace, &bot, "exec", "checkout", "-c", "app", "--", "id"];
-    // Policies take effect some time after they are written.
-    until(RUN_DEADLINE, "the fence stands", async || {
-        let refused = kubectl(&exec, None).await.err().map(|error| error.to_string());
-        Ok(refused.filter(|words| words.contains("its own containers only")))
-    })
-    .await?;
-    let foreign = json!({ "spec": { "ephemeralContainers": [{
-        "name": "diag-0123456789abcdef-0-1", "image": "localhost/busybox:1", "targetContainerName": "app",
-        "args": ["run"], "securityContext": { "runAsUser": 1000, "capabilities": { "drop": ["ALL"] } },
-    }] } });
-    let mut account = kube::Config::infer().await.context("read KUBECONFIG")?;
-    account.auth_info.impersonate = Some(format!("system:serviceaccount:{HOME}:diagbot"));
-    let pods: Api<Pod> = Api::namespaced(Client::try_from(account)?, namespace);
-    let added = pods
-        .patch_ephemeral_containers("checkout", &PatchParams::default(), &Patch::Strategic(&foreign))
-        .await;
-    let words = added.err().map(|error| error.to_string()).unwrap_or_default();
-    ensure!(
-        words.contains("not in the catalog"),
-        "a foreign image was not refused: {words}"
-    );
-    let outcome = installation.ask("heap-histogram", "checkout").await?;
-    ensure!(
-        outcome.phase() == Phase::Succeeded,
-        "behind the fence the run ended as {:?}: {}",
-        outcome.phase(),
-        outcome.text()
-    );
     Ok(())
 }
 

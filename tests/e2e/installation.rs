@@ -447,7 +447,7 @@ impl Installation {
     }
 
     /// A kubeconfig with a token of the bot's service account instead of the administrator's credentials.
-    async fn bot_kubeconfig(&self) -> anyhow::Result<Value> {
+    pub(crate) async fn bot_kubeconfig(&self) -> anyhow::Result<Value> {
         let token = kubectl(&["-n", &self.home, "create", "token", "diagbot", "--duration=1h"], None).await?;
         let view = kubectl(&["config", "view", "--raw", "--minify", "-o", "json"], None).await?;
         let mut config: Value = serde_json::from_str(&view).context("read the kubeconfig")?;

@@ -19,6 +19,7 @@
 mod captures;
 mod crashes;
 mod deployed;
+mod fence;
 mod hostile;
 mod installation;
 mod jvm;

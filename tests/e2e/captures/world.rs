@@ -15,6 +15,7 @@ use diagbot::{
     },
     clock::Clock,
     cluster::{ClusterConfig, Clusters, lease::Leadership},
+    record::Recorder,
 };
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
@@ -124,6 +125,7 @@ impl World {
         let context = CapturesContext {
             clusters: self.clusters.clone(),
             store: self.store.clone(),
+            record: Recorder::new("story", Clock::System),
             leadership: Leadership::always(epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).expect("long enough")),
             config: self.config.clone(),
