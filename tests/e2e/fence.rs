@@ -226,10 +226,21 @@ impl Stolen {
         Ok((container, name))
     }
 
+    /// A volume of the pod: unless it says otherwise, its token.
+    async fn volume(&self) -> anyhow::Result<String> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let spec = pods.get(POD).await?.spec.unwrap_or_default();
+        let volume = spec.volumes.unwrap_or_default().pop().context("the pod has a volume")?;
+        Ok(volume.name)
+    }
+
     async fn refused_containers(&self, good: &Value) -> anyhow::Result<()> {
         for (what, change, words) in CONTAINERS {
             let mut container = good.clone();
             change(&mut container);
+            if container.get("volumeMounts").is_some() {
+                container["volumeMounts"][0]["name"] = json!(self.volume().await?);
+            }
             refused(what, self.add(&self.namespace, POD, &container).await, words)?;
         }
         Ok(())
