@@ -269,7 +269,12 @@ impl Installation {
 
     /// Types a command and returns the name of its run.
     pub(crate) async fn command(&self, text: &str) -> anyhow::Result<String> {
-        let answer = self.people.command(PERSON, CHANNEL, text).await?;
+        self.command_of(PERSON, text).await
+    }
+
+    /// The same as another person.
+    pub(crate) async fn command_of(&self, person: &str, text: &str) -> anyhow::Result<String> {
+        let answer = self.people.command(person, CHANNEL, text).await?;
         ensure!(
             answer["delivered"] == json!(true),
             "the command was not delivered: {answer}"
@@ -429,6 +434,14 @@ impl Installation {
             "secretFile": file("nonce-key"),
             "catalog": { "folder": variation.catalog.clone().unwrap_or_else(|| repository().join("commands")) },
             "agent": { "image": image, "launchLimitS": variation.launch_limit_s.unwrap_or(120) },
+            // One pod is asked more often than in an incident; what makes it stand still is limited as ever.
+            "budgets": {
+                "pod": { "concurrent": 500, "perHour": 100_000 },
+                "workload": { "concurrent": 500, "perHour": 100_000 },
+                "namespace": { "concurrent": 1_000, "perHour": 100_000 },
+                "cluster": { "concurrent": 1_000, "perHour": 100_000 },
+                "ephemeralContainers": 1_000,
+            },
             "slack": {
                 "apiUrl": self.slack.api_url(),
                 "botTokenFile": file("slack-bot-token"),

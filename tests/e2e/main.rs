@@ -27,6 +27,7 @@ mod kubectl;
 mod link;
 mod namespaces;
 mod outcome;
+mod permission;
 mod pods;
 mod store_paths;
 mod workload;

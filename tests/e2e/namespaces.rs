@@ -26,6 +26,7 @@ pub(crate) async fn prepare_cluster() -> anyhow::Result<()> {
                     "--for=condition=Established",
                     "crd/diagnosticruns.diagbot.dev",
                     "crd/diagnosticcaptures.diagbot.dev",
+                    "crd/diagnosticpauses.diagbot.dev",
                 ],
                 None,
             )
@@ -63,7 +64,14 @@ pub(crate) async fn make_namespaces(home: &str, target: &str, variation: &Variat
 pub(crate) async fn allow(target: &str, team: &str, user: &str) -> anyhow::Result<()> {
     let person =
         json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": format!("slack:{team}:{user}") });
-    apply(&binding("people", target, "diagbot-runner", &[person]).to_string()).await
+    apply(&binding("people", target, "diagbot-runner", &[person]).to_string()).await?;
+    // Everybody in the channel may see what is captured, and Grace agrees to what others ask for.
+    let channel =
+        json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "slack:channel:C0INCIDENT" });
+    apply(&binding("channels", target, "diagbot-channel", &[channel]).to_string()).await?;
+    let grace =
+        json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": format!("slack:{team}:U0GRACE001") });
+    apply(&binding("approvers", target, "diagbot-approver", &[grace]).to_string()).await
 }
 
 fn binding(name: &str, namespace: &str, role: &str, subjects: &[Value]) -> Value {

@@ -21,10 +21,11 @@ const AT_A_TIME: usize = 4;
 type Queue = Mutex<VecDeque<(String, Scene)>>;
 
 /// Actions that write no record of their own: their record is another action's, or the outcome is none.
-const WITHOUT_RECORD: [&str; 13] = [
+const WITHOUT_RECORD: [&str; 14] = [
     "runs.accept",
     "runs.find-target",
     "runs.review",
+    "runs.survey",
     "runs.record",
     "runs.create-capture",
     "runs.cancel-captures",

@@ -16,6 +16,7 @@ mod evidence;
 mod faults;
 mod form;
 mod permission;
+mod permission_rules;
 mod product;
 mod record;
 mod rotation;

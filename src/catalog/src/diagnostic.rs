@@ -104,6 +104,9 @@ pub struct Diagnostic {
     pub sensitivity: Sensitivity,
     /// What the target feels.
     pub impact: Impact,
+    /// Whether a second person must agree, wherever it runs. Default: `none`.
+    #[serde(default)]
+    pub approval: Approval,
     /// Longer help, shown by `help <diagnostic>`.
     #[serde(default)]
     pub description: String,
@@ -163,6 +166,17 @@ pub enum Sensitivity {
     Normal,
     /// Holds the application's data: no preview, short links, recorded.
     Sensitive,
+}
+
+/// Whether a second person must agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Approval {
+    /// No; a namespace may still ask for it.
+    #[default]
+    None,
+    /// Somebody with the verb `approve`, and not the person who asks.
+    Required,
 }
 
 /// What the target feels.

@@ -103,7 +103,9 @@ fn record_rules(fence: &Fence) -> Value {
         "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": fence.namespace } },
         "resourceRules": [{
             "apiGroups": ["diagbot.dev"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
-            "resources": ["diagnosticruns", "diagnosticruns/status", "diagnosticcaptures", "diagnosticcaptures/status"],
+            "resources": [
+                "diagnosticruns", "diagnosticruns/status", "diagnosticcaptures", "diagnosticcaptures/status", "diagnosticpauses",
+            ],
         }],
     })
 }
@@ -231,7 +233,7 @@ fn record_validations(fence: &Fence) -> Vec<Value> {
     vec![
         rule(
             &format!("request.userInfo.username in {}", list(&fence.users)),
-            "only the bot writes runs and captures; ask it in Slack",
+            "only the bot writes runs, captures and pauses; ask it in Slack",
         ),
         rule(
             "request.operation != 'UPDATE' || object.spec == oldObject.spec",

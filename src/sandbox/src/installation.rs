@@ -524,6 +524,14 @@ impl Files {
             "secretFile": self.path("secret"),
             "catalog": { "folder": self.path("commands") },
             "agent": { "image": AGENT_IMAGE },
+            // Stories ask one pod more often than an incident does; what makes it stand still is limited as ever.
+            "budgets": {
+                "pod": { "concurrent": 500, "perHour": 100_000 },
+                "workload": { "concurrent": 500, "perHour": 100_000 },
+                "namespace": { "concurrent": 1_000, "perHour": 100_000 },
+                "cluster": { "concurrent": 1_000, "perHour": 100_000 },
+                "ephemeralContainers": 1_000,
+            },
             "slack": {
                 "apiUrl": self.slack_api,
                 "botTokenFile": self.path("bot-token"),

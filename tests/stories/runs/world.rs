@@ -56,6 +56,22 @@ roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: observe
 subjects:
 - { kind: Group, apiGroup: rbac.authorization.k8s.io, name: "slack:email:ada@example.com" }
 - { kind: User, apiGroup: rbac.authorization.k8s.io, name: "slack:T1:U3" }
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: { name: shown }
+rules:
+- apiGroups: [diagbot.dev]
+  resources: [diagnostics]
+  verbs: [read]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: { name: channels, namespace: shop }
+roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: shown }
+subjects:
+- { kind: Group, apiGroup: rbac.authorization.k8s.io, name: "slack:channel:C0INCIDENT" }
+- { kind: Group, apiGroup: rbac.authorization.k8s.io, name: "slack:channel:C0SHOPONCL" }
 "#;
 
 /// A sandbox cluster.
@@ -119,6 +135,7 @@ pub(crate) fn request(id: &str, user: &str, diagnostic: &str, target: &str) -> R
         targets: None,
         dry_run: false,
         confirmed: false,
+        appeal: diagbot::runs::consent::Appeal::default(),
         received_at: Clock::System.now(),
     }
 }
@@ -201,6 +218,7 @@ impl World {
         let context = RunsContext {
             service: service.clone(),
             agent_image: "registry.sandbox/agent@sha256:0".to_owned(),
+            budgets: diagbot::admission::BudgetConfig::default(),
         };
         tasks.spawn(controller::run(context, stop.clone()));
         let identity = format!("replica-{}", Clock::System.now().as_nanosecond());

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::Faults;
 use crate::{
-    diagnostic::{ByteSize, Diagnostic, DiagnosticName, Identity, Impact, Method, Runtime, Sensitivity},
+    diagnostic::{Approval, ByteSize, Diagnostic, DiagnosticName, Identity, Impact, Method, Runtime, Sensitivity},
     parameter::ParameterKind,
     runbook::{ContainerState, Runbook, Targets},
 };
@@ -56,6 +56,7 @@ const DIAGNOSTIC: &[Key] = &[
     required("artifact", is::<Map<String, Value>>),
     required("sensitivity", is::<Sensitivity>),
     required("impact", is::<Impact>),
+    optional("approval", is::<Approval>),
     optional("description", is::<String>),
 ];
 

@@ -139,6 +139,15 @@ impl Principal {
         }
     }
 
+    /// The principal of a channel: everybody who reads it.
+    pub fn of_channel(channel: &str) -> Self {
+        let name = format!("slack:channel:{channel}");
+        Self {
+            user: name.clone(),
+            groups: vec![name],
+        }
+    }
+
     /// The principal of a person, asking in a channel whose own group counts (none: it does not count).
     pub fn of(
         requester: &Requester,

@@ -33,6 +33,9 @@ const CALL: Duration = Duration::from_secs(3);
 /// Reviews that get no answer are asked again, this often in all.
 const ATTEMPTS: u32 = 3;
 
+/// What stands in a decision where only a wildcard would allow.
+pub const BY_WILDCARD: &str = "only a wildcard gives it, which does not count";
+
 /// The access decision and what it was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -62,6 +65,10 @@ pub enum Verb {
     Cancel,
     /// See that things exist.
     List,
+    /// Agree to another person's run.
+    Approve,
+    /// Run without waiting for anybody; counts only where the diagnostic is named, see [`Access::review_named`].
+    BreakGlass,
 }
 
 impl Verb {
@@ -72,6 +79,8 @@ impl Verb {
             Self::Read => "read",
             Self::Cancel => "cancel",
             Self::List => "list",
+            Self::Approve => "approve",
+            Self::BreakGlass => "break-glass",
         }
     }
 }
@@ -120,13 +129,16 @@ struct Inner {
     config: AccessConfig,
     clock: Clock,
     cache: Mutex<HashMap<Question, (Instant, Decision)>>,
+    /// A verb, resource and name that no rule can mean.
+    nobody: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Question {
     cluster: String,
     namespace: String,
-    verb: Verb,
+    verb: String,
+    resource: String,
     diagnostic: String,
     principal: Principal,
 }
@@ -145,6 +157,7 @@ impl Access {
             config,
             clock,
             cache: Mutex::default(),
+            nobody: format!("unmeant-{:016x}", rand::random::<u64>()),
         }))
     }
 
@@ -160,13 +173,80 @@ impl Access {
         channel: Option<&str>,
     ) -> Result<Decision, AccessError> {
         let principal = self.principal(requester, channel).await?;
-        let question = Question {
-            cluster: cluster.name.to_string(),
-            namespace: namespace.to_owned(),
-            verb,
-            diagnostic: diagnostic.to_owned(),
-            principal,
-        };
+        let question = Question::new(cluster, namespace, verb, diagnostic, principal);
+        self.answer(cluster, question).await
+    }
+
+    /// The same for a right that counts only where it is given by name: what a wildcard gives is not allowed.
+    ///
+    /// Authorizers don't say why they allow, so the question is asked again with a verb, a resource and a name that nobody
+    /// can have meant. Where one of these is allowed too, a wildcard is at work, and the right does not count; who has both
+    /// must have the wildcard taken away.
+    pub async fn review_named(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+        verb: Verb,
+        diagnostic: &str,
+        requester: &Requester,
+        channel: Option<&str>,
+    ) -> Result<Decision, AccessError> {
+        let principal = self.principal(requester, channel).await?;
+        let question = Question::new(cluster, namespace, verb, diagnostic, principal);
+        let nobody = &self.0.nobody;
+        let unmeant = [
+            Question {
+                verb: nobody.clone(),
+                ..question.clone()
+            },
+            Question {
+                resource: nobody.clone(),
+                ..question.clone()
+            },
+            Question {
+                diagnostic: nobody.clone(),
+                ..question.clone()
+            },
+        ];
+        let mut decision = self.answer(cluster, question).await?;
+        if !decision.allowed {
+            return Ok(decision);
+        }
+        for question in unmeant {
+            if self.answer(cluster, question).await?.allowed {
+                decision.allowed = false;
+                BY_WILDCARD.clone_into(&mut decision.authorizer_reason);
+                break;
+            }
+        }
+        Ok(decision)
+    }
+
+    /// Whether everybody who reads the channel may: its own principal, user and group `slack:channel:<id>`. A channel that
+    /// other organisations read may nothing.
+    pub async fn review_channel(
+        &self,
+        cluster: &Cluster,
+        namespace: &str,
+        verb: Verb,
+        diagnostic: &str,
+        channel: &str,
+    ) -> Result<Decision, AccessError> {
+        let principal = Principal::of_channel(channel);
+        if self.0.directory.channel(channel).await?.shared {
+            return Ok(Decision {
+                allowed: false,
+                user: principal.user,
+                groups: principal.groups,
+                authorizer_reason: "other organisations read this channel".to_owned(),
+                at: MicroTime(self.0.clock.now()),
+            });
+        }
+        let question = Question::new(cluster, namespace, verb, diagnostic, principal);
+        self.answer(cluster, question).await
+    }
+
+    async fn answer(&self, cluster: &Cluster, question: Question) -> Result<Decision, AccessError> {
         if let Some(decision) = self.cached(&question) {
             return Ok(decision);
         }
@@ -244,6 +324,17 @@ impl Access {
 }
 
 impl Question {
+    fn new(cluster: &Cluster, namespace: &str, verb: Verb, diagnostic: &str, principal: Principal) -> Self {
+        Self {
+            cluster: cluster.name.to_string(),
+            namespace: namespace.to_owned(),
+            verb: verb.as_str().to_owned(),
+            resource: "diagnostics".to_owned(),
+            diagnostic: diagnostic.to_owned(),
+            principal,
+        }
+    }
+
     fn review(&self) -> SubjectAccessReview {
         SubjectAccessReview {
             spec: SubjectAccessReviewSpec {
@@ -251,10 +342,10 @@ impl Question {
                 groups: Some(self.principal.groups.clone()),
                 resource_attributes: Some(ResourceAttributes {
                     group: Some("diagbot.dev".to_owned()),
-                    resource: Some("diagnostics".to_owned()),
+                    resource: Some(self.resource.clone()),
                     name: Some(self.diagnostic.clone()).filter(|name| !name.is_empty()),
                     namespace: Some(self.namespace.clone()),
-                    verb: Some(self.verb.as_str().to_owned()),
+                    verb: Some(self.verb.clone()),
                     ..ResourceAttributes::default()
                 }),
                 ..SubjectAccessReviewSpec::default()

@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::{Api, api::PostParams};
 
-use super::{say, serve::LEASE};
+use super::{say, serve::LEASE, wildcards};
 use crate::{
     artifacts::{Outcome as Trial, Store},
     clock::Clock,
@@ -29,6 +29,10 @@ const HOME_RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("create", "diagbot.dev", "diagnosticcaptures", ""),
     ("watch", "diagbot.dev", "diagnosticcaptures", ""),
     ("update", "diagbot.dev", "diagnosticcaptures", "status"),
+    ("create", "diagbot.dev", "diagnosticpauses", ""),
+    ("delete", "diagbot.dev", "diagnosticpauses", ""),
+    ("watch", "diagbot.dev", "diagnosticpauses", ""),
+    ("get", "", "namespaces", ""),
     ("create", "coordination.k8s.io", "leases", ""),
     ("get", "coordination.k8s.io", "leases", ""),
     ("update", "coordination.k8s.io", "leases", ""),
@@ -48,6 +52,7 @@ const TARGET_RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("create", "", "pods", "attach"),
     ("get", "", "pods", "exec"),
     ("create", "", "pods", "exec"),
+    ("get", "", "namespaces", ""),
     ("list", "", "events", ""),
     ("create", "", "events", ""),
 ];
@@ -79,6 +84,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
             if let Some(cluster) = clusters.get(name.as_str()) {
                 check_rights(cluster, None, CLUSTER_RIGHTS, Outcome::Fault, &mut table).await;
                 check_rights(cluster, None, TARGET_RIGHTS, Outcome::Less, &mut table).await;
+                check_wildcards(cluster, &mut table).await;
             }
         }
     }
@@ -119,6 +125,20 @@ async fn check_slack(config: &Config, secrets: &Secrets, table: &mut Table) {
     table.add("slack: app token", api.open_connection().await, |_| {
         "Socket Mode opens".to_owned()
     });
+}
+
+/// A row for each subject whom a wildcard gives what should be given by name.
+async fn check_wildcards(cluster: &Cluster, table: &mut Table) {
+    let title = format!("{}: approve and break-glass by wildcard", cluster.name);
+    match wildcards::subjects(cluster).await {
+        Ok(found) if found.is_empty() => table.row(&title, Outcome::Ok, "nobody"),
+        Ok(found) => found.iter().for_each(|words| table.row(&title, Outcome::Less, words)),
+        Err(error) => table.row(
+            &title,
+            Outcome::Less,
+            &format!("roles and bindings can't be listed with this account; run it as an administrator ({error})"),
+        ),
+    }
 }
 
 /// A row for each right; `missing` is what a missing one is worth.

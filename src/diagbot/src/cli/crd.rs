@@ -6,14 +6,21 @@ use kube::CustomResourceExt;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{captures::resource::DiagnosticCapture, runs::resource::DiagnosticRun};
+use crate::{
+    captures::resource::DiagnosticCapture,
+    runs::{pause::DiagnosticPause, resource::DiagnosticRun},
+};
 
 /// First lines of the file: where it comes from.
 const HEAD: &str = "# Printed by `diagbot crd`; a test keeps this file equal to it.\n";
 
-/// Both definitions, as one YAML file of two documents.
+/// The definitions, as one YAML file of a document each.
 pub fn render() -> String {
-    let documents = [document(&DiagnosticRun::crd()), document(&DiagnosticCapture::crd())];
+    let documents = [
+        document(&DiagnosticRun::crd()),
+        document(&DiagnosticCapture::crd()),
+        document(&DiagnosticPause::crd()),
+    ];
     format!("{HEAD}{}", documents.join("---\n"))
 }
 

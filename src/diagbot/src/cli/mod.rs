@@ -9,6 +9,7 @@ mod policy;
 mod serve;
 mod signals;
 pub mod store;
+mod wildcards;
 
 use std::{
     ffi::{OsStr, OsString},

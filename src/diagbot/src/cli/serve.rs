@@ -93,6 +93,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let runs = runs::controller::RunsContext {
         service: service.clone(),
         agent_image: config.agent.image.clone(),
+        budgets: config.budgets,
     };
     tasks.start("runs", runs::controller::run(runs, stop.clone()));
     let captures = CapturesContext {

@@ -13,8 +13,14 @@ use serde::Deserialize;
 pub use secrets::{SecretError, Secrets};
 
 use crate::{
-    access::AccessConfig, admission::RateConfig, artifacts::StoreConfig, captures::CapturesConfig,
-    cluster::ClusterConfig, http::HttpConfig, record::RecordConfig, slack::config::SlackConfig,
+    access::AccessConfig,
+    admission::{BudgetConfig, RateConfig},
+    artifacts::StoreConfig,
+    captures::CapturesConfig,
+    cluster::ClusterConfig,
+    http::HttpConfig,
+    record::RecordConfig,
+    slack::config::SlackConfig,
     triggers::config::TriggersConfig,
 };
 
@@ -42,6 +48,9 @@ pub struct Config {
     /// How often people may ask.
     #[serde(default)]
     pub rates: RateConfig,
+    /// How much may be captured at a time and in an hour.
+    #[serde(default)]
+    pub budgets: BudgetConfig,
     /// The Slack front.
     pub slack: SlackConfig,
     /// The store.

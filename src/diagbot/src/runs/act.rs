@@ -1,6 +1,8 @@
 //! Performs one action of the plan. Every action is repeatable: reads change nothing, writes carry a resourceVersion or a
 //! name that follows from the run, and no call outlasts the leader's term.
 
+mod survey;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use diagbot_catalog::Sensitivity;
@@ -27,6 +29,7 @@ use crate::{
         reason::Reason,
         resource::{DiagnosticRun, RunStatus},
         service::RunService,
+        survey::Survey,
     },
 };
 
@@ -48,6 +51,8 @@ pub(super) enum Done {
     Target(Result<Found, Reason>),
     /// The review was answered.
     Reviewed(Result<Decision, Reason>),
+    /// The targets and their places were looked at.
+    Surveyed(Result<Survey, Reason>),
     /// The capture exists.
     Capture(Box<DiagnosticCapture>),
     /// The API server refused the capture for good.
@@ -110,6 +115,7 @@ impl Actor<'_> {
                 namespace,
                 diagnostic,
             } => self.review(run, &cluster, &namespace, &diagnostic).await,
+            Action::Survey(question) => self.survey(run, &question).await,
             Action::Record(status) => self.record(run, *status).await,
             Action::CreateCapture(capture) => self.create_capture(*capture).await,
             Action::CancelCaptures(names) => self.cancel_captures(names).await,
@@ -168,11 +174,33 @@ impl Actor<'_> {
         })))
     }
 
+    async fn ask_ahead(
+        &self,
+        run: &DiagnosticRun,
+        cluster: &Cluster,
+        namespace: &str,
+        diagnostic: &str,
+    ) -> Result<(), AccessError> {
+        let channel = run.spec.origin.channel.as_str();
+        let access = self.service.access();
+        let may_run = self.ask(run, cluster, namespace, Verb::Run, diagnostic);
+        let may_read = self.ask(run, cluster, namespace, Verb::Read, diagnostic);
+        let of_channel = async {
+            if channel.starts_with(['C', 'G']) {
+                access
+                    .review_channel(cluster, namespace, Verb::Read, diagnostic, channel)
+                    .await?;
+            }
+            Ok(())
+        };
+        tokio::try_join!(may_run, may_read, of_channel).map(|_| ())
+    }
+
     /// Where the person named the namespace, the review that follows is asked beside the look-up; its answer is remembered
     /// for seconds, and one that failed is asked again when it counts.
     async fn review_ahead(&self, run: &DiagnosticRun, cluster: &Cluster, diagnostic: &str) {
         if let Some(namespace) = &run.spec.target.namespace
-            && let Err(error) = self.ask(run, cluster, namespace, Verb::Run, diagnostic).await
+            && let Err(error) = self.ask_ahead(run, cluster, namespace, diagnostic).await
         {
             tracing::debug!(error = %crate::telemetry::Chain(&error), "the review is asked again");
         }
@@ -403,6 +431,7 @@ fn answer(error: &CallError) -> String {
 pub(super) struct Gathered {
     pub(super) target: Option<Result<Found, Reason>>,
     pub(super) review: Option<Result<Decision, Reason>>,
+    pub(super) survey: Option<Result<Survey, Reason>>,
     pub(super) refused: Option<(String, String)>,
     pub(super) captures: Vec<Arc<DiagnosticCapture>>,
 }

@@ -18,17 +18,20 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::BudgetConfig,
     captures::resource::DiagnosticCapture,
     cluster::deadline,
     retry::{self, Backoff},
     runs::{
         act::{ActError, Actor, Done, Gathered},
+        admissions::Admissions,
         plan::{Action, Facts, plan},
         records::{Records, reflection},
         request::RunName,
         resource::{DiagnosticRun, Phase, RunStatus, Telling},
         retention,
         service::RunService,
+        switch::Switch,
         unrecorded,
     },
 };
@@ -53,6 +56,8 @@ pub struct RunsContext {
     pub service: RunService,
     /// Image of captures whose diagnostic names none.
     pub agent_image: String,
+    /// How much may be captured at a time and in an hour.
+    pub budgets: BudgetConfig,
 }
 
 /// Reconciles runs while this process leads, until `stop`.
@@ -70,10 +75,16 @@ pub async fn run(ctx: RunsContext, stop: CancellationToken) {
         namespace: namespace.to_owned(),
         clusters: names(&ctx.service),
         records,
+        switch: Switch::new(home.client.clone(), namespace),
+        admissions: Admissions::default(),
         ctx,
     });
+    let switching = {
+        let (reconciler, stop) = (Arc::clone(&reconciler), stop.clone());
+        async move { reconciler.switch.follow(stop).await }
+    };
     let looking = Loop::new(reconciler).run(stop);
-    tokio::join!(watching, looking);
+    tokio::join!(watching, switching, looking);
 }
 
 /// The clusters' names, the home cluster first.
@@ -124,6 +135,8 @@ impl Loop {
         let mut leadership = service.leadership();
         let mut runs = Box::pin(service.changes());
         let mut captures = Box::pin(self.reconciler.records.changes());
+        let mut pauses = Box::pin(service.pause_changes());
+        let mut switched = self.reconciler.switch.changes();
         let mut tick = tokio::time::interval(TICK);
         let mut sweep = tokio::time::interval(SWEEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,6 +148,8 @@ impl Loop {
                 Some(run) = runs.next() => self.due.extend(run.name()),
                 Some(capture) = captures.next() => self.due.extend(capture.spec.run.parse::<RunName>()),
                 () = leadership.changed() => self.everything(),
+                Some(_) = pauses.next() => self.everything_now(),
+                Ok(()) = switched.changed() => self.everything_now(),
                 _ = tick.tick() => {
                     self.everything();
                     unrecorded::settle(&service).await;
@@ -158,6 +173,12 @@ impl Loop {
         let running = runs.iter().filter(|run| !run.phase().is_final());
         let waiting = |name: &RunName| !self.later.contains_key(name);
         self.due.extend(running.filter_map(|run| run.name()).filter(waiting));
+    }
+
+    /// Marks every run that is not over, also those that wait for their time.
+    fn everything_now(&mut self) {
+        self.later.clear();
+        self.everything();
     }
 
     fn take_due(&mut self) {
@@ -229,6 +250,8 @@ struct Reconciler {
     ctx: RunsContext,
     captures: Api<DiagnosticCapture>,
     records: Records<DiagnosticCapture>,
+    switch: Switch,
+    admissions: Admissions,
     clusters: Vec<String>,
     namespace: String,
 }
@@ -277,7 +300,18 @@ impl Reconciler {
                 fresh = true;
                 continue;
             }
-            match actor.perform(&run, action).await? {
+            let done = match self.admissions.entering(&run, &action).await {
+                None => actor.perform(&run, action).await?,
+                // Decided once more on what has been admitted meanwhile: one run is admitted at a time.
+                Some(admitting) => {
+                    let done = actor.perform(&run, self.decide(&run, &gathered)).await?;
+                    if let Done::Written(written) = &done {
+                        admitting.admitted(written);
+                    }
+                    done
+                }
+            };
+            match done {
                 Done::Written(written) => {
                     log_phase(&run, &written);
                     run = *written;
@@ -285,6 +319,7 @@ impl Reconciler {
                 }
                 Done::Target(answer) => gathered.target = Some(answer),
                 Done::Reviewed(answer) => gathered.review = Some(answer),
+                Done::Surveyed(answer) => gathered.survey = Some(answer),
                 Done::Capture(capture) => gathered.take(*capture),
                 Done::CaptureRefused { capture, answer } => gathered.refused = Some((capture, answer)),
                 Done::Cancelled(captures) => captures.into_iter().for_each(|capture| gathered.take(capture)),
@@ -306,6 +341,8 @@ impl Reconciler {
 
     fn decide(&self, run: &DiagnosticRun, gathered: &Gathered) -> Action {
         let service = &self.ctx.service;
+        let pauses = self.switch.pauses(service);
+        let uses = self.admissions.uses(service, run);
         let facts = Facts {
             run,
             captures: &gathered.captures,
@@ -315,6 +352,10 @@ impl Reconciler {
             clusters: &self.clusters,
             target: gathered.target.as_ref(),
             review: gathered.review.as_ref(),
+            survey: gathered.survey.as_ref(),
+            pauses: &pauses,
+            budgets: &self.ctx.budgets,
+            uses: &uses,
             now: service.now(),
         };
         plan(&facts).unwrap_or_else(|fault| {

@@ -4,7 +4,10 @@
 //! talks to Slack: fronts come to [`service`] and read what became of a run there.
 
 mod act;
+mod admissions;
+pub mod consent;
 pub mod controller;
+pub mod pause;
 pub mod phase;
 pub mod plan;
 pub mod reason;
@@ -13,6 +16,8 @@ pub mod request;
 pub mod resource;
 pub mod retention;
 pub mod service;
+pub mod survey;
+mod switch;
 mod unrecorded;
 
 /// The names of all that is done here.

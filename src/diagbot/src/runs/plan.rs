@@ -3,9 +3,11 @@
 //! Owns every decision of a run. Each call returns one action; its result is a fact of the next call. Start, retry and
 //! recovery are this one path, since nothing but the facts counts.
 
+mod approval;
 mod before;
 mod diagnostic;
 mod during;
+mod rules;
 mod spec;
 mod target;
 
@@ -18,15 +20,19 @@ use diagbot_catalog::Catalog;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
+pub use self::rules::{Question, uses};
 use crate::{
     access::Decision,
+    admission::{BudgetConfig, Use},
     captures::resource::DiagnosticCapture,
     cluster::resolve::Found,
     failpoint::action_names,
     runs::{
+        pause::Pause,
         phase::{Event, IllegalTransition},
         reason::Reason,
-        resource::{DiagnosticRun, Phase, RunStatus},
+        resource::{CancelRequest, DiagnosticRun, Phase, RunStatus},
+        survey::Survey,
     },
 };
 
@@ -56,6 +62,14 @@ pub struct Facts<'a> {
     pub target: Option<&'a Result<Found, Reason>>,
     /// The answer to [`Action::Review`].
     pub review: Option<&'a Result<Decision, Reason>>,
+    /// The answer to [`Action::Survey`].
+    pub survey: Option<&'a Result<Survey, Reason>>,
+    /// The off-switches that are on.
+    pub pauses: &'a [Pause],
+    /// The limits.
+    pub budgets: &'a BudgetConfig,
+    /// Captures of other runs, as the budgets count them.
+    pub uses: &'a [Use],
     /// The time.
     pub now: Timestamp,
 }
@@ -79,6 +93,8 @@ pub enum Action {
         /// Canonical diagnostic.
         diagnostic: String,
     },
+    /// Look at the targets and their places, at who may see what comes of it, and at whoever consented.
+    Survey(Box<Question>),
     /// Write the status.
     Record(Box<RunStatus>),
     /// Make a capture.
@@ -92,6 +108,7 @@ pub enum Action {
 action_names!(Action, {
     FindTarget: "runs.find-target",
     Review: "runs.review",
+    Survey: "runs.survey",
     Record: "runs.record",
     CreateCapture: "runs.create-capture",
     CancelCaptures: "runs.cancel-captures",
@@ -117,6 +134,17 @@ impl Facts<'_> {
     /// The run's name, as text.
     fn name(&self) -> &str {
         self.run.metadata.name.as_deref().unwrap_or_default()
+    }
+
+    /// Who asked this run to stop: a person, or whoever paused the place.
+    fn cancel(&self) -> Option<CancelRequest> {
+        let paused = |pause: &Pause| CancelRequest {
+            by: pause.by.clone(),
+            at: pause.at.unwrap_or(self.now),
+        };
+        let status = self.run.status.as_ref();
+        let pause = || status.and_then(|status| self.pause(status));
+        self.run.cancel_request().or_else(|| pause().map(paused))
     }
 
     /// Moves a status on and notes when.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{access::IdentityError, captures::resource::Explanation};
+use crate::{access::IdentityError, admission::OverBudget, captures::resource::Explanation};
 
 /// Longest piece of foreign text that a message repeats.
 const SHOWN_CHARACTERS: usize = 80;
@@ -148,6 +148,67 @@ pub enum Reason {
     },
     /// The record's store does not answer, and this may not be done without a record.
     RecordAway,
+    /// The namespace does not take part.
+    NamespaceNotEnabled {
+        /// Namespace.
+        namespace: String,
+        /// Cluster.
+        cluster: String,
+    },
+    /// Captures are never taken in that namespace.
+    NeverThere {
+        /// Namespace.
+        namespace: String,
+    },
+    /// The off-switch is on.
+    Paused {
+        /// Where, in words.
+        place: String,
+        /// Who switched it.
+        by: String,
+    },
+    /// More than the budgets give.
+    OverBudget(OverBudget),
+    /// Nobody consented in time.
+    ApprovalExpired {
+        /// How long people had, in minutes.
+        minutes: i64,
+    },
+    /// A second person said no.
+    ApprovalRefused {
+        /// Who.
+        by: String,
+    },
+    /// What was consented to is no more what would be done.
+    ApprovalVoid {
+        /// What changed.
+        change: String,
+    },
+    /// Whoever consented may not.
+    ApproverMayNot {
+        /// The Kubernetes user that was reviewed.
+        user: String,
+    },
+    /// Nobody consents to their own request.
+    OwnRequest,
+    /// The person may not switch captures on or off there.
+    MayNotSwitch {
+        /// Where, in words.
+        place: String,
+        /// The Kubernetes user that was reviewed.
+        user: String,
+    },
+    /// Nobody would hear of a broken glass there.
+    BreakGlassUnheard,
+    /// The person may not break the glass.
+    BreakGlassNotAllowed {
+        /// Diagnostic.
+        diagnostic: String,
+        /// Only a wildcard gives it.
+        wildcard: bool,
+        /// The Kubernetes user that was reviewed.
+        user: String,
+    },
     /// The API server or an admission policy refused the capture.
     CaptureRefused {
         /// What it answered.
@@ -295,6 +356,73 @@ impl Reason {
                 "What is done here can't be recorded now: the record's store does not answer.".to_owned(),
                 "Sensitive evidence is taken only on record; ask again later, or ask those who run the bot.".to_owned(),
             ),
+            Self::NamespaceNotEnabled { namespace, cluster } => (
+                format!("The namespace `{namespace}` of `{cluster}` does not take part."),
+                format!("Its owners opt in with `kubectl label namespace {namespace} diagbot.dev/enabled=true`."),
+            ),
+            Self::NeverThere { namespace } => (
+                format!("Captures are never taken in the namespace `{namespace}`."),
+                "Ask the people who run the cluster; no permission changes this.".to_owned(),
+            ),
+            Self::Paused { place, by } => (
+                format!(
+                    "diagbot is paused for {place}, by `{}`; nothing is captured there.",
+                    shown(by)
+                ),
+                "Ask who paused it; `resume`, or the removal of the label, allows captures again.".to_owned(),
+            ),
+            Self::OverBudget(over) => over_budget(over),
+            Self::ApprovalExpired { minutes } => (
+                format!("Nobody agreed within {minutes} minutes."),
+                "Ask again while somebody with the verb `approve` is there.".to_owned(),
+            ),
+            Self::ApprovalRefused { by } => (
+                format!("`{}` did not agree.", shown(by)),
+                "Talk to them; a new request can be made at any time.".to_owned(),
+            ),
+            Self::ApprovalVoid { change } => (
+                format!("What was agreed to is void: {}.", change),
+                "Ask again: a consent covers one pod, one container, one image and one allowlist.".to_owned(),
+            ),
+            Self::ApproverMayNot { user } => (
+                format!(
+                    "The consent of `{}` does not count: that person may not `approve` this, or asked for it.",
+                    shown(user)
+                ),
+                "Ask again, and let somebody with the verb `approve` agree.".to_owned(),
+            ),
+            Self::OwnRequest => (
+                "Nobody agrees to their own request.".to_owned(),
+                "Let somebody else with the verb `approve` agree.".to_owned(),
+            ),
+            Self::MayNotSwitch { place, user } => (
+                format!("You may not pause or resume captures for {place}."),
+                format!(
+                    "It takes the verb `cancel` on all `diagnostics.diagbot.dev` there, for `{user}` or one of your groups."
+                ),
+            ),
+            Self::BreakGlassUnheard => (
+                "Break-glass is announced, and nobody would hear it in a direct message.".to_owned(),
+                "Use it in a channel.".to_owned(),
+            ),
+            Self::BreakGlassNotAllowed {
+                diagnostic,
+                wildcard,
+                user,
+            } => (
+                if *wildcard {
+                    format!(
+                        "Your right to `break-glass` for `{diagnostic}` comes from a wildcard, which does not count."
+                    )
+                } else {
+                    format!("You may not `break-glass` for `{diagnostic}`.")
+                },
+                format!(
+                    "It takes a rule with the verb `break-glass`, the resource `diagnostics` and the resource name \
+                     `{diagnostic}`, each written out, for `{user}` or one of your groups. Without it: ask without \
+                     `--break-glass`, and let somebody agree."
+                ),
+            ),
             Self::CaptureRefused { answer } => (
                 format!("The API server refused the capture: {}.", shown(answer)),
                 "Show this to the cluster's owners.".to_owned(),
@@ -312,6 +440,35 @@ impl Reason {
                 "What was captured until then is listed; ask again for the rest.".to_owned(),
             ),
         }
+    }
+}
+
+/// What the budgets say, and how long to wait.
+fn over_budget(over: &OverBudget) -> (String, String) {
+    let later = "Ask again when one of them has ended; `runs` shows them.".to_owned();
+    match over {
+        OverBudget::Concurrent { group, most } => (
+            format!("{most} captures of this {group} run already, and no more may at a time."),
+            later,
+        ),
+        OverBudget::Hourly { group, most, minutes } => (
+            format!("{most} captures of this {group} were begun within an hour, and no more may be."),
+            format!("Ask again in {minutes} minutes."),
+        ),
+        OverBudget::PodPaused { pod } => (
+            format!("Another capture makes `{pod}` stand still, and two never do at a time."),
+            later,
+        ),
+        OverBudget::ReplicasPaused { most, of } => (
+            format!("{most} of the workload's {of} replicas may stand still at a time, and as many do."),
+            later,
+        ),
+        OverBudget::Containers { pod, most } => (
+            format!(
+                "`{pod}` holds {most} ephemeral containers, and no more may be added: they stay until the pod goes."
+            ),
+            "Choose another pod of the workload, or ask again when this one was replaced.".to_owned(),
+        ),
     }
 }
 

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::runs::{
     reason::Reason,
-    resource::{KeyKind, KeyRecord, Origin, Requester, RunSpec, Selection, TargetRef},
+    resource::{Appeal, KeyKind, KeyRecord, Origin, Requester, RunSpec, Selection, TargetRef},
 };
 
 /// Crockford's base 32, lower-case: no `i`, `l`, `o`, `u`, so that names survive being read out.
@@ -226,6 +226,8 @@ pub struct RunRequest {
     pub dry_run: bool,
     /// The person has confirmed the impact.
     pub confirmed: bool,
+    /// What the person appeals to where their own right does not suffice.
+    pub appeal: Appeal,
     /// When it reached us.
     pub received_at: Timestamp,
 }
@@ -256,6 +258,8 @@ impl RunRequest {
         for (part, word) in words {
             at_most(part, word.map_or(0, String::len), LONGEST_WORD)?;
         }
+        let why = self.appeal.break_glass.as_ref();
+        at_most("The reason", why.map_or(0, String::len), LONGEST_VALUE)?;
         at_most("The list of parameters", self.parameters.len(), MOST_PARAMETERS)?;
         for (name, value) in &self.parameters {
             at_most("A parameter's name", name.len(), LONGEST_WORD)?;
@@ -281,6 +285,7 @@ impl RunRequest {
             targets: self.targets,
             dry_run: self.dry_run,
             confirmed: self.confirmed,
+            appeal: self.appeal.clone(),
             received_at: MicroTime(self.received_at),
         }
     }

@@ -12,6 +12,7 @@ pub use crate::{
     access::{Decision, Requester},
     captures::resource::ANNOTATION_CANCEL,
     cluster::target::{TargetKind, TargetRef},
+    runs::consent::{Appeal, Approval, Audience, Verdict},
 };
 
 use crate::captures::resource::{ArtifactRecord, Explanation, PinnedTarget, Progress};
@@ -69,6 +70,9 @@ pub struct RunSpec {
     /// The person has confirmed the impact (a click on the confirming button).
     #[serde(default)]
     pub confirmed: bool,
+    /// What the person appeals to where their own right does not suffice.
+    #[serde(default)]
+    pub appeal: Appeal,
     /// When the request reached us.
     pub received_at: MicroTime,
 }
@@ -189,6 +193,15 @@ pub struct RunStatus {
     /// The access decision.
     #[serde(default)]
     pub decision: Option<Decision>,
+    /// The consent of a second person, where it takes one.
+    #[serde(default)]
+    pub approval: Option<Approval>,
+    /// The review for break-glass, where the person used it.
+    #[serde(default)]
+    pub break_glass: Option<Decision>,
+    /// Who may see what was captured; none before that is known.
+    #[serde(default)]
+    pub audience: Option<Audience>,
     /// What a dry run found, in lines.
     #[serde(default)]
     pub plan: Vec<String>,

@@ -30,6 +30,7 @@ use crate::{
     record::{self, Recorder},
     retry::Backoff,
     runs::{
+        pause::DiagnosticPause,
         reason::Reason,
         records::{Records, Reflection, reflection},
         request::{RunName, RunRequest, spoken_ids},
@@ -39,11 +40,16 @@ use crate::{
 
 mod alerts;
 mod cancel;
+mod consent;
 mod links;
 mod offers;
+mod pauses;
+mod sight;
 mod telling;
 
-pub use self::{cancel::CancelOutcome, links::ArtifactLink, offers::Sought};
+pub use self::{
+    cancel::CancelOutcome, consent::ConsentOutcome, links::ArtifactLink, offers::Sought, pauses::PauseOutcome,
+};
 
 /// The one create, among the actions of the bot.
 pub(crate) const ACCEPT: &str = "runs.accept";
@@ -199,18 +205,25 @@ struct Inner {
     parts: ServiceParts,
     api: Api<DiagnosticRun>,
     records: Records<DiagnosticRun>,
+    pause_api: Api<DiagnosticPause>,
+    pauses: Records<DiagnosticPause>,
 }
 
 /// The watch behind the service's view of the runs; run it as a task.
 pub struct RunWatch {
     api: Api<DiagnosticRun>,
     reflection: Reflection<DiagnosticRun>,
+    pause_api: Api<DiagnosticPause>,
+    pauses: Reflection<DiagnosticPause>,
 }
 
 impl RunWatch {
     /// Watches until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        self.reflection.run(self.api, stop).await;
+        tokio::join!(
+            self.reflection.run(self.api, stop.clone()),
+            self.pauses.run(self.pause_api, stop)
+        );
     }
 }
 
@@ -225,13 +238,24 @@ impl RunService {
     pub fn new(parts: ServiceParts) -> (Self, RunWatch) {
         let home = parts.clusters.home();
         let namespace = parts.clusters.namespace();
-        let (records, reflection) = reflection();
+        let (records, runs) = reflection();
+        let (pauses, of_pauses) = reflection();
         let watch = RunWatch {
             api: Api::namespaced(home.stream_client.clone(), namespace),
-            reflection,
+            reflection: runs,
+            pause_api: Api::namespaced(home.stream_client.clone(), namespace),
+            pauses: of_pauses,
         };
         let api = Api::namespaced(home.client.clone(), namespace);
-        (Self(Arc::new(Inner { parts, api, records })), watch)
+        let pause_api = Api::namespaced(home.client.clone(), namespace);
+        let inner = Inner {
+            parts,
+            api,
+            records,
+            pause_api,
+            pauses,
+        };
+        (Self(Arc::new(inner)), watch)
     }
 
     /// Records a request with one create. The same request again, at any time and on any replica, is the same run.
@@ -382,7 +406,7 @@ impl RunService {
 
     /// Whether the runs were read once, so that look-ups can be trusted.
     pub fn ready(&self) -> bool {
-        self.0.records.ready()
+        self.0.records.ready() && self.0.pauses.ready()
     }
 
     /// The time, as the service sees it.
@@ -393,6 +417,11 @@ impl RunService {
     /// Where everything that is done is told.
     pub(super) fn recorder(&self) -> &Recorder {
         &self.0.parts.record
+    }
+
+    /// Wake-ups: a pause that was made or removed.
+    pub(super) fn pause_changes(&self) -> impl Stream<Item = Arc<DiagnosticPause>> + Send + use<> {
+        self.0.pauses.changes()
     }
 
     /// The reviewer, for the controller.

@@ -36,6 +36,26 @@ pub enum Button {
         /// The run.
         run: RunName,
     },
+    /// "I agree", by a second person.
+    Approve {
+        /// The run.
+        run: RunName,
+    },
+    /// "I don't agree."
+    Refuse {
+        /// The run.
+        run: RunName,
+    },
+    /// The same again, and somebody else shall decide.
+    AskOwners {
+        /// The run that was denied.
+        run: RunName,
+    },
+    /// What the owners would have to apply, privately.
+    Grant {
+        /// The run that was denied.
+        run: RunName,
+    },
 }
 
 impl Button {
@@ -46,7 +66,11 @@ impl Button {
             | Self::Confirm { run }
             | Self::Cancel { run }
             | Self::Link { run }
-            | Self::Again { run } => run,
+            | Self::Again { run }
+            | Self::Approve { run }
+            | Self::Refuse { run }
+            | Self::AskOwners { run }
+            | Self::Grant { run } => run,
         }
     }
 
@@ -58,6 +82,10 @@ impl Button {
             Self::Cancel { .. } => "cancel".to_owned(),
             Self::Link { .. } => "link".to_owned(),
             Self::Again { .. } => "again".to_owned(),
+            Self::Approve { .. } => "approve".to_owned(),
+            Self::Refuse { .. } => "refuse".to_owned(),
+            Self::AskOwners { .. } => "ask-owners".to_owned(),
+            Self::Grant { .. } => "grant".to_owned(),
         }
     }
 
@@ -80,6 +108,10 @@ impl Button {
             "cancel" => Some(Self::Cancel { run }),
             "link" => Some(Self::Link { run }),
             "again" => Some(Self::Again { run }),
+            "approve" => Some(Self::Approve { run }),
+            "refuse" => Some(Self::Refuse { run }),
+            "ask-owners" => Some(Self::AskOwners { run }),
+            "grant" => Some(Self::Grant { run }),
             _ => {
                 let index = key.strip_prefix("choose-")?.parse().ok().filter(|index| *index < 100)?;
                 Some(Self::Choose { run, index })
@@ -103,7 +135,11 @@ mod tests {
             Button::Confirm { run: run.clone() },
             Button::Cancel { run: run.clone() },
             Button::Link { run: run.clone() },
-            Button::Again { run },
+            Button::Again { run: run.clone() },
+            Button::Approve { run: run.clone() },
+            Button::Refuse { run: run.clone() },
+            Button::AskOwners { run: run.clone() },
+            Button::Grant { run },
         ];
         for button in buttons {
             assert_eq!(Button::parse(&button.action_id(), &button.value()), Some(button));

@@ -27,7 +27,7 @@ use crate::{
     runs::{
         reason::shown,
         request::{RunName, RunRequest},
-        resource::{Cause, Origin},
+        resource::{Appeal, Cause, Origin},
         service::{AcceptError, RunFilter, RunService},
     },
     telemetry::metrics::{Metrics, Outcome},
@@ -326,6 +326,7 @@ fn request(
         targets: None,
         dry_run: false,
         confirmed: false,
+        appeal: Appeal::default(),
         received_at: now,
     }
 }

@@ -18,6 +18,7 @@ use super::{
     control, discovery,
     faults::{FaultKind, Occasion},
     identity::{self, User},
+    kind::NAMESPACE,
     log, rbac, review, stream,
     target::{Target, Verb},
     verbs, watch,
@@ -272,7 +273,12 @@ fn authorize(cluster: &Cluster, user: &User, target: &Target, verb: Verb) -> Res
         resource: target.kind.plural.to_owned(),
         subresource: target.subresource.clone(),
         name: target.name.clone(),
-        namespace: target.namespace.clone(),
+        // As the real server reads a path below /api/v1/namespaces: a namespace is in itself.
+        namespace: if target.kind == &NAMESPACE {
+            target.name.clone()
+        } else {
+            target.namespace.clone()
+        },
         path: None,
     };
     let check = |access: &rbac::Access| {

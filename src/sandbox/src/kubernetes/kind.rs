@@ -173,7 +173,7 @@ pub(super) static CLUSTER_ROLE_BINDING: Kind = Kind {
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
-static OTHERS: [Kind; 11] = [
+static OTHERS: [Kind; 12] = [
     Kind {
         group: "events.k8s.io",
         kind: "Event",
@@ -254,6 +254,16 @@ static OTHERS: [Kind; 11] = [
         singular: "diagnosticrun",
         short: &["drun"],
         subresources: &["status"],
+        needs_revision: true,
+        ..PLAIN
+    },
+    Kind {
+        group: DIAGBOT_GROUP,
+        version: "v1alpha1",
+        kind: "DiagnosticPause",
+        plural: "diagnosticpauses",
+        singular: "diagnosticpause",
+        short: &["dpause"],
         needs_revision: true,
         ..PLAIN
     },

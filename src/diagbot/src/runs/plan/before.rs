@@ -2,13 +2,15 @@
 
 use diagbot_catalog::{Diagnostic, Method};
 
-use super::{Action, Facts, START_WINDOW, diagnostic, later, spec, target};
+use super::{Action, Facts, START_WINDOW, approval, diagnostic, later, spec, target};
 use crate::{
+    access::{BY_WILDCARD, Decision},
     cluster::resolve::Need,
     runs::{
         phase::{Event, IllegalTransition},
         reason::Reason,
         resource::{Phase, RunStatus},
+        survey::Survey,
     },
 };
 
@@ -79,55 +81,93 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     }
 }
 
-/// Authorizing (and AwaitingApproval, which only an approval leaves): the access review, right before launch.
+/// Authorizing: the access review, right before launch, and every rule; AwaitingApproval: what a second person said.
 pub(super) fn authorize(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     if let Some(action) = stop_early(facts)? {
         return Ok(action);
     }
-    let status = facts.status();
-    if status.phase == Phase::AwaitingApproval {
-        return Ok(Action::Wait(Some(later(facts.run.spec.received_at.0, START_WINDOW))));
-    }
-    decide(facts, status)
+    decide(facts, facts.status())
 }
 
-/// Whether the person may, of a resolved run.
-fn decide(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, IllegalTransition> {
-    let name = status.diagnostic.clone().unwrap_or_default();
-    let Some(diagnostic) = facts.catalog.get(&name) else {
-        // The allowlist changed since the target was resolved.
-        let reason = Reason::UnknownDiagnostic {
-            typed: name,
-            near: Vec::new(),
+/// Whether the person may, of a resolved run, and whether every rule agrees.
+fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransition> {
+    if let Some(pause) = facts.pause(&status) {
+        let reason = Reason::Paused {
+            place: pause.place.words(),
+            by: pause.by.user.clone(),
         };
         return facts.end(status, Event::Refused, &reason);
-    };
-    let Some(target) = status.captures.first().map(|capture| capture.target.clone()) else {
+    }
+    if status.phase == Phase::AwaitingApproval {
+        return approval::follow(facts, status);
+    }
+    if status.captures.is_empty() {
         return facts.end(status, Event::Refused, &Reason::NoTarget);
-    };
-    let decision = match facts.review {
-        None => {
-            return Ok(Action::Review {
-                cluster: target.cluster,
-                namespace: target.namespace,
-                diagnostic: name,
-            });
+    }
+    let question = facts.question(&status);
+    let (decision, survey) = match (facts.review, facts.survey) {
+        (None, _) => return review(facts, status),
+        (Some(Err(reason @ Reason::RecordAway)), _) => return facts.end(status, Event::Refused, reason),
+        (Some(Err(reason)), _) => return facts.end(status, Event::Denied, reason),
+        // Whoever may do nothing there learns nothing of the place.
+        (Some(Ok(decision)), _) if !decision.allowed && !appeals(facts) => {
+            let reason = not_allowed(&status, decision);
+            let mut status = status;
+            status.decision = Some(decision.clone());
+            return facts.end(status, Event::Denied, &reason);
         }
+        (Some(Ok(_)), None) => return Ok(Action::Survey(Box::new(question))),
+        (Some(Ok(_)), Some(Err(reason @ (Reason::IdentityRefused(_) | Reason::ReviewFailed { .. })))) => {
+            return facts.end(status, Event::Denied, reason);
+        }
+        (Some(Ok(_)), Some(Err(reason))) => return facts.end(status, Event::Refused, reason),
+        (Some(Ok(decision)), Some(Ok(survey))) => (decision, survey),
+    };
+    let mut status = status;
+    status.decision = Some(decision.clone());
+    if facts.run.spec.appeal.break_glass.is_some() {
+        return break_glass(facts, status, survey);
+    }
+    let why = match facts.demand(&status, survey) {
+        _ if facts.run.spec.dry_run && decision.allowed => None,
+        None if !decision.allowed => Some("the person has no right of their own".to_owned()),
+        why => why,
+    };
+    match why {
+        None => admit(facts, status, survey),
+        Some(why) => {
+            if let Err(reason) = facts.check_rules(&status, survey) {
+                return facts.end(status, Event::Refused, &reason);
+            }
+            status.approval = Some(facts.approval(&status, why));
+            status.audience = Some(survey.audience);
+            facts.enter(&mut status, Event::ApprovalNeeded)?;
+            Ok(Action::Record(Box::new(status)))
+        }
+    }
+}
+
+/// The last rules, and the launch; or the plan of a dry run.
+pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -> Result<Action, IllegalTransition> {
+    let name = status.diagnostic.clone().unwrap_or_default();
+    let Some(diagnostic) = facts.catalog.get(&name) else {
+        return facts.end(status, Event::Refused, &gone(name));
+    };
+    // The person is reviewed once more where time has passed since: a second person took a while to consent.
+    match facts.review {
+        None => return review(facts, status),
         Some(Err(reason @ Reason::RecordAway)) => return facts.end(status, Event::Refused, reason),
         Some(Err(reason)) => return facts.end(status, Event::Denied, reason),
-        Some(Ok(decision)) => decision,
-    };
-    status.decision = Some(decision.clone());
-    if !decision.allowed {
-        let reason = Reason::NotAllowed {
-            verb: "run",
-            diagnostic: name,
-            namespace: target.namespace,
-            cluster: target.cluster,
-            user: decision.user.clone(),
-        };
-        return facts.end(status, Event::Denied, &reason);
+        Some(Ok(decision)) if !decision.allowed && !appeals(facts) => {
+            let reason = not_allowed(&status, decision);
+            return facts.end(status, Event::Denied, &reason);
+        }
+        Some(Ok(decision)) => status.decision = Some(decision.clone()),
     }
+    if let Err(reason) = facts.check_rules(&status, survey) {
+        return facts.end(status, Event::Refused, &reason);
+    }
+    status.audience = Some(survey.audience);
     if facts.run.spec.dry_run {
         status.plan = plan_lines(facts, &status, diagnostic);
         facts.enter(&mut status, Event::Planned)?;
@@ -136,6 +176,66 @@ fn decide(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, IllegalTra
         facts.enter(&mut status, Event::Allowed)?;
     }
     Ok(Action::Record(Box::new(status)))
+}
+
+fn break_glass(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -> Result<Action, IllegalTransition> {
+    if !facts.run.spec.origin.channel.starts_with(['C', 'G']) {
+        return facts.end(status, Event::Refused, &Reason::BreakGlassUnheard);
+    }
+    status.break_glass.clone_from(&survey.break_glass);
+    match &survey.break_glass {
+        Some(decision) if decision.allowed => admit(facts, status, survey),
+        Some(decision) => {
+            let reason = Reason::BreakGlassNotAllowed {
+                diagnostic: status.diagnostic.clone().unwrap_or_default(),
+                wildcard: decision.authorizer_reason == BY_WILDCARD,
+                user: decision.user.clone(),
+            };
+            facts.end(status, Event::Denied, &reason)
+        }
+        None => facts.end(status, Event::Refused, &Reason::NoTarget),
+    }
+}
+
+/// Whether the person appeals to something beyond their own right.
+fn appeals(facts: &Facts<'_>) -> bool {
+    let appeal = &facts.run.spec.appeal;
+    appeal.ask_owners || appeal.break_glass.is_some()
+}
+
+fn review(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransition> {
+    let name = status.diagnostic.clone().unwrap_or_default();
+    if facts.catalog.get(&name).is_none() {
+        return facts.end(status, Event::Refused, &gone(name));
+    }
+    match status.captures.first().map(|capture| capture.target.clone()) {
+        Some(target) => Ok(Action::Review {
+            cluster: target.cluster,
+            namespace: target.namespace,
+            diagnostic: name,
+        }),
+        None => facts.end(status, Event::Refused, &Reason::NoTarget),
+    }
+}
+
+/// The allowlist changed since the target was resolved.
+fn gone(name: String) -> Reason {
+    Reason::UnknownDiagnostic {
+        typed: name,
+        near: Vec::new(),
+    }
+}
+
+fn not_allowed(status: &RunStatus, decision: &Decision) -> Reason {
+    let target = status.captures.first().map(|capture| capture.target.clone());
+    let target = target.unwrap_or_default();
+    Reason::NotAllowed {
+        verb: "run",
+        diagnostic: status.diagnostic.clone().unwrap_or_default(),
+        namespace: target.namespace,
+        cluster: target.cluster,
+        user: decision.user.clone(),
+    }
 }
 
 /// A cancel or the end of the start window.
@@ -147,7 +247,9 @@ fn stop_early(facts: &Facts<'_>) -> Result<Option<Action>, IllegalTransition> {
         status.captures.clear();
         return Ok(Some(Action::Record(Box::new(status))));
     }
-    if facts.now > later(facts.run.spec.received_at.0, START_WINDOW) {
+    // Who waits for a second person has a time of their own.
+    let awaits = facts.run.phase() == Phase::AwaitingApproval;
+    if !awaits && facts.now > later(facts.run.spec.received_at.0, START_WINDOW) {
         let reason = Reason::NotStarted {
             minutes: START_WINDOW.as_mins(),
         };

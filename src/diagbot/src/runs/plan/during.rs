@@ -23,7 +23,7 @@ pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     let before = facts.status();
     let mut status = before.clone();
     let deadline = capture_deadline(facts, &status);
-    let cancel = facts.run.cancel_request();
+    let cancel = facts.cancel();
     for (index, summary) in status.captures.iter_mut().enumerate() {
         let capture = facts
             .captures
@@ -155,7 +155,7 @@ fn finish(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, IllegalTra
     if outcome != Outcome::Succeeded {
         status.reason = status.captures.iter().find_map(|capture| capture.reason.clone());
     }
-    if let Some(cancel) = facts.run.cancel_request().filter(|_| outcome == Outcome::Cancelled) {
+    if let Some(cancel) = facts.cancel().filter(|_| outcome == Outcome::Cancelled) {
         status.cancelled_by = Some(cancel.by);
     }
     Ok(Action::Record(Box::new(status)))

@@ -144,7 +144,8 @@ fn sensitive(diagnostic: &Diagnostic) -> bool {
     diagnostic.sensitivity == Sensitivity::Sensitive
 }
 
-fn image(facts: &Facts<'_>, diagnostic: &Diagnostic) -> String {
+/// The image of a capture.
+pub(super) fn image(facts: &Facts<'_>, diagnostic: &Diagnostic) -> String {
     match diagnostic.method {
         Method::Ephemeral => diagnostic.image.clone().unwrap_or_else(|| facts.agent_image.to_owned()),
         Method::Api => String::new(),

@@ -16,6 +16,7 @@ use crate::{
     },
 };
 
+mod rules;
 pub(in crate::runs) mod samples;
 
 fn code(status: &RunStatus) -> &str {
@@ -69,13 +70,17 @@ fn what_was_decided_is_recorded_before_it_is_done_and_doing_it_again_is_the_same
         .map(|act| match act {
             Action::FindTarget { .. } => "find",
             Action::Review { .. } => "review",
+            Action::Survey(_) => "survey",
             Action::Record(_) => "record",
             Action::CreateCapture(_) => "create",
             Action::CancelCaptures(_) => "cancel",
             Action::Wait(_) => "wait",
         })
         .collect();
-    assert_eq!(kinds, ["find", "review", "record", "create", "record", "wait"]);
+    assert_eq!(
+        kinds,
+        ["find", "review", "survey", "record", "create", "record", "wait"]
+    );
 
     // A crash after the create and before its record: the same object is made again, so that its name refuses it.
     let made = world.captures.clone();

@@ -6,7 +6,7 @@ use super::{Front, Said, reply::Outcome};
 use crate::{
     runs::{
         request::{RunName, RunRequest},
-        resource::{DiagnosticRun, TargetKind, TargetRef},
+        resource::{Appeal, DiagnosticRun, TargetKind, TargetRef},
         service::{AcceptError, Accepted},
     },
     slack::{
@@ -50,6 +50,10 @@ impl Front {
             targets: None,
             dry_run: call.dry_run,
             confirmed: false,
+            appeal: Appeal {
+                ask_owners: false,
+                break_glass: call.break_glass,
+            },
             received_at: context.clock.now(),
         };
         match self.create(request).await {

@@ -7,12 +7,12 @@ use futures::{FutureExt as _, future::BoxFuture};
 use super::{Front, Said, reply::Outcome};
 use crate::{
     runs::{
-        request::RunName,
+        request::{RequestKey, RunName},
         resource::{DiagnosticRun, Requester, TargetRef},
         service::{CancelOutcome, FindError, RunFilter, RunService, ServiceError},
     },
     slack::{
-        grammar::{self, Request},
+        grammar::{self, Place, Request},
         views::{Links, Message, RunView, answers},
     },
 };
@@ -30,7 +30,10 @@ impl Front {
             Ok(request) => request,
             Err(fault) => return self.fault(&fault),
         };
-        let needs_records = matches!(request, Request::Status(_) | Request::Runs { .. } | Request::Cancel(_));
+        let needs_records = matches!(
+            request,
+            Request::Status(_) | Request::Runs { .. } | Request::Cancel(_) | Request::Pause { .. }
+        );
         if needs_records && !context.service.ready() {
             return Outcome::Say(answers::starting());
         }
@@ -41,20 +44,60 @@ impl Front {
                 Some(diagnostic) => answers::help_one(diagnostic, command),
                 None => answers::help(command),
             }),
-            Request::Status(id) => Outcome::Say(match self.meant(id.as_deref(), &said, false) {
-                Ok(run) => self.status(&run),
-                Err(message) => message,
-            }),
-            Request::Runs { target, since } => Outcome::Say(self.runs(target.as_ref(), since)),
-            Request::Cancel(id) => match self.meant(id.as_deref(), &said, true).map(|run| run.name()) {
-                Ok(Some(name)) => Outcome::Slow {
-                    meanwhile: answers::cancel_pending(&name),
-                    work: self.cancelling(name, said.by.clone()),
+            Request::Status(id) => match self.meant(id.as_deref(), &said, false) {
+                Ok(run) => Outcome::Slow {
+                    meanwhile: answers::looking(),
+                    work: self.telling_status(run, &said, id),
                 },
-                Ok(None) => Outcome::Say(answers::no_run(None, command)),
                 Err(message) => Outcome::Say(message),
             },
+            Request::Runs { target, since } => Outcome::Slow {
+                meanwhile: answers::looking(),
+                work: self.listing(target, since, &said),
+            },
+            Request::Cancel(id) => match self.meant(id.as_deref(), &said, true).map(|run| (run.name(), run)) {
+                Ok((Some(name), run)) => Outcome::Slow {
+                    meanwhile: answers::cancel_pending(&name),
+                    work: self.cancelling_seen(name, run, &said, id),
+                },
+                Ok((None, _)) => Outcome::Say(answers::no_run(None, command)),
+                Err(message) => Outcome::Say(message),
+            },
+            Request::Pause { stop, word, place } => Outcome::Slow {
+                meanwhile: answers::looking(),
+                work: self.switching(stop, word, place, &said),
+            },
         }
+    }
+
+    /// Pauses a place, or allows captures there again.
+    fn switching(
+        &self,
+        stop: bool,
+        word: Option<String>,
+        place: Place,
+        said: &Said<'_>,
+    ) -> BoxFuture<'static, Message> {
+        let context = self.0.context.clone();
+        let (by, channel) = (said.by.clone(), said.origin.channel.clone());
+        async move {
+            let service = &context.service;
+            let scope = service.scope(word, place.cluster, place.namespace);
+            let switched = if stop {
+                service.pause(scope, &by, &channel).await
+            } else {
+                service.resume(scope, &by, &channel).await
+            };
+            match switched {
+                Ok(outcome) => answers::switched(&outcome, &context.config.command),
+                Err(ServiceError::Denied(reason)) => answers::not_switched(Some(&reason)),
+                Err(error) => {
+                    tracing::warn!(error = %crate::telemetry::Chain(&error), "a switch was not done");
+                    answers::not_switched(None)
+                }
+            }
+        }
+        .boxed()
     }
 
     /// The run of that id; without an id the thread's, else the person's latest.
@@ -82,46 +125,95 @@ impl Front {
         of_thread.or_else(latest).ok_or_else(|| answers::no_run(None, command))
     }
 
-    fn status(&self, run: &DiagnosticRun) -> Message {
-        let Some(name) = run.name() else {
-            return answers::no_run(None, &self.0.context.config.command);
-        };
-        let view = RunView {
-            name: &name,
-            run,
-            home: self.0.context.home(),
-            successor: None,
-        };
-        view.root(Links::Withheld)
-    }
-
-    fn runs(&self, target: Option<&TargetRef>, since: Option<jiff::SignedDuration>) -> Message {
-        let context = &self.0.context;
-        let filter = RunFilter {
-            target: target.map(|target| target.name.clone()).filter(|name| !name.is_empty()),
-            since: since.and_then(|since| context.clock.now().checked_sub(since).ok()),
-            ..RunFilter::default()
-        };
-        let mut found: Vec<(RunName, Arc<DiagnosticRun>)> = context
-            .service
-            .list(&filter)
-            .into_iter()
-            .filter(|run| target.is_none_or(|target| is_in(run, target, context.home())))
-            .filter_map(|run| Some((run.name()?, run)))
-            .take(LISTED + 1)
-            .collect();
-        let more = found.len() > LISTED;
-        found.truncate(LISTED);
-        let views: Vec<RunView<'_>> = found
-            .iter()
-            .map(|(name, run)| RunView {
-                name,
-                run,
+    /// A run's state. One that was named by its id is there only for those who may be told of it.
+    fn telling_status(
+        &self,
+        run: Arc<DiagnosticRun>,
+        said: &Said<'_>,
+        id: Option<String>,
+    ) -> BoxFuture<'static, Message> {
+        let context = self.0.context.clone();
+        let (by, channel) = (said.by.clone(), said.origin.channel.clone());
+        let private = matches!(said.key, RequestKey::Command { .. });
+        async move {
+            let none = |id: Option<&str>| answers::no_run(id, &context.config.command);
+            let Some(name) = run.name() else { return none(None) };
+            if id.is_some() && !sees(&context.service, &run, &by, &channel).await {
+                return none(id.as_deref());
+            }
+            let audience = run
+                .status
+                .as_ref()
+                .and_then(|status| status.audience)
+                .unwrap_or_default();
+            let own = private && run.spec.requester == by && audience.requester;
+            let view = RunView {
+                name: &name,
+                run: &run,
                 home: context.home(),
                 successor: None,
-            })
-            .collect();
-        answers::runs(&views, more)
+                hidden: !(own || (audience.channel && channel == run.spec.origin.channel)),
+            };
+            view.root(Links::Withheld)
+        }
+        .boxed()
+    }
+
+    /// Earlier runs that the person may be told of.
+    fn listing(
+        &self,
+        target: Option<TargetRef>,
+        since: Option<jiff::SignedDuration>,
+        said: &Said<'_>,
+    ) -> BoxFuture<'static, Message> {
+        let context = self.0.context.clone();
+        let (by, channel) = (said.by.clone(), said.origin.channel.clone());
+        async move {
+            let name = target.as_ref().map(|target| target.name.clone());
+            let filter = RunFilter {
+                target: name.filter(|name| !name.is_empty()),
+                since: since.and_then(|since| context.clock.now().checked_sub(since).ok()),
+                ..RunFilter::default()
+            };
+            let mut listed = context.service.list(&filter);
+            listed.retain(|run| target.as_ref().is_none_or(|target| is_in(run, target, context.home())));
+            let seen = context.service.told_of(listed, &by, &channel, LISTED + 1).await;
+            let mut found: Vec<(RunName, Arc<DiagnosticRun>)> =
+                seen.into_iter().filter_map(|run| Some((run.name()?, run))).collect();
+            let more = found.len() > LISTED;
+            found.truncate(LISTED);
+            let views: Vec<RunView<'_>> = found
+                .iter()
+                .map(|(name, run)| RunView {
+                    name,
+                    run,
+                    home: context.home(),
+                    successor: None,
+                    hidden: true,
+                })
+                .collect();
+            answers::runs(&views, more)
+        }
+        .boxed()
+    }
+
+    /// The same for a run that was named by its id: it is there only for those who may be told of it.
+    fn cancelling_seen(
+        &self,
+        name: RunName,
+        run: Arc<DiagnosticRun>,
+        said: &Said<'_>,
+        id: Option<String>,
+    ) -> BoxFuture<'static, Message> {
+        let context = self.0.context.clone();
+        let (by, channel) = (said.by.clone(), said.origin.channel.clone());
+        async move {
+            if id.is_some() && !sees(&context.service, &run, &by, &channel).await {
+                return answers::no_run(id.as_deref(), &context.config.command);
+            }
+            cancel(&context.service, &name, &by).await
+        }
+        .boxed()
     }
 
     /// Asks a run to stop, and tells what became of it.
@@ -129,6 +221,11 @@ impl Front {
         let service = self.0.context.service.clone();
         async move { cancel(&service, &run, &by).await }.boxed()
     }
+}
+
+/// Whether a person may be told of a run.
+async fn sees(service: &RunService, run: &Arc<DiagnosticRun>, by: &Requester, channel: &str) -> bool {
+    !service.told_of(vec![Arc::clone(run)], by, channel, 1).await.is_empty()
 }
 
 /// Whether a run is in the cluster and namespace that were named, if any were.

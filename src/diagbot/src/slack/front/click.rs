@@ -12,7 +12,8 @@ use super::{
 use crate::{
     runs::{
         request::{RequestKey, RunName, RunRequest},
-        resource::{Candidate, DiagnosticRun, Origin, Requester, TargetKind, TargetRef},
+        resource::{Appeal, Candidate, DiagnosticRun, Origin, Requester, TargetKind, TargetRef},
+        service::ConsentOutcome,
     },
     slack::{
         button::Button,
@@ -44,7 +45,23 @@ impl Front {
                     let work = self.linking(run.clone(), click.by.clone());
                     self.afterwards(self.clone().say_result(speaker.clone(), work));
                 }
-                Button::Choose { .. } | Button::Confirm { .. } | Button::Again { .. } => {
+                Button::Approve { run } | Button::Refuse { run } => {
+                    let approved = matches!(button, Button::Approve { .. });
+                    let work = self.consenting(run.clone(), &click, approved);
+                    self.afterwards(self.clone().say_result(speaker.clone(), work));
+                }
+                Button::Grant { run } => {
+                    let service = &self.0.context.service;
+                    let message = match service.get(run) {
+                        None => answers::button_over(run),
+                        Some(found) => match service.grant(&found) {
+                            Some(yaml) => answers::grant(run, &yaml),
+                            None => answers::no_grant(run),
+                        },
+                    };
+                    self.say_later(speaker.clone(), message);
+                }
+                Button::Choose { .. } | Button::Confirm { .. } | Button::Again { .. } | Button::AskOwners { .. } => {
                     self.start(&button, &click, speaker.clone()).await;
                 }
             }
@@ -74,6 +91,11 @@ impl Front {
             targets: run.spec.targets,
             dry_run: run.spec.dry_run,
             confirmed: run.spec.confirmed || matches!(button, Button::Confirm { .. }),
+            appeal: Appeal {
+                ask_owners: matches!(button, Button::AskOwners { .. }),
+                // A broken glass is a person's own word, and not a button's.
+                break_glass: None,
+            },
             received_at: context.clock.now(),
         };
         match self.create(request).await {
@@ -104,6 +126,21 @@ impl Front {
         }
     }
 
+    /// What a second person says, reviewed for whoever pressed.
+    fn consenting(&self, run: RunName, click: &Click, approved: bool) -> BoxFuture<'static, Message> {
+        let service = self.0.context.service.clone();
+        let (by, channel) = (click.by.clone(), click.channel.clone());
+        async move {
+            match service.consent(&run, &by, &channel, approved).await {
+                Ok(ConsentOutcome::Said { approved }) => answers::said(&run, approved),
+                Ok(ConsentOutcome::SaidBefore(said)) => answers::said_before(&run, &said.by, said.approved, said.at),
+                Ok(ConsentOutcome::Over(phase)) => answers::asked_no_more(&run, phase),
+                Err(error) => failure(&run, &error),
+            }
+        }
+        .boxed()
+    }
+
     /// Fresh links, for the person who asks.
     fn linking(&self, run: RunName, by: Requester) -> BoxFuture<'static, Message> {
         let service = self.0.context.service.clone();
@@ -131,11 +168,15 @@ fn target(button: &Button, run: &DiagnosticRun) -> Option<TargetRef> {
     match button {
         Button::Choose { index, .. } => candidates.get(*index).map(|candidate| chosen(run, candidate)),
         Button::Confirm { .. } => candidates.first().map(|candidate| chosen(run, candidate)),
-        Button::Again { .. } => Some(TargetRef {
+        Button::Again { .. } | Button::AskOwners { .. } => Some(TargetRef {
             pod_uid: None,
             ..run.spec.target.clone()
         }),
-        Button::Cancel { .. } | Button::Link { .. } => None,
+        Button::Cancel { .. }
+        | Button::Link { .. }
+        | Button::Approve { .. }
+        | Button::Refuse { .. }
+        | Button::Grant { .. } => None,
     }
 }
 

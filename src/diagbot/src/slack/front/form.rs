@@ -16,7 +16,7 @@ use super::{
 use crate::{
     runs::{
         request::{RequestKey, RunRequest},
-        resource::{Origin, Requester},
+        resource::{Appeal, Origin, Requester},
         service::Sought,
     },
     slack::{
@@ -177,6 +177,7 @@ impl Front {
             targets: None,
             dry_run: false,
             confirmed: false,
+            appeal: Appeal::default(),
             received_at: self.0.context.clock.now(),
         }
     }

@@ -6,7 +6,7 @@ use super::{name, text};
 use crate::cluster::target::TargetError;
 
 /// Every option, for did-you-mean.
-const OPTIONS: [&str; 7] = [
+const OPTIONS: [&str; 8] = [
     "-n",
     "--namespace",
     "-c",
@@ -14,6 +14,7 @@ const OPTIONS: [&str; 7] = [
     "--cluster",
     "--dry-run",
     "--since",
+    "--break-glass",
 ];
 
 /// Why a text is no request. `Display` says what is wrong; [`Fault::remedy`] what to type.

@@ -3,7 +3,9 @@
 //!
 //! ```text
 //! <diagnostic> [target] [key=value …] [-n namespace] [-c container] [--cluster name] [--dry-run]
+//!     [--break-glass "reason"]
 //! list | help [diagnostic] | status [run] | runs [target] [--since 24h] | cancel [run]
+//! pause [cluster|namespace] | resume [cluster|namespace]
 //! ```
 
 mod fault;
@@ -49,6 +51,15 @@ pub enum Request {
     },
     /// Cancels a run; without an id the run of this thread, or the person's latest.
     Cancel(Option<String>),
+    /// Stops new captures and those that run, or allows them again.
+    Pause {
+        /// Stop, or allow again.
+        stop: bool,
+        /// A cluster or a namespace; none: everywhere.
+        word: Option<String>,
+        /// Options that say where.
+        place: Place,
+    },
 }
 
 /// A diagnostic on a target, as typed and checked against the catalog.
@@ -66,6 +77,8 @@ pub struct RunCall {
     pub parameters: BTreeMap<String, String>,
     /// Only tell what would happen.
     pub dry_run: bool,
+    /// Nobody shall be waited for: the reason.
+    pub break_glass: Option<String>,
 }
 
 /// Options that say where.
@@ -139,6 +152,7 @@ struct Arguments {
     place: Place,
     dry_run: bool,
     since: Option<String>,
+    break_glass: Option<String>,
 }
 
 impl Arguments {
@@ -163,6 +177,7 @@ impl Arguments {
                 "-c" | "--container" => &mut out.place.container,
                 "--cluster" => &mut out.place.cluster,
                 "--since" => &mut out.since,
+                "--break-glass" => &mut out.break_glass,
                 _ => return Err(Fault::unknown_option(option)),
             };
             let value = inline.or_else(|| words.next().map(|word| word.text.clone()));
@@ -219,6 +234,7 @@ impl Arguments {
             place: self.place,
             parameters: self.parameters,
             dry_run: self.dry_run,
+            break_glass: self.break_glass,
         }))
     }
 
@@ -229,12 +245,14 @@ impl Arguments {
                 key: key.clone(),
             });
         }
+        let placed = matches!(built_in, BuiltIn::Runs | BuiltIn::Pause | BuiltIn::Resume);
         let foreign = [
             (self.dry_run, "--dry-run"),
             (self.since.is_some() && built_in != BuiltIn::Runs, "--since"),
             (self.place.container.is_some(), "-c"),
-            (self.place.namespace.is_some() && built_in != BuiltIn::Runs, "-n"),
-            (self.place.cluster.is_some() && built_in != BuiltIn::Runs, "--cluster"),
+            (self.break_glass.is_some(), "--break-glass"),
+            (self.place.namespace.is_some() && !placed, "-n"),
+            (self.place.cluster.is_some() && !placed, "--cluster"),
         ];
         if let Some((_, option)) = foreign.into_iter().find(|(given, _)| *given) {
             return Err(Fault::NotHere(option));
@@ -252,6 +270,11 @@ impl Arguments {
             },
             BuiltIn::Status => Ok(Request::Status(id)),
             BuiltIn::Cancel => Ok(Request::Cancel(id)),
+            BuiltIn::Pause | BuiltIn::Resume => Ok(Request::Pause {
+                stop: built_in == BuiltIn::Pause,
+                word: self.one_word()?,
+                place: self.place,
+            }),
             BuiltIn::Runs => {
                 let since = self.since.as_deref().map(duration).transpose()?;
                 let mut target = self.one_target()?;
@@ -262,6 +285,17 @@ impl Arguments {
                 }
                 Ok(Request::Runs { target, since })
             }
+        }
+    }
+
+    fn one_word(&self) -> Result<Option<String>, Fault> {
+        match self.plain.as_slice() {
+            [] => Ok(None),
+            [word] => Ok(Some(word.to_lowercase())),
+            [first, second, ..] => Err(Fault::SeveralTargets {
+                first: fault::shown(first),
+                second: fault::shown(second),
+            }),
         }
     }
 
@@ -341,6 +375,9 @@ impl fmt::Display for RunCall {
         }
         if self.dry_run {
             f.write_str(" --dry-run")?;
+        }
+        if let Some(reason) = &self.break_glass {
+            write!(f, " --break-glass {}", words::quote(reason))?;
         }
         Ok(())
     }

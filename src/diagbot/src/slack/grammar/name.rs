@@ -17,11 +17,23 @@ pub enum BuiltIn {
     Runs,
     /// `cancel`
     Cancel,
+    /// `pause`
+    Pause,
+    /// `resume`
+    Resume,
 }
 
 impl BuiltIn {
     /// Every word.
-    pub const ALL: [Self; 5] = [Self::List, Self::Help, Self::Status, Self::Runs, Self::Cancel];
+    pub const ALL: [Self; 7] = [
+        Self::List,
+        Self::Help,
+        Self::Status,
+        Self::Runs,
+        Self::Cancel,
+        Self::Pause,
+        Self::Resume,
+    ];
 
     /// The word.
     pub const fn word(self) -> &'static str {
@@ -31,6 +43,8 @@ impl BuiltIn {
             Self::Status => "status",
             Self::Runs => "runs",
             Self::Cancel => "cancel",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         }
     }
 }

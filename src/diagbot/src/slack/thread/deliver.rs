@@ -8,7 +8,7 @@ use super::{
     desk::Desk,
     memory::{Memory, Next},
     tell::{TERM_WAIT, after_record, warn},
-    wanted::{ROOT, Wanted},
+    wanted::{DIRECT, ROOT, Wanted},
 };
 use crate::{
     cluster::lease::Term,
@@ -333,7 +333,7 @@ impl Delivery<'_> {
 /// Channel and thread of a message.
 fn place(view: &RunView<'_>, wanted: &Wanted<'_>, memory: &Memory, telling: &Telling) -> (String, Option<String>) {
     let origin = &view.run.spec.origin;
-    if memory.direct {
+    if memory.direct || wanted.part == DIRECT {
         return (view.run.spec.requester.user.clone(), None);
     }
     let channel = telling.channel.clone().unwrap_or_else(|| origin.channel.clone());

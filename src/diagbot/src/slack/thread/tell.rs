@@ -8,7 +8,7 @@ use super::{
     deliver::Delivery,
     desk::{Desk, successor},
     memory::{Memory, Next},
-    wanted::{COUNTED, SUCCESSOR, Wanted, wanted},
+    wanted::{COUNTED, DIRECT, SUCCESSOR, Wanted, wanted},
 };
 use crate::{
     runs::{
@@ -59,6 +59,7 @@ impl Desk {
             run,
             home: self.context.home(),
             successor: next.as_ref(),
+            hidden: hidden(run, memory),
         };
         for wanted in wanted(&view) {
             if memory.sent.get(&wanted.part) == Some(&wanted.digest) {
@@ -108,9 +109,11 @@ impl Desk {
         let asked_in = &view.run.spec.origin.channel;
         let told_in = memory.telling.as_ref().and_then(|telling| telling.channel.as_ref());
         let mut links: Vec<ArtifactLink> = Vec::new();
-        if wanted.settled && wanted.linked {
+        let direct = wanted.part == DIRECT;
+        if wanted.settled && wanted.linked && (direct || !view.hidden) {
+            let place = async { direct || self.may_hold_links(told_in.unwrap_or(asked_in)).await };
             let sign = self.context.service.links_of(view.run, &view.run.spec.requester);
-            let (may_hold, signed) = tokio::join!(self.may_hold_links(told_in.unwrap_or(asked_in)), sign);
+            let (may_hold, signed) = tokio::join!(place, sign);
             match signed {
                 Ok(signed) if may_hold => links = signed,
                 Ok(_) => {}
@@ -122,10 +125,27 @@ impl Desk {
         } else {
             wanted.message(view, Links::Signed(&links))
         };
-        if memory.direct || told_in.is_some_and(|channel| channel != asked_in) {
+        if !direct && (memory.direct || told_in.is_some_and(|channel| channel != asked_in)) {
             message = invitation(message, asked_in);
         }
         if memory.plain { message.plain() } else { message }
+    }
+}
+
+/// Whether the place where a run is told may see its state only: a channel without the right to read, or a person without.
+fn hidden(run: &DiagnosticRun, memory: &Memory) -> bool {
+    let audience = run
+        .status
+        .as_ref()
+        .and_then(|status| status.audience)
+        .unwrap_or_default();
+    let told_in = memory.telling.as_ref().and_then(|telling| telling.channel.as_deref());
+    let place = told_in.unwrap_or(&run.spec.origin.channel);
+    let to_person = memory.direct || !place.starts_with(['C', 'G']);
+    if to_person {
+        !audience.requester
+    } else {
+        !audience.channel
     }
 }
 

@@ -13,6 +13,8 @@ use crate::{
 
 /// Part name of the root message.
 pub(super) const ROOT: &str = "root";
+/// Part name of the message to the person who asked, where the channel may not see the evidence.
+pub(super) const DIRECT: &str = "direct";
 /// Key in the record of what was sent: the run that a button started, as the root message says it.
 pub(super) const SUCCESSOR: &str = "successor";
 
@@ -37,6 +39,7 @@ pub(super) struct Wanted<'a> {
 enum Content<'a> {
     Root,
     Capture(&'a CaptureSummary),
+    Direct,
 }
 
 /// The messages, in the order in which they are sent. A quiet run has none unless it failed or found something.
@@ -59,7 +62,21 @@ pub(super) fn wanted<'a>(view: &RunView<'a>) -> Vec<Wanted<'a>> {
             of(view, capture.name.clone(), Content::Capture(capture), true, captures)
         }));
     }
+    if ended && serves_directly(view) {
+        all.push(of(view, DIRECT.to_owned(), Content::Direct, true, captures.iter()));
+    }
     all
+}
+
+/// The channel may not see the evidence, and the person who asked may.
+fn serves_directly(view: &RunView<'_>) -> bool {
+    let Some(status) = &view.run.status else { return false };
+    let may = status.audience.is_some_and(|audience| audience.requester);
+    let spec = &view.run.spec;
+    let in_channel = spec.origin.channel.starts_with(['C', 'G']);
+    let person = !spec.requester.team.is_empty();
+    let evidence = status.captures.iter().any(|capture| !capture.artifacts.is_empty());
+    view.hidden && may && in_channel && person && evidence
 }
 
 fn of<'a>(
@@ -89,6 +106,12 @@ fn render(view: &RunView<'_>, content: Content<'_>, links: Links<'_>) -> Message
     match content {
         Content::Root => view.root(links),
         Content::Capture(capture) => view.part(capture, links),
+        Content::Direct => RunView {
+            hidden: false,
+            successor: None,
+            ..*view
+        }
+        .root(links),
     }
 }
 
@@ -123,6 +146,7 @@ pub(super) fn starters(name: &RunName, run: &DiagnosticRun) -> Vec<Button> {
         .collect();
     buttons.push(Button::Confirm { run: run() });
     buttons.push(Button::Again { run: run() });
+    buttons.push(Button::AskOwners { run: run() });
     buttons
 }
 

@@ -15,6 +15,7 @@ use crate::{
     runs::{
         request::RunName,
         resource::{Phase, Requester},
+        service::PauseOutcome,
     },
     slack::grammar::{BuiltIn, Fault},
 };
@@ -163,6 +164,83 @@ pub fn ended_before(run: &RunName, phase: Phase) -> Message {
     ))
 }
 
+/// A word of a second person is recorded.
+pub fn said(run: &RunName, approved: bool) -> Message {
+    let word = if approved { "agreed to" } else { "did not agree to" };
+    one(&format!(
+        "You {word} run {}; its message says what follows.",
+        code(&run.short())
+    ))
+}
+
+/// Somebody had said something before.
+pub fn said_before(run: &RunName, by: &Requester, approved: bool, at: Timestamp) -> Message {
+    let word = if approved { "agreed to" } else { "did not agree to" };
+    one(&format!(
+        "{} {word} run {} before, {}.",
+        person(by),
+        code(&run.short()),
+        moment(at)
+    ))
+}
+
+/// Nothing is asked about it any more.
+pub fn asked_no_more(run: &RunName, phase: Phase) -> Message {
+    one(&format!(
+        "Nobody is asked about run {} any more: *{}*.",
+        code(&run.short()),
+        phase_word(phase)
+    ))
+}
+
+/// What the owners would have to apply.
+pub fn grant(run: &RunName, yaml: &str) -> Message {
+    one(&format!(
+        "What the owners of the namespace would apply for what was denied in run {} (`kubectl create -f`):\n{}",
+        code(&run.short()),
+        super::escape::block(yaml, 40, 200)
+    ))
+}
+
+/// Nothing was denied.
+pub fn no_grant(run: &RunName) -> Message {
+    one(&format!("Nothing was denied in run {}.", code(&run.short())))
+}
+
+/// A look-up takes its time.
+pub fn looking() -> Message {
+    one("Looking; the cluster takes its time. You will be told here.")
+}
+
+/// A switch.
+pub fn switched(outcome: &PauseOutcome, command: &str) -> Message {
+    one(&match outcome {
+        PauseOutcome::Paused(place) => format!(
+            "*Paused:* nothing new is captured in {}, and what runs there is stopped.\n*What to do:* `{command} resume` \
+             with the same place allows it again.",
+            line(&place.words())
+        ),
+        PauseOutcome::PausedBefore(pause) => format!(
+            "{} is paused already, by {}.",
+            line(&pause.place.words()),
+            person(&pause.by)
+        ),
+        PauseOutcome::Resumed(place) => format!("*Resumed:* captures are allowed again in {}.", line(&place.words())),
+        PauseOutcome::NotPaused(place) => format!("{} was not paused.", line(&place.words())),
+    })
+}
+
+/// A switch that was not done.
+pub fn not_switched(reason: Option<&Explanation>) -> Message {
+    match reason {
+        Some(reason) => one(&explanation(reason)),
+        None => one(
+            "That did not succeed: a system that is needed for it gave no answer.\n*What to do:* try again, or set the \
+             label `diagbot.dev/paused=true` on the namespace of the bot.",
+        ),
+    }
+}
+
 /// Something that was asked about a run did not succeed.
 pub fn failed(run: &RunName, reason: Option<&Explanation>) -> Message {
     match reason {
@@ -210,7 +288,7 @@ pub fn help(command: &str) -> Message {
     let words: Vec<&str> = BuiltIn::ALL.iter().map(|b| b.word()).collect();
     Builder::new()
         .section(&format!(
-            "*{command} &lt;diagnostic&gt; &lt;target&gt;* `[key=value …] [-n namespace] [-c container] [--cluster name] [--dry-run]`\n\
+            "*{command} &lt;diagnostic&gt; &lt;target&gt;* `[key=value …] [-n namespace] [-c container] [--cluster name] [--dry-run] [--break-glass \"reason\"]`\n\
              takes evidence from a pod and puts it here as a file behind a link that ends by itself."
         ))
         .section(
@@ -219,7 +297,8 @@ pub fn help(command: &str) -> Message {
         )
         .section(&format!(
             "`{command} list` – what there is\n`{command} help &lt;diagnostic&gt;` – one in detail\n`{command} status [run]` – where a run \
-             is\n`{command} runs [target] [--since 24h]` – earlier runs\n`{command} cancel [run]` – stop one"
+             is\n`{command} runs [target] [--since 24h]` – earlier runs\n`{command} cancel [run]` – stop one\n`{command} pause [cluster|namespace]`, `resume` – stop everything \
+             there, and allow it again"
         ))
         .context(&format!("Words of the bot itself: {}", words.join(", ")))
         .build()

@@ -17,12 +17,17 @@ const PREVIEW_LINES: usize = 8;
 /// Characters of a line of a preview; wider ones wrap on a phone.
 const PREVIEW_WIDTH: usize = 100;
 
+/// Said instead of evidence where not everybody who reads may see it.
+const HIDDEN: &str =
+    "_Not everybody here may read it: the person who asked gets it in a direct message, others by the button._";
+
 /// What a capture produced, and why it failed unless that was `said` already.
 pub(super) fn sections(
     mut message: Builder,
     capture: &CaptureSummary,
     said: Option<&Explanation>,
     links: Links<'_>,
+    hidden: bool,
 ) -> Builder {
     if let Some(reason) = capture.reason.as_ref().filter(|reason| said != Some(reason)) {
         message = message.section(&explanation(reason));
@@ -35,6 +40,10 @@ pub(super) fn sections(
                 .find(|link| link.capture == capture.name && link.name == artifact.name && !link.sensitive),
         };
         message = message.section(&record(artifact, link));
+        if hidden {
+            message = message.section(HIDDEN);
+            continue;
+        }
         if !artifact.sensitive && !artifact.findings.is_empty() {
             let found: Vec<String> = artifact
                 .findings

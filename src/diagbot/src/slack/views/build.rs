@@ -108,7 +108,8 @@ impl Builder {
                     .with_action_id(button.action_id().into())
                     .with_value(button.value());
                 let element = match button {
-                    Button::Confirm { .. } => element.with_style(SlackBlockButtonStyle::Danger),
+                    Button::Confirm { .. } | Button::Refuse { .. } => element.with_style(SlackBlockButtonStyle::Danger),
+                    Button::Approve { .. } => element.with_style(SlackBlockButtonStyle::Primary),
                     _ => element,
                 };
                 element.into()

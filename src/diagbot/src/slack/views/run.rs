@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::{
-    Builder, Message, artifact,
+    Builder, Message, artifact, consent,
     escape::{block, code, line, moment, short_size},
 };
 use crate::{
@@ -27,6 +27,8 @@ pub struct RunView<'a> {
     pub home: &'a str,
     /// The run that one of its buttons started.
     pub successor: Option<&'a Successor>,
+    /// Not everybody who reads the message may see what was captured: it tells the state only.
+    pub hidden: bool,
 }
 
 /// A run that a button of another one started.
@@ -55,6 +57,9 @@ impl RunView<'_> {
         let fallback = RunStatus::default();
         let status = self.run.status.as_ref().unwrap_or(&fallback);
         let mut message = Builder::new().section(&format!("{}\n{}", self.headline(), self.state(status)));
+        for words in consent::words(self.run, status) {
+            message = message.section(&words);
+        }
         if let Some(reason) = &status.reason {
             message = message.section(&explanation(reason));
         }
@@ -62,7 +67,7 @@ impl RunView<'_> {
             message = message.section(&block(&status.plan.join("\n"), 30, 200));
         }
         message = match status.captures.as_slice() {
-            [only] => artifact::sections(message, only, status.reason.as_ref(), links),
+            [only] => artifact::sections(message, only, status.reason.as_ref(), links, self.hidden),
             several => several
                 .iter()
                 .fold(message, |message, capture| message.section(&capture_line(capture))),
@@ -93,7 +98,7 @@ impl RunView<'_> {
             code(&capture.target.cluster),
             capture_state(capture),
         );
-        let message = artifact::sections(Builder::new().section(&head), capture, None, links);
+        let message = artifact::sections(Builder::new().section(&head), capture, None, links, self.hidden);
         message.context(&format!("Run {}", code(&self.name.short()))).build()
     }
 
@@ -184,6 +189,7 @@ impl RunView<'_> {
             let verb = match next.button {
                 Button::Choose { .. } => "Chosen",
                 Button::Confirm { .. } => "Confirmed",
+                Button::AskOwners { .. } => "The owners were asked",
                 _ => "Run again",
             };
             footer.push_str(
@@ -197,6 +203,10 @@ impl RunView<'_> {
         let run = || self.name.clone();
         let mut buttons = Vec::new();
         if !status.phase.is_final() {
+            if status.phase == Phase::AwaitingApproval {
+                buttons.push((Button::Approve { run: run() }, "Approve".to_owned()));
+                buttons.push((Button::Refuse { run: run() }, "Refuse".to_owned()));
+            }
             if status.phase != Phase::Cancelling {
                 buttons.push((Button::Cancel { run: run() }, "Cancel".to_owned()));
             }
@@ -205,6 +215,12 @@ impl RunView<'_> {
         let has_artifacts = status.captures.iter().any(|capture| !capture.artifacts.is_empty());
         if has_artifacts {
             buttons.push((Button::Link { run: run() }, "Send me a link".to_owned()));
+        }
+        if consent::can_be_granted(status) {
+            if self.successor.is_none() && !self.run.spec.appeal.ask_owners {
+                buttons.push((Button::AskOwners { run: run() }, "Ask the owners".to_owned()));
+            }
+            buttons.push((Button::Grant { run: run() }, "Show the RoleBinding".to_owned()));
         }
         if self.successor.is_some() {
             return buttons;

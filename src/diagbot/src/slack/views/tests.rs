@@ -74,6 +74,7 @@ pub(in crate::slack) fn root(run: &DiagnosticRun) -> Message {
         run,
         home: "local",
         successor: None,
+        hidden: false,
     };
     view.root(Links::Withheld)
 }
@@ -243,6 +244,7 @@ fn a_button_that_was_pressed_goes_and_its_person_is_named() {
         run: &run,
         home: "local",
         successor: Some(&next),
+        hidden: false,
     };
     let after = view.root(Links::Withheld);
     assert!(

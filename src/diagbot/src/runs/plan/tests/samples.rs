@@ -9,16 +9,20 @@ use serde_json::json;
 
 use crate::{
     access::{Decision, Requester},
+    admission::{BudgetConfig, Use},
     captures::resource::{ANNOTATION_CANCEL, CapturePhase, CaptureStatus, DiagnosticCapture},
     cluster::{
         resolve::{Found, How},
         target,
     },
     runs::{
+        consent::{ANNOTATION_VERDICT, Audience, VerdictRequest},
+        pause::Pause,
         plan::{Action, Facts, plan},
         reason::Reason,
         request::{RequestKey, RunRequest},
-        resource::{CancelRequest, DiagnosticRun, Origin, RunSpec, RunStatus},
+        resource::{Appeal, CancelRequest, DiagnosticRun, Origin, RunSpec, RunStatus},
+        survey::{Site, Survey},
     },
 };
 
@@ -43,6 +47,7 @@ pub(in crate::runs) fn run(change: impl FnOnce(&mut RunSpec)) -> DiagnosticRun {
         targets: None,
         dry_run: false,
         confirmed: false,
+        appeal: Appeal::default(),
         received_at: NOW,
     };
     let mut spec = request.spec();
@@ -88,12 +93,45 @@ pub(in crate::runs) fn found(how: How, names: &[&str]) -> Found {
     }
 }
 
+pub(in crate::runs) fn allowed(allowed: bool) -> Decision {
+    Decision {
+        allowed,
+        user: "slack:T1:U1".into(),
+        groups: vec![],
+        authorizer_reason: String::new(),
+        at: MicroTime(NOW),
+    }
+}
+
+/// The target of [`run`] as it was pinned, in a namespace that takes part.
+pub(in crate::runs) fn surveyed() -> Survey {
+    Survey {
+        sites: vec![Site {
+            labels: [("diagbot.dev/enabled".to_owned(), "true".to_owned())].into(),
+            pod_uid: Some("uid-of-checkout-1".into()),
+            container_id: "containerd://c1".into(),
+            siblings: ["uid-of-checkout-1", "uid-of-checkout-2"].map(str::to_owned).into(),
+            ..Site::default()
+        }],
+        audience: Audience {
+            channel: true,
+            requester: true,
+        },
+        break_glass: None,
+        approver: Some(allowed(true)),
+    }
+}
+
 /// A world in which the plan's questions have answers and its acts have effects.
 pub(in crate::runs) struct World {
     pub(in crate::runs) run: DiagnosticRun,
     pub(in crate::runs) captures: Vec<Arc<DiagnosticCapture>>,
     pub(in crate::runs) target: Result<Found, Reason>,
     pub(in crate::runs) review: Result<Decision, Reason>,
+    pub(in crate::runs) survey: Result<Survey, Reason>,
+    pub(in crate::runs) pauses: Vec<Pause>,
+    pub(in crate::runs) uses: Vec<Use>,
+    pub(in crate::runs) catalog: Catalog,
     pub(in crate::runs) refused: Option<(String, String)>,
     pub(in crate::runs) now: Timestamp,
     pub(in crate::runs) acts: Vec<Action>,
@@ -105,13 +143,11 @@ impl World {
             run,
             captures: Vec::new(),
             target: Ok(found(How::Exact, &["checkout-1"])),
-            review: Ok(Decision {
-                allowed: true,
-                user: "slack:T1:U1".into(),
-                groups: vec![],
-                authorizer_reason: String::new(),
-                at: MicroTime(NOW),
-            }),
+            review: Ok(allowed(true)),
+            survey: Ok(surveyed()),
+            pauses: Vec::new(),
+            uses: Vec::new(),
+            catalog: catalog(),
             refused: None,
             now: NOW,
             acts: Vec::new(),
@@ -119,17 +155,21 @@ impl World {
     }
 
     /// One decision, with the answers given so far.
-    pub(in crate::runs) fn decide(&self, answered: (bool, bool)) -> Action {
+    fn decide(&self, answered: (bool, bool), surveyed: bool) -> Action {
         let clusters = ["local".to_owned(), "eu".to_owned()];
         let facts = Facts {
             run: &self.run,
             captures: &self.captures,
             refused: self.refused.as_ref(),
-            catalog: &catalog(),
+            catalog: &self.catalog,
             agent_image: "agent@sha256:0",
             clusters: &clusters,
             target: Some(&self.target).filter(|_| answered.0),
             review: Some(&self.review).filter(|_| answered.1),
+            survey: Some(&self.survey).filter(|_| surveyed),
+            pauses: &self.pauses,
+            budgets: &BudgetConfig::default(),
+            uses: &self.uses,
             now: self.now,
         };
         plan(&facts).expect("the plan makes legal transitions only")
@@ -138,12 +178,14 @@ impl World {
     /// Lets the plan go on until it waits; the status then.
     pub(in crate::runs) fn settle(&mut self) -> RunStatus {
         let mut answered = (false, false);
+        let mut surveyed = false;
         for _ in 0..20 {
-            let action = self.decide(answered);
+            let action = self.decide(answered, surveyed);
             self.acts.push(action.clone());
             match action {
                 Action::FindTarget { .. } => answered.0 = true,
                 Action::Review { .. } => answered.1 = true,
+                Action::Survey(_) => surveyed = true,
                 Action::Record(status) => self.run.status = Some(*status),
                 Action::CreateCapture(mut capture) => {
                     capture.metadata.uid = Some("capture-uid".into());
@@ -187,6 +229,22 @@ impl World {
         let text = serde_json::to_string(&request).unwrap();
         let annotations = self.run.metadata.annotations.get_or_insert_default();
         annotations.insert(ANNOTATION_CANCEL.into(), text);
+    }
+
+    /// A second person says something.
+    pub(in crate::runs) fn say(&mut self, by: &str, approved: bool) {
+        let request = VerdictRequest {
+            by: Requester {
+                team: "T1".into(),
+                user: by.into(),
+            },
+            approved,
+            at: self.now,
+            channel: "C1".into(),
+        };
+        let text = serde_json::to_string(&request).unwrap();
+        let annotations = self.run.metadata.annotations.get_or_insert_default();
+        annotations.insert(ANNOTATION_VERDICT.into(), text);
     }
 
     pub(in crate::runs) fn made(&self) -> usize {

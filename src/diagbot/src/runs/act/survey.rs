@@ -1,0 +1,252 @@
+//! Looking at a run's targets and places right before launch, all at once.
+
+use std::collections::BTreeSet;
+
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use kube::{Api, api::ListParams};
+
+use super::{ActError, Actor, Done, answer};
+use crate::{
+    access::{AccessError, Decision, Verb},
+    captures::resource::PinnedTarget,
+    cluster::{CallError, deadline},
+    runs::{
+        consent::Audience,
+        plan::Question,
+        reason::Reason,
+        resource::DiagnosticRun,
+        survey::{Site, Survey},
+    },
+};
+
+/// Pods of a namespace that are read to tell a workload's replicas; further ones are not counted among them.
+const COUNTED: u32 = 500;
+
+/// Why a survey failed.
+enum Missed {
+    Call {
+        cluster: String,
+        what: String,
+        source: CallError,
+    },
+    Access(AccessError),
+}
+
+impl From<AccessError> for Missed {
+    fn from(error: AccessError) -> Self {
+        Self::Access(error)
+    }
+}
+
+impl Actor<'_> {
+    pub(super) async fn survey(&self, run: &DiagnosticRun, question: &Question) -> Result<Done, ActError> {
+        let sites = try_join_all(
+            question
+                .targets
+                .iter()
+                .map(|target| self.site(target, question.count_workload)),
+        );
+        let audience = self.audience(run, question);
+        let break_glass = self.break_glass(run, question);
+        let surveyed = tokio::try_join!(sites, audience, break_glass, self.approver(run, question));
+        let missed = match surveyed {
+            Ok((sites, audience, break_glass, approver)) => {
+                return Ok(Done::Surveyed(Ok(Survey {
+                    sites,
+                    audience,
+                    break_glass,
+                    approver,
+                })));
+            }
+            Err(missed) => missed,
+        };
+        let reason = match missed {
+            Missed::Access(error) => self.denial(run, error)?,
+            Missed::Call { source, .. } if source.is_transient() && self.patient(run) => {
+                return Err(ActError::Call {
+                    doing: "look at the target's namespace",
+                    source,
+                });
+            }
+            Missed::Call { cluster, what, source } if source.is_forbidden() => Reason::BotForbidden { cluster, what },
+            Missed::Call { cluster, source, .. } => Reason::ClusterUnavailable {
+                cluster,
+                answer: answer(&source),
+            },
+        };
+        Ok(Done::Surveyed(Err(reason)))
+    }
+
+    /// The review of a second person who said something: the verb `approve`, for everything that the run does.
+    async fn approver(&self, run: &DiagnosticRun, question: &Question) -> Result<Option<Decision>, Missed> {
+        let Some(said) = run.verdict_request() else {
+            return Ok(None);
+        };
+        let access = self.service.access();
+        let channel = Some(said.channel.as_str());
+        let mut last = None;
+        for (cluster, namespace, diagnostic) in question.places() {
+            let Some(known) = self.service.clusters().get(cluster) else {
+                return Ok(None);
+            };
+            let decision = access
+                .review(known, namespace, Verb::Approve, diagnostic, &said.by, channel)
+                .await?;
+            let allowed = decision.allowed;
+            last = Some(decision);
+            if !allowed {
+                break;
+            }
+        }
+        Ok(last)
+    }
+
+    async fn site(&self, target: &PinnedTarget, count_workload: bool) -> Result<Site, Missed> {
+        let missed = |what: String| {
+            let cluster = target.cluster.clone();
+            move |source| Missed::Call { cluster, what, source }
+        };
+        let Some(cluster) = self.service.clusters().get(&target.cluster) else {
+            return Ok(Site::default());
+        };
+        let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &target.namespace);
+        let namespace = async {
+            deadline(self.limit(), namespaces.get(&target.namespace))
+                .await
+                .map_err(missed(format!("read the namespace `{}`", target.namespace)))
+        };
+        let pod = async {
+            deadline(self.limit(), pods.get_opt(&target.pod))
+                .await
+                .map_err(missed(format!("read pods in `{}`", target.namespace)))
+        };
+        let (namespace, pod) = tokio::try_join!(namespace, pod)?;
+        let mut site = Site {
+            labels: namespace.metadata.labels.unwrap_or_default(),
+            annotations: namespace.metadata.annotations.unwrap_or_default(),
+            ..Site::default()
+        };
+        let Some(pod) = pod else { return Ok(site) };
+        site.container_id = container_id(&pod, &target.container);
+        site.containers = pod
+            .spec
+            .iter()
+            .flat_map(|spec| &spec.ephemeral_containers)
+            .map(Vec::len)
+            .sum();
+        if let Some(owner) = controller(&pod).filter(|_| count_workload) {
+            let params = ListParams::default().limit(COUNTED);
+            let listed = deadline(self.limit(), pods.list_metadata(&params))
+                .await
+                .map_err(missed(format!("list pods in `{}`", target.namespace)))?;
+            site.siblings = listed
+                .items
+                .into_iter()
+                .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+                .filter(|pod| {
+                    let mut owners = pod.metadata.owner_references.iter().flatten();
+                    owners.any(|o| o.controller == Some(true) && o.uid == owner)
+                })
+                .filter_map(|pod| pod.metadata.uid)
+                .collect::<BTreeSet<String>>();
+        }
+        site.pod_uid = pod.metadata.uid;
+        Ok(site)
+    }
+
+    /// Who may see what comes of it: the channel's own principal, and the person. What can't be told counts as no.
+    async fn audience(&self, run: &DiagnosticRun, question: &Question) -> Result<Audience, Missed> {
+        let channel = run.spec.origin.channel.as_str();
+        let access = self.service.access();
+        let mut audience = Audience {
+            // A direct message is the person's own, and no channel.
+            channel: channel.starts_with(['C', 'G']),
+            requester: true,
+        };
+        for (cluster, namespace, diagnostic) in question.places() {
+            let Some(known) = self.service.clusters().get(cluster) else {
+                return Ok(Audience::default());
+            };
+            let of_channel = async {
+                if !audience.channel {
+                    return false;
+                }
+                told(
+                    access
+                        .review_channel(known, namespace, Verb::Read, diagnostic, channel)
+                        .await,
+                )
+            };
+            let of_person = async { told(self.ask(run, known, namespace, Verb::Read, diagnostic).await) };
+            let (channel, requester) = tokio::join!(of_channel, of_person);
+            audience = Audience {
+                channel: audience.channel && channel,
+                requester: audience.requester && requester,
+            };
+        }
+        Ok(audience)
+    }
+
+    /// The review for break-glass, for everything that the run does.
+    async fn break_glass(&self, run: &DiagnosticRun, question: &Question) -> Result<Option<Decision>, Missed> {
+        if run.spec.appeal.break_glass.is_none() {
+            return Ok(None);
+        }
+        let access = self.service.access();
+        let channel = Some(run.spec.origin.channel.as_str());
+        let mut last = None;
+        for (cluster, namespace, diagnostic) in question.places() {
+            let Some(known) = self.service.clusters().get(cluster) else {
+                return Ok(None);
+            };
+            let decision = access
+                .review_named(
+                    known,
+                    namespace,
+                    Verb::BreakGlass,
+                    diagnostic,
+                    &run.spec.requester,
+                    channel,
+                )
+                .await?;
+            let allowed = decision.allowed;
+            last = Some(decision);
+            if !allowed {
+                break;
+            }
+        }
+        Ok(last)
+    }
+}
+
+fn told(review: Result<Decision, AccessError>) -> bool {
+    match review {
+        Ok(decision) => decision.allowed,
+        Err(error) => {
+            tracing::warn!(
+                error = %crate::telemetry::Chain(&error),
+                "who may see the evidence is not known, so it is shown to nobody unasked"
+            );
+            false
+        }
+    }
+}
+
+/// UID of the pod's controller.
+fn controller(pod: &Pod) -> Option<String> {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let mut controllers = owners.filter(|owner| owner.controller == Some(true));
+    controllers.next().map(|owner| owner.uid.clone())
+}
+
+fn container_id(pod: &Pod, container: &str) -> String {
+    let Some(status) = &pod.status else {
+        return String::new();
+    };
+    let main = status.container_statuses.iter().flatten();
+    let init = status.init_container_statuses.iter().flatten();
+    let found = main.chain(init).find(|s| s.name == container);
+    found.and_then(|s| s.container_id.clone()).unwrap_or_default()
+}

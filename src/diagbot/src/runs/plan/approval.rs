@@ -1,0 +1,144 @@
+//! The consent of a second person: when it takes one, what it covers, and when it is void. Pure.
+
+use diagbot_catalog::diagnostic::Approval as Demand;
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
+use super::{Action, Facts, later, spec};
+use crate::runs::{
+    consent::{ANNOTATION_APPROVAL, Approval, Verdict, VerdictRequest},
+    phase::{Event, IllegalTransition},
+    reason::Reason,
+    resource::RunStatus,
+    survey::Survey,
+};
+
+/// How long a second person has: later the evidence is of another moment.
+pub(super) const APPROVAL_WINDOW: SignedDuration = SignedDuration::from_mins(15);
+
+impl Facts<'_> {
+    /// Why it takes a second person; none where it does not.
+    pub(super) fn demand(&self, status: &RunStatus, survey: &Survey) -> Option<String> {
+        let name = status.diagnostic.as_deref().unwrap_or_default();
+        let everywhere = self.catalog.get(name).is_some_and(|d| d.approval == Demand::Required);
+        if everywhere {
+            return Some(format!("`{name}` takes two people wherever it runs"));
+        }
+        for (capture, site) in status.captures.iter().zip(&survey.sites) {
+            let asked = site.annotations.get(ANNOTATION_APPROVAL).map_or("", String::as_str);
+            if asked
+                .split(',')
+                .map(str::trim)
+                .any(|word| word == "all" || word == name)
+            {
+                return Some(format!(
+                    "the owners of the namespace `{}` want two people for `{name}`",
+                    capture.target.namespace
+                ));
+            }
+        }
+        None
+    }
+
+    /// What a consent given now would cover.
+    pub(super) fn approval(&self, status: &RunStatus, why: String) -> Approval {
+        Approval {
+            why,
+            asked_at: MicroTime(self.now),
+            expires_at: MicroTime(later(self.now, APPROVAL_WINDOW)),
+            targets: status.captures.iter().map(|capture| capture.target.clone()).collect(),
+            parameters: status.parameters.clone(),
+            catalog_sha256: self.catalog.sha256(),
+            images: self.images(status),
+            verdict: None,
+        }
+    }
+
+    fn images(&self, status: &RunStatus) -> Vec<String> {
+        let known = status.diagnostic.as_deref().and_then(|name| self.catalog.get(name));
+        known
+            .map(|diagnostic| spec::image(self, diagnostic))
+            .into_iter()
+            .collect()
+    }
+
+    /// What is no more as it was when the consent was asked for.
+    fn changed(&self, approval: &Approval, status: &RunStatus, survey: &Survey) -> Option<String> {
+        if approval.catalog_sha256 != self.catalog.sha256() {
+            return Some("the allowlist has changed".to_owned());
+        }
+        if approval.images != self.images(status) {
+            return Some("the image has changed".to_owned());
+        }
+        let targets = status.captures.iter().map(|capture| &capture.target);
+        if approval.parameters != status.parameters || !approval.targets.iter().eq(targets) {
+            return Some("the request has changed".to_owned());
+        }
+        let mut sites = approval.targets.iter().zip(&survey.sites);
+        sites.find_map(|(target, site)| {
+            let change = site.change(target)?;
+            Some(format!("`{}/{}` {change}", target.namespace, target.pod))
+        })
+    }
+}
+
+/// AwaitingApproval: what a second person said, once it is reviewed; then everything as before a launch, once more.
+pub(super) fn follow(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, IllegalTransition> {
+    let Some(approval) = status.approval.clone() else {
+        return facts.end(
+            status,
+            Event::Refused,
+            &Reason::ApprovalVoid {
+                change: "its record is gone".to_owned(),
+            },
+        );
+    };
+    let Some(said) = facts.run.verdict_request() else {
+        if facts.now >= approval.expires_at.0 {
+            let minutes = APPROVAL_WINDOW.as_mins();
+            return facts.end(status, Event::Expired, &Reason::ApprovalExpired { minutes });
+        }
+        return Ok(Action::Wait(Some(approval.expires_at.0)));
+    };
+    let late = said.at >= approval.expires_at.0;
+    if late {
+        let minutes = APPROVAL_WINDOW.as_mins();
+        return facts.end(status, Event::Expired, &Reason::ApprovalExpired { minutes });
+    }
+    let Some(survey) = facts.survey else {
+        return Ok(Action::Survey(Box::new(facts.question(&status))));
+    };
+    let survey = match survey {
+        Ok(survey) => survey,
+        Err(reason @ (Reason::IdentityRefused(_) | Reason::ReviewFailed { .. })) => {
+            return facts.end(status, Event::Denied, reason);
+        }
+        Err(reason) => return facts.end(status, Event::Refused, reason),
+    };
+    let decision = survey.approver.as_ref();
+    let user = decision.map_or_else(|| said.by.user_name(), |decision| decision.user.clone());
+    let Some(decision) = decision.filter(|d| d.allowed && said.by != facts.run.spec.requester) else {
+        return facts.end(status, Event::Denied, &Reason::ApproverMayNot { user });
+    };
+    status.approval = Some(Approval {
+        verdict: Some(Verdict {
+            by: said.by.clone(),
+            approved: said.approved,
+            at: MicroTime(said.at),
+            decision: Some(decision.clone()),
+        }),
+        ..approval.clone()
+    });
+    if !said.approved {
+        return refuse(facts, status, &said);
+    }
+    if let Some(change) = facts.changed(&approval, &status, survey) {
+        return facts.end(status, Event::Refused, &Reason::ApprovalVoid { change });
+    }
+    super::before::admit(facts, status, survey)
+}
+
+fn refuse(facts: &Facts<'_>, status: RunStatus, said: &VerdictRequest) -> Result<Action, IllegalTransition> {
+    let by = said.by.user_name();
+    facts.end(status, Event::Denied, &Reason::ApprovalRefused { by })
+}

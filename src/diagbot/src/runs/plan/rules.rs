@@ -1,0 +1,148 @@
+//! Rules that hold whoever asks: where captures may be taken at all, the off-switch, the budgets. Pure.
+
+use std::collections::BTreeSet;
+
+use diagbot_catalog::{Impact, Method, policy::ENABLED_LABEL};
+use jiff::Timestamp;
+
+use super::Facts;
+use crate::{
+    admission::{Ask, Use, budget},
+    captures::resource::PinnedTarget,
+    runs::{
+        pause::Pause,
+        reason::Reason,
+        resource::{DiagnosticRun, Phase, RunStatus},
+        survey::{Site, Survey},
+    },
+};
+
+/// A namespace where captures are never taken, whatever its labels say.
+const KUBE_SYSTEM: &str = "kube-system";
+
+/// What is asked about a run's targets before anything starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The targets, pinned.
+    pub targets: Vec<PinnedTarget>,
+    /// Canonical names of what is run on each.
+    pub diagnostics: Vec<String>,
+    /// The pods of the targets' workloads are to be counted.
+    pub count_workload: bool,
+}
+
+impl Question {
+    /// Every cluster, namespace and diagnostic that the run touches, each once.
+    pub fn places(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        let places: BTreeSet<(&str, &str)> = self
+            .targets
+            .iter()
+            .map(|target| (target.cluster.as_str(), target.namespace.as_str()))
+            .collect();
+        let diagnostics = self.diagnostics.iter().map(String::as_str);
+        places
+            .into_iter()
+            .flat_map(move |(cluster, namespace)| diagnostics.clone().map(move |d| (cluster, namespace, d)))
+    }
+}
+
+impl Facts<'_> {
+    /// The pause that stops this run, if one does.
+    pub(super) fn pause(&self, status: &RunStatus) -> Option<&Pause> {
+        self.pauses.iter().find(|pause| pause.stops(status))
+    }
+
+    /// The question about the run's targets.
+    pub(super) fn question(&self, status: &RunStatus) -> Question {
+        let targets: Vec<PinnedTarget> = status.captures.iter().map(|capture| capture.target.clone()).collect();
+        let least = self.budgets.workload.concurrent.min(self.budgets.workload.per_hour);
+        let crowded = self.uses.len() + targets.len() > least;
+        Question {
+            count_workload: crowded || self.pausing(status),
+            diagnostics: status.diagnostic.iter().cloned().collect(),
+            targets,
+        }
+    }
+
+    /// Whether what is run makes its target stand still.
+    fn pausing(&self, status: &RunStatus) -> bool {
+        let known = status.diagnostic.as_deref().and_then(|name| self.catalog.get(name));
+        known.is_some_and(|diagnostic| diagnostic.impact != Impact::None)
+    }
+
+    /// The first rule that says no.
+    pub(super) fn check_rules(&self, status: &RunStatus, survey: &Survey) -> Result<(), Reason> {
+        for (capture, site) in status.captures.iter().zip(&survey.sites) {
+            self.check_place(&capture.target, site)?;
+        }
+        if self.run.spec.dry_run {
+            return Ok(());
+        }
+        let known = status.diagnostic.as_deref().and_then(|name| self.catalog.get(name));
+        let adds_container = known.is_some_and(|diagnostic| diagnostic.method == Method::Ephemeral);
+        let asked: Vec<Ask> = status
+            .captures
+            .iter()
+            .zip(&survey.sites)
+            .map(|(capture, site)| Ask {
+                cluster: capture.target.cluster.clone(),
+                namespace: capture.target.namespace.clone(),
+                pod_uid: capture.target.pod_uid.clone(),
+                pod: format!("{}/{}", capture.target.namespace, capture.target.pod),
+                siblings: site.siblings.clone(),
+                pausing: self.pausing(status),
+                adds_container,
+                containers: site.containers,
+            })
+            .collect();
+        budget::check(self.budgets, self.uses, &asked, self.now).map_err(Reason::OverBudget)
+    }
+
+    fn check_place(&self, target: &PinnedTarget, site: &Site) -> Result<(), Reason> {
+        let own = self.run.metadata.namespace.as_deref() == Some(target.namespace.as_str());
+        let home = self.clusters.first() == Some(&target.cluster);
+        if target.namespace == KUBE_SYSTEM || (own && home) {
+            return Err(Reason::NeverThere {
+                namespace: target.namespace.clone(),
+            });
+        }
+        if site.labels.get(ENABLED_LABEL).map(String::as_str) != Some("true") {
+            return Err(Reason::NamespaceNotEnabled {
+                namespace: target.namespace.clone(),
+                cluster: target.cluster.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The captures of these runs as the budgets count them; `but` is the run that asks.
+pub fn uses<'a>(
+    runs: impl Iterator<Item = &'a DiagnosticRun>,
+    catalog: &diagbot_catalog::Catalog,
+    but: &DiagnosticRun,
+) -> Vec<Use> {
+    let begun = |run: &&DiagnosticRun| run.metadata.name != but.metadata.name;
+    runs.filter(begun).flat_map(|run| uses_of(run, catalog)).collect()
+}
+
+fn uses_of(run: &DiagnosticRun, catalog: &diagbot_catalog::Catalog) -> Vec<Use> {
+    let Some(status) = &run.status else { return Vec::new() };
+    let Some(at): Option<Timestamp> = status.entered.get(Phase::Capturing.as_str()).map(|time| time.0) else {
+        return Vec::new();
+    };
+    let known = status.diagnostic.as_deref().and_then(|name| catalog.get(name));
+    let pausing = known.is_none_or(|diagnostic| diagnostic.impact != Impact::None);
+    status
+        .captures
+        .iter()
+        .map(|capture| Use {
+            cluster: capture.target.cluster.clone(),
+            namespace: capture.target.namespace.clone(),
+            pod_uid: capture.target.pod_uid.clone(),
+            at,
+            running: !capture.phase.is_final() && !status.phase.is_final(),
+            pausing,
+        })
+        .collect()
+}

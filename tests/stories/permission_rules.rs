@@ -1,0 +1,228 @@
+//! Rules beside the cluster's permissions: two people, break-glass, who may see, opting in, the off-switch, what is named to
+//! whom. Each with what is allowed, what is refused, and how that is explained.
+
+use diagbot::runs::resource::Phase;
+use diagbot_sandbox::wait;
+use k8s_openapi::api::{
+    core::v1::Namespace,
+    rbac::v1::{Role, RoleBinding},
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
+
+use crate::product::{LEDGER, Product, Told, run_in};
+
+/// Changes metadata of a namespace, as its owners do.
+async fn mark(product: &Product, namespace: &str, metadata: Value) {
+    let api: Api<Namespace> = Api::all(product.installation.runs().into_client());
+    let patch = Patch::Merge(json!({ "metadata": metadata }));
+    api.patch(namespace, &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// Gives a person of the local Slack a role of its own in `shop`.
+async fn give(product: &Product, name: &str, user: &str, rule: Value) {
+    let client = product.installation.runs().into_client();
+    let role: Role = serde_json::from_value(json!({ "metadata": { "name": name }, "rules": [rule] })).unwrap();
+    let binding: RoleBinding = serde_json::from_value(json!({
+        "metadata": { "name": name },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": format!("slack:T0DIAG0001:{user}") }],
+    }))
+    .unwrap();
+    let params = PostParams::default();
+    let roles: Api<Role> = Api::namespaced(client.clone(), "shop");
+    roles.create(&params, &role).await.unwrap();
+    let bindings: Api<RoleBinding> = Api::namespaced(client, "shop");
+    bindings.create(&params, &binding).await.unwrap();
+}
+
+/// Types a command as somebody in a channel, and waits until its end is told there.
+async fn ends(product: &Product, person: &str, channel: &str, text: &str) -> Told {
+    let answer = product.people.command(person, channel, text).await;
+    let id = run_in(&answer).unwrap_or_else(|| panic!("no run: {answer}"));
+    product.ended_in(&id, channel).await
+}
+
+/// Types a command that takes two people; gives the run's id and the message that asks for the second.
+async fn asks_for_two(product: &Product, person: &str, text: &str) -> (String, String) {
+    let answer = product.people.command(person, "incidents", text).await;
+    let id = run_in(&answer).unwrap_or_else(|| panic!("no run: {answer}"));
+    let asked = format!("run `{id}`");
+    let messages = product.people.reads("incidents", "It takes a second person").await;
+    let message = messages.iter().rfind(|m| m.by_bot && m.text.contains(&asked));
+    let message = message.unwrap_or_else(|| panic!("no question about {id}: {messages:#?}"));
+    (id, message.ts.clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_two_people_is_done_when_another_agrees_who_may() {
+    let product = Product::start().await;
+    mark(
+        &product,
+        "shop",
+        json!({ "annotations": { "diagbot.dev/approval": "process" } }),
+    )
+    .await;
+    let (id, message) = asks_for_two(&product, "ada", "process ledger").await;
+    for (person, cause) in [
+        ("ada", "Nobody agrees to their own request"),
+        ("linus", "You may not `approve` the diagnostic `process`"),
+        ("gus", "guests may not run diagnostics"),
+    ] {
+        product.people.click(person, "incidents", &message, "Approve").await;
+        let messages = product.people.reads("incidents", cause).await;
+        let answer = messages.iter().find(|m| m.text.contains(cause)).unwrap();
+        assert!(
+            answer.ephemeral && answer.text.contains("What to do:"),
+            "{}",
+            answer.text
+        );
+    }
+    assert!(product.ephemeral(LEDGER).await.is_empty(), "nobody agreed yet");
+    product.people.click("grace", "incidents", &message, "Approve").await;
+    let told = product.ended(&id).await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    told.says(&["Approved by @grace"]);
+    let approval = told.run.status.unwrap().approval.unwrap();
+    assert_eq!(approval.targets[0].pod, LEDGER);
+    assert!(approval.verdict.unwrap().decision.unwrap().allowed);
+
+    let (id, message) = asks_for_two(&product, "ada", "process ledger").await;
+    product.people.click("grace", "incidents", &message, "Refuse").await;
+    let told = product.ended(&id).await;
+    assert_eq!(told.run.phase(), Phase::Denied, "{}", told.text());
+    told.explains("did not agree");
+    assert_eq!(product.ephemeral(LEDGER).await.len(), 1);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_denied_can_ask_the_owners_and_see_what_they_would_apply() {
+    let product = Product::start().await;
+    let denied = ends(&product, "linus", "incidents", &format!("process shop/pod/{LEDGER}")).await;
+    denied.explains("You may not `run` the diagnostic `process`");
+    product
+        .people
+        .click("linus", "incidents", &denied.root.ts, "Show the RoleBinding")
+        .await;
+    let messages = product.people.reads("incidents", "kind: RoleBinding").await;
+    let answer = messages.iter().find(|m| m.text.contains("kind: RoleBinding")).unwrap();
+    assert!(answer.ephemeral && answer.text.contains("slack:T0DIAG0001:U0LINUS001"));
+    product
+        .people
+        .click("linus", "incidents", &denied.root.ts, "Ask the owners")
+        .await;
+    let asked = product.people.reads("incidents", "no right of their own").await;
+    let asked = asked.iter().find(|m| m.text.contains("no right of their own")).unwrap();
+    product.people.click("grace", "incidents", &asked.ts, "Approve").await;
+    let told = product.ended_in_thread(&denied.root.ts, "Approved by @grace").await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn break_glass_is_given_by_name_and_announced() {
+    let product = Product::start().await;
+    let named = json!({ "apiGroups": ["diagbot.dev"], "resources": ["diagnostics"], "resourceNames": ["process"],
+        "verbs": ["break-glass"] });
+    let wildcard = json!({ "apiGroups": ["diagbot.dev"], "resources": ["diagnostics"], "verbs": ["*"] });
+    give(&product, "glass", "U0LINUS001", named).await;
+    give(&product, "everything", "U0GRACE001", wildcard).await;
+    mark(
+        &product,
+        "shop",
+        json!({ "annotations": { "diagbot.dev/approval": "all" } }),
+    )
+    .await;
+    let text = format!("process shop/pod/{LEDGER} --break-glass \"checkout is down\"");
+    let wild = ends(&product, "grace", "incidents", &text).await;
+    assert_eq!(wild.run.phase(), Phase::Denied);
+    wild.explains("comes from a wildcard, which does not count");
+    let without = ends(&product, "ada", "incidents", &text).await;
+    assert_eq!(without.run.phase(), Phase::Denied);
+    without.explains("You may not `break-glass` for `process`");
+    let broken = ends(&product, "linus", "incidents", &text).await;
+    assert_eq!(broken.run.phase(), Phase::Succeeded, "{}", broken.text());
+    broken.says(&["Break-glass", "by @linus", "checkout is down"]);
+    assert!(broken.run.status.unwrap().break_glass.unwrap().allowed);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_may_not_read_is_told_the_state_and_the_person_gets_the_evidence() {
+    let product = Product::start().await;
+    let told = ends(&product, "ada", "war-room", "process ledger").await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    told.says(&["Not everybody here may read it", "Send me a link"]);
+    assert!(!told.text().contains("Download"), "{}", told.text());
+    let messages = product.people.reads("@ada", "Download").await;
+    let direct = messages.iter().find(|m| m.text.contains("Download")).unwrap();
+    assert!(direct.text.contains(&told.id) && !direct.text.contains("Not everybody"));
+    let public = product.runs("process ledger").await;
+    public.says(&["Download"]);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_off_switch_is_a_command_and_a_label_and_a_namespace_opts_in() {
+    let product = Product::start().await;
+    let refused = product.people.command("linus", "incidents", "pause shop").await;
+    assert!(refused.contains("You may not pause or resume"), "{refused}");
+    let paused = product.types("pause shop").await;
+    assert!(paused.contains("Paused"), "{paused}");
+    let told = product.runs("process ledger").await;
+    assert_eq!(told.run.phase(), Phase::Refused);
+    told.explains("diagbot is paused for the namespace `shop`");
+    let resumed = product.types("resume shop").await;
+    assert!(resumed.contains("Resumed"), "{resumed}");
+    let told = product.runs("process ledger").await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+
+    mark(
+        &product,
+        "diagbot",
+        json!({ "labels": { "diagbot.dev/paused": "true" } }),
+    )
+    .await;
+    let by_label = std::time::Duration::from_secs(20);
+    let told = wait::until(by_label, "the label pauses the bot", || async {
+        let told = product.runs("process ledger").await;
+        Ok((told.run.phase() == Phase::Refused).then_some(told))
+    })
+    .await
+    .unwrap();
+    told.explains("label diagbot.dev/paused");
+    mark(&product, "diagbot", json!({ "labels": { "diagbot.dev/paused": null } })).await;
+    mark(&product, "shop", json!({ "labels": { "diagbot.dev/enabled": null } })).await;
+    let told = wait::until(by_label, "the label no longer pauses the bot", || async {
+        let told = product.runs("process ledger").await;
+        Ok((!told.text().contains("diagbot.dev/paused")).then_some(told))
+    })
+    .await
+    .unwrap();
+    told.explains("The namespace `shop` of `local` does not take part");
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_told_of_what_they_may_not_list() {
+    let product = Product::start().await;
+    let told = product.runs("process ledger").await;
+    let (id, people) = (&told.id, &product.people);
+    for (text, wanted) in [
+        (format!("status {id}"), "There is no run"),
+        (format!("cancel {id}"), "There is no run"),
+        ("runs".to_owned(), "There are no such runs"),
+        ("runs ledger -n shop".to_owned(), "There are no such runs"),
+    ] {
+        let answer = people.command("linus", "incidents", &text).await;
+        assert!(answer.contains(wanted), "{text}: {answer}");
+        assert!(!answer.contains("ledger-"), "{text}: {answer}");
+    }
+    let listed = people.command("grace", "incidents", "runs").await;
+    assert!(listed.contains(id), "{listed}");
+    product.stop().await;
+}
