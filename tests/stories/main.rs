@@ -21,6 +21,7 @@ mod product;
 mod record;
 mod rotation;
 mod runs;
+mod schedules;
 mod secrets;
 mod slack;
 mod slack_faults;

@@ -104,7 +104,8 @@ fn record_rules(fence: &Fence) -> Value {
         "resourceRules": [{
             "apiGroups": ["diagbot.dev"], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"],
             "resources": [
-                "diagnosticruns", "diagnosticruns/status", "diagnosticcaptures", "diagnosticcaptures/status", "diagnosticpauses",
+                "diagnosticruns", "diagnosticruns/status", "diagnosticcaptures", "diagnosticcaptures/status",
+                "diagnosticschedules", "diagnosticschedules/status", "diagnosticpauses",
             ],
         }],
     })

@@ -10,7 +10,7 @@
 //! main  cli           parse, wire, print the error chain once, exit code
 //! config              composes the settings that live with the modules they configure
 //! http                health, metrics, webhooks
-//! slack  triggers     fronts: they talk to runs::service only, never to each other
+//! slack  triggers  schedules    fronts: they talk to runs::service only, never to each other
 //! runs                the only place that changes a run
 //! captures            executes captures; knows no Slack, no person
 //! admission           how often
@@ -38,6 +38,7 @@ pub mod http;
 pub mod record;
 pub mod retry;
 pub mod runs;
+pub mod schedules;
 pub mod slack;
 pub mod tasks;
 pub mod telemetry;

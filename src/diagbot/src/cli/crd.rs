@@ -1,4 +1,4 @@
-//! `diagbot crd`: the custom resource definitions of runs and captures as YAML, made from the Rust types.
+//! `diagbot crd`: the custom resource definitions of runs, captures and schedules as YAML, made from the Rust types.
 //!
 //! Owns the text of `deploy/base/crds.yaml`; a test compares the two, so that neither drifts. Calls no cluster.
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     captures::resource::DiagnosticCapture,
-    runs::{pause::DiagnosticPause, resource::DiagnosticRun},
+    runs::{pause::DiagnosticPause, resource::DiagnosticRun, schedule::DiagnosticSchedule},
 };
 
 /// First lines of the file: where it comes from.
@@ -20,6 +20,7 @@ pub fn render() -> String {
         document(&DiagnosticRun::crd()),
         document(&DiagnosticCapture::crd()),
         document(&DiagnosticPause::crd()),
+        document(&DiagnosticSchedule::crd()),
     ];
     format!("{HEAD}{}", documents.join("---\n"))
 }

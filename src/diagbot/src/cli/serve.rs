@@ -21,6 +21,7 @@ use crate::{
         self,
         service::{RunService, ServiceParts},
     },
+    schedules,
     slack::{self, api::SlackApi, context::SlackContext, directory::SlackDirectory, socket::SocketHealth},
     tasks::Tasks,
     telemetry::metrics::Metrics,
@@ -122,6 +123,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     tasks.start("telling", slack::thread::run(context, stop.clone()));
     let watched = service.clone();
     let readiness: http::Readiness = Arc::new(move || readiness(&health, &service));
+    tasks.start("schedules", schedules::controller::run(watched.clone(), stop.clone()));
     start_triggers(&config.triggers, &watched, &metrics, &mut tasks).await?;
     tasks.start("http", http::serve(listener, metrics, readiness, stop.clone()));
     tasks.start("signals", signals::stop_on_signal(stop));

@@ -15,6 +15,7 @@ pub mod records;
 pub mod request;
 pub mod resource;
 pub mod retention;
+pub mod schedule;
 pub mod service;
 pub mod survey;
 mod switch;

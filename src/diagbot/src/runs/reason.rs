@@ -126,6 +126,8 @@ pub enum Reason {
         /// What it may not do: `list pods in any namespace`.
         what: String,
     },
+    /// Only who made it may do that.
+    NotYours,
     /// The cluster's permissions say no.
     NotAllowed {
         /// Verb.
@@ -329,6 +331,10 @@ impl Reason {
             Self::BotForbidden { cluster, what } => (
                 format!("diagbot itself may not {what} in the cluster `{cluster}`."),
                 "Name the namespace with `-n`, or ask the cluster's owners to grant it.".to_owned(),
+            ),
+            Self::NotYours => (
+                "This schedule is somebody else's.".to_owned(),
+                "Ask its owner, or add one of your own.".to_owned(),
             ),
             Self::NotAllowed {
                 verb,

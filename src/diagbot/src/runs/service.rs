@@ -35,20 +35,24 @@ use crate::{
         records::{Records, Reflection, reflection},
         request::{RunName, RunRequest, spoken_ids},
         resource::{DiagnosticRun, LABEL_RUN, Phase},
+        schedule::DiagnosticSchedule,
     },
 };
 
 mod alerts;
 mod cancel;
 mod consent;
+mod health;
 mod links;
 mod offers;
 mod pauses;
+mod schedules;
 mod sight;
 mod telling;
 
 pub use self::{
-    cancel::CancelOutcome, consent::ConsentOutcome, links::ArtifactLink, offers::Sought, pauses::PauseOutcome,
+    cancel::CancelOutcome, consent::ConsentOutcome, health::Health, links::ArtifactLink, offers::Sought,
+    pauses::PauseOutcome, schedules::Schedules,
 };
 
 /// The one create, among the actions of the bot.
@@ -207,6 +211,7 @@ struct Inner {
     records: Records<DiagnosticRun>,
     pause_api: Api<DiagnosticPause>,
     pauses: Records<DiagnosticPause>,
+    schedules: Records<DiagnosticSchedule>,
 }
 
 /// The watch behind the service's view of the runs; run it as a task.
@@ -215,14 +220,17 @@ pub struct RunWatch {
     reflection: Reflection<DiagnosticRun>,
     pause_api: Api<DiagnosticPause>,
     pauses: Reflection<DiagnosticPause>,
+    schedules: (Api<DiagnosticSchedule>, Reflection<DiagnosticSchedule>),
 }
 
 impl RunWatch {
     /// Watches until `stop`.
     pub async fn run(self, stop: CancellationToken) {
+        let (api, schedules) = self.schedules;
         tokio::join!(
             self.reflection.run(self.api, stop.clone()),
-            self.pauses.run(self.pause_api, stop)
+            self.pauses.run(self.pause_api, stop.clone()),
+            schedules.run(api, stop)
         );
     }
 }
@@ -240,11 +248,13 @@ impl RunService {
         let namespace = parts.clusters.namespace();
         let (records, runs) = reflection();
         let (pauses, of_pauses) = reflection();
+        let (schedules, followed) = reflection();
         let watch = RunWatch {
             api: Api::namespaced(home.stream_client.clone(), namespace),
             reflection: runs,
             pause_api: Api::namespaced(home.stream_client.clone(), namespace),
             pauses: of_pauses,
+            schedules: (Api::namespaced(home.stream_client.clone(), namespace), followed),
         };
         let api = Api::namespaced(home.client.clone(), namespace);
         let pause_api = Api::namespaced(home.client.clone(), namespace);
@@ -254,6 +264,7 @@ impl RunService {
             records,
             pause_api,
             pauses,
+            schedules,
         };
         (Self(Arc::new(inner)), watch)
     }

@@ -43,7 +43,7 @@ pub fn read(body: &[u8]) -> Result<(Vec<Alert>, usize), serde_json::Error> {
     let all = group.alerts.len();
     let firing: Vec<Alert> = group
         .alerts
-        .into_iter()
+        .iter()
         .filter(|alert| alert.status == "firing")
         .map(alert)
         .collect();
@@ -51,7 +51,7 @@ pub fn read(body: &[u8]) -> Result<(Vec<Alert>, usize), serde_json::Error> {
     Ok((firing, resolved))
 }
 
-fn alert(item: Item) -> Alert {
+fn alert(item: &Item) -> Alert {
     let labels = texts(item.labels.iter());
     let details = texts(item.annotations.iter());
     let first = |names: [(&BTreeMap<String, String>, &str); 2]| {

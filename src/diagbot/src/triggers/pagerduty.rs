@@ -41,7 +41,8 @@ struct Envelope {
 #[derive(Deserialize)]
 struct Event {
     id: String,
-    event_type: String,
+    #[serde(rename = "event_type")]
+    kind: String,
     occurred_at: Timestamp,
     #[serde(default)]
     data: Map<String, Value>,
@@ -58,8 +59,8 @@ pub fn is_signed(header: Option<&str>, body: &[u8], secrets: &Live) -> bool {
 /// Reads a body whose signature was checked.
 pub fn read(body: &[u8], now: Timestamp, replay_window: SignedDuration) -> Result<Meaning, serde_json::Error> {
     let Envelope { event } = serde_json::from_slice(body)?;
-    if !RAISING.contains(&event.event_type.as_str()) {
-        return Ok(Meaning::Nothing(cut(&event.event_type)));
+    if !RAISING.contains(&event.kind.as_str()) {
+        return Ok(Meaning::Nothing(cut(&event.kind)));
     }
     let age = now.duration_since(event.occurred_at);
     if age.abs() > replay_window {

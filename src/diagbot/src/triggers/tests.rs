@@ -135,8 +135,7 @@ fn the_first_rule_that_fits_counts_and_names_only_what_the_source_may() {
         ("HighLatency", "C2")
     );
 
-    type Change = (&'static str, &'static str, &'static str);
-    let refused: [Change; 6] = [
+    let refused: [(&str, &str, &str); 6] = [
         ("namespace", "kube-system", "may not name the namespace `kube-system`"),
         ("namespace", "shop/x", "may not name"),
         ("pod", "a/b/c/d", "at most three parts"),

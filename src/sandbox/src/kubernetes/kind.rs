@@ -278,6 +278,17 @@ static OTHERS: [Kind; 12] = [
         needs_revision: true,
         ..PLAIN
     },
+    Kind {
+        group: DIAGBOT_GROUP,
+        version: "v1alpha1",
+        kind: "DiagnosticSchedule",
+        plural: "diagnosticschedules",
+        singular: "diagnosticschedule",
+        short: &["dsched"],
+        subresources: &["status"],
+        needs_revision: true,
+        ..PLAIN
+    },
 ];
 
 /// Every kind, in the order of discovery.

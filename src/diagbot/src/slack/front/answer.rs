@@ -32,13 +32,19 @@ impl Front {
         };
         let needs_records = matches!(
             request,
-            Request::Status(_) | Request::Runs { .. } | Request::Cancel(_) | Request::Pause { .. }
+            Request::Status(_)
+                | Request::Runs { .. }
+                | Request::Cancel(_)
+                | Request::Pause { .. }
+                | Request::Schedule(_)
         );
         if needs_records && !context.service.ready() {
             return Outcome::Say(answers::starting());
         }
         match request {
             Request::Run(call) => self.run(call, said).await,
+            Request::Schedule(call) => self.schedule(call, &said),
+            Request::Health => self.health(),
             Request::List => Outcome::Say(answers::list(catalog, command)),
             Request::Help(name) => Outcome::Say(match name.and_then(|name| catalog.get(&name)) {
                 Some(diagnostic) => answers::help_one(diagnostic, command),

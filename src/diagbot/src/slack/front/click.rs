@@ -19,7 +19,7 @@ use crate::{
         button::Button,
         inbound::Click,
         socket::Ack,
-        views::{Message, answers, links},
+        views::{Message, answers, links, schedule::SAVE},
     },
 };
 
@@ -32,6 +32,11 @@ impl Front {
             user: click.by.user.clone(),
         };
         for (action_id, value) in &click.actions {
+            if action_id == SAVE {
+                let work = self.save_schedule(value.clone(), click.by.clone());
+                self.afterwards(self.clone().say_result(speaker.clone(), work));
+                continue;
+            }
             let Some(button) = Button::parse(action_id, value) else {
                 tracing::warn!("a click on something that is no button of ours");
                 continue;

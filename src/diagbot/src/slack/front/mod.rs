@@ -9,6 +9,7 @@ mod click;
 mod form;
 mod later;
 mod reply;
+mod schedule;
 mod seen;
 
 use std::sync::Arc;
@@ -44,6 +45,7 @@ pub async fn run(context: SlackContext, health: SocketHealth, stop: Cancellation
     let front = Front(Arc::new(Inner {
         context: context.clone(),
         later,
+        health: health.clone(),
         seen: Seen::default(),
     }));
     let handler: Handler = Arc::new(move |envelope| {
@@ -68,6 +70,7 @@ struct Front(Arc<Inner>);
 struct Inner {
     context: SlackContext,
     later: mpsc::Sender<Later>,
+    health: SocketHealth,
     seen: Seen,
 }
 

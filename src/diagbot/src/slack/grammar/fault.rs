@@ -119,6 +119,9 @@ pub enum Fault {
         /// What the target says.
         target: String,
     },
+    /// Something about a schedule, in a sentence.
+    #[error("{0}")]
+    Schedule(String),
     /// Parameters don't fit; all faults at once.
     #[error("{}.", .faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Parameters {
@@ -177,6 +180,10 @@ impl Fault {
             Self::Target { .. } | Self::SeveralTargets { .. } | Self::NoTarget | Self::Conflict { .. } => {
                 format!("Type it as `{command} <diagnostic> [cluster:][namespace/][kind/]name`.")
             }
+            Self::Schedule(_) => format!(
+                "Type it as `{command} schedule add <name> \"0 3 * * *\" <diagnostic> <target> [--tz Europe/Berlin] [--policy \
+                 forbid] [--deadline 10m] [--keep 3]`."
+            ),
             Self::BadName { .. } => {
                 "Names hold lower-case letters, digits and `-` only, at most 63 characters.".to_owned()
             }

@@ -4,12 +4,14 @@
 //! ```text
 //! <diagnostic> [target] [key=value …] [-n namespace] [-c container] [--cluster name] [--dry-run]
 //!     [--break-glass "reason"]
+//! schedule add|list|show|pause|resume|delete … | health
 //! list | help [diagnostic] | status [run] | runs [target] [--since 24h] | cancel [run]
 //! pause [cluster|namespace] | resume [cluster|namespace]
 //! ```
 
 mod fault;
 mod name;
+pub mod schedule;
 mod text;
 mod words;
 
@@ -49,6 +51,10 @@ pub enum Request {
         /// Only as old as this.
         since: Option<SignedDuration>,
     },
+    /// Schedules.
+    Schedule(schedule::ScheduleCall),
+    /// What works right now.
+    Health,
     /// Cancels a run; without an id the run of this thread, or the person's latest.
     Cancel(Option<String>),
     /// Stops new captures and those that run, or allows them again.
@@ -137,6 +143,14 @@ pub fn parse(text: &str, catalog: &Catalog) -> Result<Request, Fault> {
     let Some((first, rest)) = words.split_first() else {
         return Ok(Request::Help(None));
     };
+    command(first, rest, catalog)
+}
+
+/// A first word and what stands behind it.
+fn command(first: &Word, rest: &[Word], catalog: &Catalog) -> Result<Request, Fault> {
+    if first.text.eq_ignore_ascii_case(BuiltIn::Schedule.word()) {
+        return schedule::parse(rest, catalog);
+    }
     let arguments = Arguments::of(rest)?;
     match name::meaning(&first.text, catalog)? {
         Meaning::Diagnostic(diagnostic) => arguments.run(diagnostic, &first.text),
@@ -268,6 +282,8 @@ impl Arguments {
                     Meaning::BuiltIn(_) => Ok(Request::Help(None)),
                 },
             },
+            BuiltIn::Health => Ok(Request::Health),
+            BuiltIn::Schedule => schedule::parse(&[], catalog),
             BuiltIn::Status => Ok(Request::Status(id)),
             BuiltIn::Cancel => Ok(Request::Cancel(id)),
             BuiltIn::Pause | BuiltIn::Resume => Ok(Request::Pause {

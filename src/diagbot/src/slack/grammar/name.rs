@@ -21,11 +21,15 @@ pub enum BuiltIn {
     Pause,
     /// `resume`
     Resume,
+    /// `schedule`
+    Schedule,
+    /// `health`
+    Health,
 }
 
 impl BuiltIn {
     /// Every word.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::List,
         Self::Help,
         Self::Status,
@@ -33,6 +37,8 @@ impl BuiltIn {
         Self::Cancel,
         Self::Pause,
         Self::Resume,
+        Self::Schedule,
+        Self::Health,
     ];
 
     /// The word.
@@ -45,6 +51,8 @@ impl BuiltIn {
             Self::Cancel => "cancel",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Schedule => "schedule",
+            Self::Health => "health",
         }
     }
 }

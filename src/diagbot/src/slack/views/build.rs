@@ -121,6 +121,16 @@ impl Builder {
         self
     }
 
+    /// One button that belongs to no run.
+    #[must_use]
+    pub fn button(mut self, action_id: &str, value: &str, label: &str) -> Self {
+        let element = SlackBlockButtonElement::new(cut(label, BUTTON_CHARACTERS).into())
+            .with_action_id(action_id.to_owned().into())
+            .with_value(value.to_owned());
+        self.blocks.push(SlackActionsBlock::new(vec![element.into()]).into());
+        self
+    }
+
     /// The message.
     pub fn build(mut self) -> Message {
         if self.cut {

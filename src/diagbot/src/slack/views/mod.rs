@@ -11,6 +11,7 @@ pub mod escape;
 pub mod form;
 mod remark;
 mod run;
+pub mod schedule;
 
 #[cfg(test)]
 pub(in crate::slack) mod tests;

@@ -1,0 +1,85 @@
+//! What works right now, for `/diag health`: each cluster and the store are asked, with a short deadline and all at once.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::RunService;
+use crate::{
+    artifacts::ArtifactKey,
+    cluster::{Cluster, deadline},
+    runs::resource::Phase,
+};
+
+/// Longest wait for one answer: the person waits for all of them.
+const CALL: Duration = Duration::from_secs(2);
+
+/// What works.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// Clusters by name.
+    pub clusters: Vec<(String, Result<String, String>)>,
+    /// The store.
+    pub store: Result<(), String>,
+    /// Runs that wait for something to start.
+    pub waiting: usize,
+    /// Runs whose captures are under way.
+    pub running: usize,
+    /// Schedules, and how many of them are paused.
+    pub schedules: (usize, usize),
+    /// Whether some replica leads, as far as this one knows: it does itself.
+    pub leads: bool,
+}
+
+impl RunService {
+    /// Asks everything that a run needs.
+    pub async fn health(&self) -> Health {
+        let known: Vec<Cluster> = self
+            .clusters()
+            .names()
+            .filter_map(|name| self.clusters().get(name.as_str()).cloned())
+            .collect();
+        let asked = join_all(known.iter().map(reach));
+        let (clusters, store) = tokio::join!(asked, self.reach_store());
+        let runs = self.records().all();
+        let phases: Vec<Phase> = runs
+            .iter()
+            .map(|run| run.phase())
+            .filter(|phase| !phase.is_final())
+            .collect();
+        let capturing = |phase: &&Phase| matches!(phase, Phase::Capturing | Phase::Cancelling);
+        let running = phases.iter().filter(capturing).count();
+        let schedules = self.schedules().all();
+        let paused = schedules.iter().filter(|schedule| schedule.spec.suspend).count();
+        Health {
+            clusters: known
+                .iter()
+                .map(|cluster| cluster.name.to_string())
+                .zip(clusters)
+                .collect(),
+            store,
+            waiting: phases.len() - running,
+            running,
+            schedules: (schedules.len(), paused),
+            leads: self.leadership().current().is_some(),
+        }
+    }
+
+    async fn reach_store(&self) -> Result<(), String> {
+        // Nothing is there; that the store says so is the proof.
+        let key = ArtifactKey::try_from("_health/none".to_owned()).map_err(|error| error.to_string())?;
+        let read = self.0.parts.store.read_small(&key, 1);
+        match tokio::time::timeout(CALL, read).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer in {} s", CALL.as_secs())),
+        }
+    }
+}
+
+async fn reach(cluster: &Cluster) -> Result<String, String> {
+    match deadline(CALL, cluster.client.apiserver_version()).await {
+        Ok(version) => Ok(version.git_version),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,135 @@
+//! What people do with schedules, and `health`: answers that take a call or two.
+
+use std::sync::Arc;
+
+use futures::{FutureExt as _, future::BoxFuture};
+
+use super::{Front, Said, reply::Outcome};
+use crate::{
+    runs::{
+        resource::Requester,
+        schedule::{DiagnosticSchedule, ScheduleSpec},
+        service::{RunService, ServiceError},
+    },
+    slack::{
+        grammar::schedule::{NewSchedule, ScheduleCall},
+        views::{Message, schedule},
+    },
+};
+
+/// Runs that are kept on record unless the person says how many.
+const KEPT: u32 = 3;
+
+impl Front {
+    /// What works right now.
+    pub(super) fn health(&self) -> Outcome {
+        let service = self.0.context.service.clone();
+        let slack = self.0.health.report();
+        Outcome::Slow {
+            meanwhile: schedule::done("health", "being looked at; you will be told here"),
+            work: async move { schedule::health(&service.health().await, (slack.0, &slack.1)) }.boxed(),
+        }
+    }
+
+    /// Anything about schedules.
+    pub(super) fn schedule(&self, call: ScheduleCall, said: &Said<'_>) -> Outcome {
+        let context = &self.0.context;
+        let service = context.service.clone();
+        let command = context.config.command.clone();
+        let by = said.by.clone();
+        let now = context.clock.now();
+        let work: BoxFuture<'static, Message> = match call {
+            ScheduleCall::List => {
+                let all = service.schedules().all();
+                let all: Vec<&DiagnosticSchedule> = all.iter().map(Arc::as_ref).collect();
+                return Outcome::Say(schedule::list(&all, &command));
+            }
+            ScheduleCall::Show(name) => {
+                return Outcome::Say(match service.schedules().get(&name) {
+                    Some(found) => schedule::show(&found, now),
+                    None => schedule::unknown(&name, &command),
+                });
+            }
+            ScheduleCall::Add(new) => {
+                let defaults = context.config.defaults(&said.origin.channel);
+                let target = match new.call.target(None, &defaults) {
+                    Ok(target) => target,
+                    Err(fault) => return self.fault(&fault),
+                };
+                let spec = spec(&new, target, &said.origin.channel, by);
+                async move {
+                    match service.schedules().draft(&new.name, spec).await {
+                        Ok(Some(kept)) => schedule::draft(&kept, now),
+                        Ok(None) => schedule::taken(&new.name),
+                        Err(error) => failure(&error, &new.name, &command),
+                    }
+                }
+                .boxed()
+            }
+            ScheduleCall::Pause(name) => suspend(service, name, true, by, command).boxed(),
+            ScheduleCall::Resume(name) => suspend(service, name, false, by, command).boxed(),
+            ScheduleCall::Delete(name) => async move {
+                match service.schedules().delete(&name, &by).await {
+                    Ok(()) => schedule::done(&name, "deleted; what it captured stays"),
+                    Err(error) => failure(&error, &name, &command),
+                }
+            }
+            .boxed(),
+        };
+        Outcome::Slow {
+            meanwhile: schedule::done("change", "under way; you will be told here"),
+            work,
+        }
+    }
+
+    /// The button that saves a draft.
+    pub(super) fn save_schedule(&self, uid: String, by: Requester) -> BoxFuture<'static, Message> {
+        let context = &self.0.context;
+        let (service, now) = (context.service.clone(), context.clock.now());
+        let command = context.config.command.clone();
+        async move {
+            match service.schedules().confirm(&uid, &by).await {
+                Ok(saved) => schedule::saved(&saved, now),
+                Err(error) => failure(&error, "of this button", &command),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn spec(new: &NewSchedule, target: crate::runs::resource::TargetRef, channel: &str, owner: Requester) -> ScheduleSpec {
+    let kept = new.keep.unwrap_or(KEPT);
+    ScheduleSpec {
+        schedule: new.schedule.clone(),
+        time_zone: new.zone.clone(),
+        concurrency_policy: new.policy,
+        starting_deadline_seconds: Some(new.deadline_s),
+        suspend: false,
+        successful_runs_history_limit: kept,
+        failed_runs_history_limit: kept,
+        target,
+        targets: None,
+        diagnostic: new.call.diagnostic.clone(),
+        parameters: new.call.parameters.clone(),
+        channel: channel.to_owned(),
+        owner,
+    }
+}
+
+async fn suspend(service: RunService, name: String, suspend: bool, by: Requester, command: String) -> Message {
+    match service.schedules().suspend(&name, suspend, &by).await {
+        Ok(()) => schedule::done(&name, if suspend { "paused" } else { "resumed" }),
+        Err(error) => failure(&error, &name, &command),
+    }
+}
+
+fn failure(error: &ServiceError, name: &str, command: &str) -> Message {
+    match error {
+        ServiceError::NotFound => schedule::unknown(name, command),
+        ServiceError::Denied(reason) => schedule::failed(Some(reason)),
+        error => {
+            tracing::warn!(error = %crate::telemetry::Chain(error), "a schedule could not be changed");
+            schedule::failed(None)
+        }
+    }
+}

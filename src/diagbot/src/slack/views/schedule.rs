@@ -1,0 +1,184 @@
+//! Schedules as people see them, and what works right now.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use super::{
+    Builder, Message,
+    escape::{code, line, moment},
+    run::person,
+};
+use crate::runs::{
+    schedule::{ConcurrencyPolicy, DiagnosticSchedule, ScheduleSpec, times::Timetable},
+    service::Health,
+};
+
+/// Schedules of a list; more don't fit a message.
+const LISTED: usize = 30;
+/// Times that are shown before a schedule is saved.
+const SHOWN_TIMES: usize = 5;
+
+/// Begins the `action_id` of the button that saves a draft; its value is the schedule's UID.
+pub const SAVE: &str = "diag.schedule-save";
+
+/// A draft with its next times, and the button that saves it.
+pub fn draft(schedule: &DiagnosticSchedule, now: Timestamp) -> Message {
+    let uid = schedule.metadata.uid.clone().unwrap_or_default();
+    Builder::new()
+        .section(&format!("*Not saved yet:* {}", summary(schedule)))
+        .section(&format!("It would run at\n{}", times(&schedule.spec, now)))
+        .context("It runs in your name: your rights are checked anew each time. Messages come on failures and findings only.")
+        .button(SAVE, &uid, "Save")
+        .build()
+}
+
+/// A draft was saved.
+pub fn saved(schedule: &DiagnosticSchedule, now: Timestamp) -> Message {
+    Builder::new()
+        .section(&format!("Saved: {}", summary(schedule)))
+        .section(&format!("It runs at\n{}", times(&schedule.spec, now)))
+        .build()
+}
+
+/// One in detail.
+pub fn show(schedule: &DiagnosticSchedule, now: Timestamp) -> Message {
+    let spec = &schedule.spec;
+    let status = schedule.status.clone().unwrap_or_default();
+    let mut detail = format!(
+        "Owner {}, told in <#{}>; {} while a run is under way; keeps {} successful and {} other runs.",
+        person(&spec.owner),
+        line(&spec.channel),
+        match spec.concurrency_policy {
+            ConcurrencyPolicy::Allow => "starts another",
+            ConcurrencyPolicy::Forbid => "starts none",
+            ConcurrencyPolicy::Replace => "replaces it",
+        },
+        spec.successful_runs_history_limit,
+        spec.failed_runs_history_limit,
+    );
+    if let Some(last) = &status.last_schedule_time {
+        let _ = write!(detail, "\nLast started for {}.", moment(last.0));
+    }
+    let _ = write!(detail, "\nMissed so far: {}.", status.missed);
+    if let Some(message) = &status.message {
+        let _ = write!(detail, "\n*{}*", line(message));
+    }
+    Builder::new()
+        .section(&summary(schedule))
+        .section(&detail)
+        .section(&format!("Next\n{}", times(spec, now)))
+        .build()
+}
+
+/// All of them.
+pub fn list(schedules: &[&DiagnosticSchedule], command: &str) -> Message {
+    if schedules.is_empty() {
+        return one(&format!("There are no schedules. `{command} schedule add` makes one."));
+    }
+    let mut message = Builder::new();
+    for chunk in schedules.iter().take(LISTED).collect::<Vec<_>>().chunks(10) {
+        let lines: Vec<String> = chunk.iter().map(|schedule| summary(schedule)).collect();
+        message = message.section(&lines.join("\n"));
+    }
+    if schedules.len() > LISTED {
+        message = message.context("There are more; `kubectl get diagnosticschedules` lists them.");
+    }
+    message.build()
+}
+
+/// A name that is taken.
+pub fn taken(name: &str) -> Message {
+    one(&format!(
+        "There is a schedule {} already.\n*What to do:* take another name, or delete it first.",
+        code(name)
+    ))
+}
+
+/// No such schedule.
+pub fn unknown(name: &str, command: &str) -> Message {
+    one(&format!(
+        "There is no schedule {}.\n*What to do:* `{command} schedule list` shows them.",
+        code(name)
+    ))
+}
+
+/// Something was done to it.
+pub fn done(name: &str, what: &str) -> Message {
+    one(&format!("Schedule {} is {what}.", code(name)))
+}
+
+/// It is being done, or could not be.
+pub fn failed(reason: Option<&crate::captures::resource::Explanation>) -> Message {
+    match reason {
+        Some(reason) => one(&super::run::explanation(reason)),
+        None => one(
+            "The cluster that keeps the schedules does not answer; nothing was changed.\n*What to do:* try again in a minute.",
+        ),
+    }
+}
+
+/// What works right now.
+pub fn health(health: &Health, slack: (bool, &str)) -> Message {
+    let word = |ok: bool| if ok { "ok" } else { "*not ok*" };
+    let mut lines = vec![format!("Slack: {}, {}", word(slack.0), line(slack.1))];
+    for (name, answer) in &health.clusters {
+        lines.push(match answer {
+            Ok(version) => format!("Cluster {}: ok, {}", code(name), line(version)),
+            Err(error) => format!("Cluster {}: *not ok*, {}", code(name), line(error)),
+        });
+    }
+    lines.push(match &health.store {
+        Ok(()) => "Store: ok".to_owned(),
+        Err(error) => format!("Store: *not ok*, {}", line(error)),
+    });
+    lines.push(format!(
+        "Queue: {} waiting, {} under way",
+        health.waiting, health.running
+    ));
+    let (schedules, paused) = health.schedules;
+    lines.push(format!("Schedules: {schedules}, {paused} of them paused"));
+    lines.push(format!(
+        "This replica {}",
+        if health.leads { "leads" } else { "does not lead" }
+    ));
+    one(&lines.join("\n"))
+}
+
+fn one(text: &str) -> Message {
+    Builder::new().section(text).build()
+}
+
+/// One line.
+fn summary(schedule: &DiagnosticSchedule) -> String {
+    let spec = &schedule.spec;
+    let zone = spec.time_zone.as_deref().unwrap_or("UTC");
+    let state = if schedule.is_draft() {
+        " – _not saved_"
+    } else if spec.suspend {
+        " – _paused_"
+    } else {
+        ""
+    };
+    format!(
+        "{} – *{}* of {} – {} {}{state}",
+        code(schedule.metadata.name.as_deref().unwrap_or_default()),
+        line(&spec.diagnostic),
+        code(&spec.target.to_string()),
+        code(&spec.schedule),
+        line(zone),
+    )
+}
+
+/// The next times, in the schedule's own zone and the reader's.
+fn times(spec: &ScheduleSpec, now: Timestamp) -> String {
+    let Ok(table) = Timetable::parse(&spec.schedule, spec.time_zone.as_deref()) else {
+        return "never".to_owned();
+    };
+    let show = |at: &Timestamp| {
+        let own = at.to_zoned(table.zone().clone()).strftime("%a %Y-%m-%d %H:%M %Z");
+        format!("• {own} – {}", moment(*at))
+    };
+    let times: Vec<String> = table.upcoming(now, SHOWN_TIMES).iter().map(show).collect();
+    times.join("\n")
+}
