@@ -156,20 +156,17 @@ fn parameter(name: &str, parameter: &Parameter) -> SlackInputBlock {
         ParameterKind::Choice => words(&parameter.pattern),
         ParameterKind::Integer | ParameterKind::Text => None,
     };
-    let field = match words {
-        Some(words) => {
-            let choices: Vec<Choice> = words.iter().map(|word| choice(word, word, None)).collect();
-            let initial = choices
-                .iter()
-                .find(|choice| Some(choice.value.as_str()) == default)
-                .cloned();
-            select(&block, name, choices, initial)
-        }
-        None => {
-            let mut element = SlackBlockPlainTextInputElement::new().with_action_id(block.clone().into());
-            element.initial_value = default.map(str::to_owned);
-            SlackInputBlock::new(plain(name, 2_000), element.into()).with_block_id(block.into())
-        }
+    let field = if let Some(words) = words {
+        let choices: Vec<Choice> = words.iter().map(|word| choice(word, word, None)).collect();
+        let initial = choices
+            .iter()
+            .find(|choice| Some(choice.value.as_str()) == default)
+            .cloned();
+        select(&block, name, choices, initial)
+    } else {
+        let mut element = SlackBlockPlainTextInputElement::new().with_action_id(block.clone().into());
+        element.initial_value = default.map(str::to_owned);
+        SlackInputBlock::new(plain(name, 2_000), element.into()).with_block_id(block.into())
     };
     field
         .with_hint(plain(&parameter.rule, 2_000))
