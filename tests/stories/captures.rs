@@ -9,7 +9,10 @@ mod world;
 use std::time::Duration;
 
 use diagbot::captures::resource::{CapturePhase, Proof};
-use diagbot_sandbox::kubernetes::FaultKind;
+use diagbot_sandbox::{
+    kubernetes::FaultKind,
+    store::{Fault as StoreFault, FaultKind as StoreFaultKind, Operation},
+};
 use steps::Step;
 use world::World;
 
@@ -90,6 +93,27 @@ async fn a_relay_whose_streams_break_is_taken_up_at_the_byte_and_verified() {
             status.notes
         );
         world.read(&status.artifacts[0]).await;
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn relayed_parts_that_the_store_refuses_or_gets_damaged_are_fetched_again() {
+    let world = World::start_behind_a_proxy().await;
+    let faults = [
+        StoreFaultKind::SlowDown,
+        StoreFaultKind::Cut { after_bytes: 5_000_000 },
+        StoreFaultKind::LostAnswer,
+        StoreFaultKind::Corrupt,
+    ];
+    for kind in faults {
+        world.arm_store(StoreFault::of(kind).on(Operation::UploadPart).times(2));
+        let capture = world.ask(&world.target, &[Step::Noise]).await;
+        let status = world.end(&capture).await;
+        assert_eq!(status.phase, CapturePhase::Succeeded, "{kind:?}: {:?}", status.reason);
+        assert_eq!(status.artifacts[0].size_bytes, 20_000_000, "{kind:?}");
+        assert_eq!(status.artifacts[0].proof, Proof::StoreChecked, "{kind:?}");
+        assert_eq!(world.armed_in_store(), 0, "{kind:?} was met");
     }
     world.finish().await;
 }

@@ -12,6 +12,8 @@ pub(crate) enum Step {
     HeapDump,
     Process,
     PodReport,
+    /// Twenty million bytes: three parts.
+    Noise,
 }
 
 impl Step {
@@ -37,6 +39,13 @@ impl Step {
                 ProcessSelector::Main,
                 OutputKind::Text,
                 "process.txt",
+            ),
+            Self::Noise => (
+                "noise",
+                &["head", "-c", "20000000", "/dev/urandom"],
+                ProcessSelector::None,
+                OutputKind::Binary,
+                "noise.bin",
             ),
             Self::PodReport => (
                 "pod-report",

@@ -15,7 +15,10 @@ use diagbot::{
     cluster::{ClusterConfig, Clusters, lease::Leadership},
     record::Recorder,
 };
-use diagbot_sandbox::kubernetes::{Fault, FaultKind, KubernetesConfig, KubernetesServer};
+use diagbot_sandbox::{
+    kubernetes::{Fault, FaultKind, KubernetesConfig, KubernetesServer},
+    store::{self, StoreProxy},
+};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::MicroTime};
 use kube::{Api, api::PostParams};
 use serde_json::json;
@@ -42,6 +45,8 @@ pub(crate) struct World {
     tasks: JoinSet<()>,
     stop: CancellationToken,
     epoch: u64,
+    /// Stands between the bot and the store, where a story wants that.
+    store_proxy: Option<StoreProxy>,
     _store_server: StoreServer,
     _folder: TempDir,
 }
@@ -49,6 +54,15 @@ pub(crate) struct World {
 impl World {
     /// A cluster whose `ledger` runs, and one bot. Pods reach the store unless `out_of_reach`.
     pub(crate) async fn start(out_of_reach: bool) -> Self {
+        Self::start_with(out_of_reach, false).await
+    }
+
+    /// The same where pods don't reach the store and the bot reaches it through something that has faults.
+    pub(crate) async fn start_behind_a_proxy() -> Self {
+        Self::start_with(true, true).await
+    }
+
+    async fn start_with(out_of_reach: bool, proxied: bool) -> Self {
         let config = KubernetesConfig {
             program: Some(env!("CARGO_BIN_EXE_sandbox-under-test").into()),
             ..KubernetesConfig::default()
@@ -60,7 +74,15 @@ impl World {
         let home: ClusterConfig = serde_json::from_value(json!({"name": "local", "kubeconfig": kubeconfig})).unwrap();
         let clusters = Clusters::connect(&home, &[], "diagbot").await.unwrap();
         let store_server = StoreServer::start(server_config(folder.path())).await.unwrap();
-        let store = store_client(folder.path(), &store_server, out_of_reach).await;
+        let store_proxy = if proxied {
+            Some(StoreProxy::start(store_server.addr, Vec::new()).await.unwrap())
+        } else {
+            None
+        };
+        let door = store_proxy
+            .as_ref()
+            .map_or_else(|| store_server.url(), |proxy| format!("http://{}", proxy.address()));
+        let store = store_client(folder.path(), &door, out_of_reach).await;
         let admin = folder.path().join("admin");
         std::fs::write(&admin, server.kubeconfig("admin")).unwrap();
         let admin: ClusterConfig = serde_json::from_value(json!({"name": "local", "kubeconfig": admin})).unwrap();
@@ -82,6 +104,7 @@ impl World {
             tasks: JoinSet::new(),
             stop: CancellationToken::new(),
             epoch: 0,
+            store_proxy,
             _store_server: store_server,
             _folder: folder,
         };
@@ -116,6 +139,18 @@ impl World {
             resource: Some(resource.to_owned()),
             ..Fault::of(kind).times(count)
         });
+    }
+
+    /// Arms a fault of the store.
+    pub(crate) fn arm_store(&self, fault: store::Fault) {
+        if let Some(proxy) = &self.store_proxy {
+            proxy.arm(fault);
+        }
+    }
+
+    /// Faults of the store that nothing has met yet.
+    pub(crate) fn armed_in_store(&self) -> usize {
+        self.store_proxy.as_ref().map_or(0, |proxy| proxy.armed().len())
     }
 
     /// Creates the capture of one request.
@@ -223,17 +258,17 @@ fn server_config(folder: &Path) -> StoreServerConfig {
     StoreServerConfig::new("127.0.0.1:0".parse().unwrap(), folder.join("data"), "evidence", keys)
 }
 
-async fn store_client(folder: &Path, server: &StoreServer, out_of_reach: bool) -> Store {
+async fn store_client(folder: &Path, url: &str, out_of_reach: bool) -> Store {
     let (access, secret) = (folder.join("access"), folder.join("secret"));
     std::fs::write(&access, "story").unwrap();
     std::fs::write(&secret, "story-secret-of-the-store").unwrap();
     let for_pods = if out_of_reach {
         "http://127.0.0.1:9".to_owned()
     } else {
-        server.url()
+        url.to_owned()
     };
     let config = json!({
-        "bucket": "evidence", "region": "us-east-1", "endpoint": server.url(), "endpointForPods": for_pods,
+        "bucket": "evidence", "region": "us-east-1", "endpoint": url, "endpointForPods": for_pods,
         "pathStyle": true, "accessKeyFile": access, "secretKeyFile": secret,
     });
     Store::connect(&serde_json::from_value(config).unwrap(), Clock::System)

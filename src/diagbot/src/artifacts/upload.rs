@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::{
+    config::timeout::TimeoutConfig,
+    primitives::ByteStream,
+    types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart},
+};
 use bytes::Bytes;
 use diagbot_wire::result::ArtifactReport;
+use hyper::body::Body;
 use jiff::Timestamp;
 
 use super::{
@@ -18,6 +23,8 @@ use crate::retry::{Backoff, retry};
 /// Attempts at completing an upload; each finds out first whether an earlier one succeeded.
 const ATTEMPTS: u32 = 4;
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(3));
+/// Slowest rate at which a streamed part may come, in bytes a second.
+const SLOWEST_BYTES_PER_S: u64 = 64 * 1024;
 /// Most open uploads that one look returns; a further look finds the others.
 const MOST_OPEN_UPLOADS: usize = 10_000;
 
@@ -87,7 +94,7 @@ impl Store {
         })
     }
 
-    /// Uploads one part ourselves (relay).
+    /// Uploads one part ourselves.
     pub async fn upload_part(
         &self,
         key: &ArtifactKey,
@@ -97,6 +104,39 @@ impl Store {
     ) -> Result<(), StoreError> {
         let md5 = content_md5(&bytes);
         let sent = self.send_part(key, upload, number, bytes, md5).await;
+        sent.map(|_| ()).map_err(StoreError::while_sending)
+    }
+
+    /// Uploads one part as its bytes come (relay). Not repeated here, since they are not kept. What arrived is compared when the
+    /// upload is completed.
+    pub async fn stream_part<B, E>(
+        &self,
+        key: &ArtifactKey,
+        upload: &UploadId,
+        number: u32,
+        length_bytes: u64,
+        body: B,
+    ) -> Result<(), StoreError>
+    where
+        B: Body<Data = Bytes, Error = E> + Send + Sync + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
+        let limit = PART_DEADLINE + Duration::from_secs(length_bytes / SLOWEST_BYTES_PER_S);
+        let timeouts = TimeoutConfig::builder().operation_timeout(limit).build();
+        let request = self
+            .0
+            .bot
+            .upload_part()
+            .bucket(&self.0.config.bucket)
+            .key(key.as_str())
+            .upload_id(upload.as_str())
+            .part_number(wire_number(number))
+            .content_length(i64::try_from(length_bytes).unwrap_or(i64::MAX))
+            .body(ByteStream::from_body_1_x(body))
+            .customize()
+            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts))
+            .disable_payload_signing();
+        let sent = call("upload a part", limit, request.send()).await;
         sent.map(|_| ()).map_err(StoreError::while_sending)
     }
 
@@ -162,18 +202,46 @@ impl Store {
         report: &ArtifactReport,
         part_size_bytes: u64,
     ) -> Result<Completed, StoreError> {
-        let listed = match self.list_parts(key, upload).await {
+        let listed = match self.check_parts(key, upload, report, part_size_bytes).await {
             Err(gone @ StoreError::NotFound { .. }) => return self.completed_before(key, gone).await,
             listed => listed?,
         };
         let capabilities = self.capabilities().await?;
-        compare_parts(&listed, report, part_size_bytes, capabilities.etags_are_md5)
-            .map_err(|detail| StoreError::mismatch("compare the parts", detail))?;
         let crc = capabilities.full_object_crc.then(|| report.digests.crc64nvme.clone());
         match self.send_complete(key, upload, &listed, crc).await {
             Err(gone @ StoreError::NotFound { .. }) => self.completed_before(key, gone).await,
             answer => answer,
         }
+    }
+
+    /// The upload's parts, if they are those of the report, as far as the store's list can tell.
+    async fn check_parts(
+        &self,
+        key: &ArtifactKey,
+        upload: &UploadId,
+        report: &ArtifactReport,
+        part_size_bytes: u64,
+    ) -> Result<Vec<ListedPart>, StoreError> {
+        let listed = self.list_parts(key, upload).await?;
+        compare_parts(
+            &listed,
+            report,
+            part_size_bytes,
+            self.capabilities().await?.etags_are_md5,
+        )
+        .map_err(|detail| StoreError::mismatch("compare the parts", detail))?;
+        Ok(listed)
+    }
+
+    /// Whether the upload's parts are those of the report, as far as the store's list can tell. Nothing is removed.
+    pub async fn compare_upload(
+        &self,
+        key: &ArtifactKey,
+        upload: &UploadId,
+        report: &ArtifactReport,
+        part_size_bytes: u64,
+    ) -> Result<(), StoreError> {
+        self.check_parts(key, upload, report, part_size_bytes).await.map(|_| ())
     }
 
     pub(super) async fn send_complete(

@@ -2,41 +2,46 @@
 //!
 //! # Design notes
 //! A stream that breaks, or ends before the length that the agent reported (also with status Success), is taken up at the
-//! byte where it stopped. One part is read while the one before is uploaded, so that a relay holds two parts and no more,
-//! whatever the artifact's length; [`RELAYS`] bounds how many run at once. The digests are compared before the upload is
-//! completed.
+//! byte where it stopped. Bytes go on to the store as they come, in the parts that the agent would have sent itself: a relay
+//! holds a few frames, whatever the artifact's length, and a part that the store did not take is fetched again. Nothing is
+//! hashed here: the store's MD5s of the parts are compared with the agent's before the upload is completed, and the whole is
+//! proven as for an artifact that came directly.
 
+mod body;
 mod stream;
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use diagbot_wire::{
-    digest::{Hasher, MultipartEtag, PartMd5},
-    result::ArtifactReport,
-    upload::{MIN_PART_BYTES, part_count},
-};
+use diagbot_wire::{result::ArtifactReport, upload::part_count};
+use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
+use tokio::sync::mpsc;
 
-use self::stream::CatStream;
+use self::{body::PartBody, stream::CatStream};
 use crate::{
     artifacts::{ArtifactKey, Store, StoreError, UploadId},
     cluster::CallError,
-    retry::{self, Backoff},
+    retry::{Backoff, Permanence as _},
 };
 
-/// Relays at once in the process: two parts of at least 8 MiB each.
-pub(super) const RELAYS: usize = 1;
-/// Most parts of one upload in S3.
-const MAX_PARTS: u64 = 10_000;
+/// Relays at once in the process: they share the way to the API server.
+pub(super) const RELAYS: usize = 4;
 /// Attempts in a row that bring no byte, after which the relay is given up.
 const FRUITLESS: u32 = 6;
 /// Attempts at one part's upload.
 const PART_ATTEMPTS: u32 = 6;
+/// Attempts at the whole, where a part was damaged on the way; what the last one brought is judged with its completion.
+const WHOLE_ATTEMPTS: u32 = 3;
+/// Frames between exec and the store, of at most 32 KiB as a rule.
+const FRAMES: usize = 8;
+/// Parts whose last byte is sent and that the store has not confirmed yet.
+const UNCONFIRMED: usize = 2;
 
 /// Why an artifact could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -54,9 +59,6 @@ pub(super) enum RelayError {
         /// What exec said at last. Untrusted text.
         said: String,
     },
-    /// The bytes are not those that the agent reported.
-    #[error("the staged artifact is not what the agent reported")]
-    Mismatch,
     /// The store did not take a part.
     #[error("upload a relayed part")]
     Store(#[source] StoreError),
@@ -74,6 +76,8 @@ pub(super) struct Relay<'a> {
     pub step: u16,
     /// What the agent reported.
     pub report: &'a ArtifactReport,
+    /// Bytes of every part but the last.
+    pub part_size_bytes: u64,
     /// The store.
     pub store: &'a Store,
     /// Key of the artifact.
@@ -84,66 +88,134 @@ pub(super) struct Relay<'a> {
     pub relayed_bytes: &'a AtomicU64,
 }
 
-/// What went into the upload.
-#[derive(Debug)]
-pub(super) struct Relayed {
-    /// The agent's report, with the parts as they were uploaded here.
-    pub report: ArtifactReport,
-    /// Bytes of every part but the last.
-    pub part_size_bytes: u64,
-}
-
-/// Bytes of a relayed part. Smaller than the agent's would be for a long artifact, since we hold two of them; never more
-/// than S3's [`MAX_PARTS`].
-fn part_size_bytes(size_bytes: u64) -> u64 {
-    MIN_PART_BYTES.max(size_bytes.div_ceil(MAX_PARTS))
-}
-
 impl Relay<'_> {
-    /// Fetches everything into the upload's parts and compares the digests. The upload is not completed.
-    pub(super) async fn run(&self) -> Result<Relayed, RelayError> {
-        self.relayed_bytes.store(0, Ordering::Relaxed);
-        let mut source = Source {
-            relay: self,
-            stream: None,
-            position: 0,
-            hasher: Hasher::default(),
-        };
-        let size_bytes = self.report.digests.size_bytes;
-        let part_size_bytes = part_size_bytes(size_bytes);
-        let parts = part_count(size_bytes, part_size_bytes);
-        let mut etag = MultipartEtag::default();
-        let mut waiting: Option<(u32, Bytes)> = None;
-        for number in 1..=parts {
-            let (uploaded, read) = tokio::join!(self.upload(waiting.take()), source.part(part_size_bytes));
-            uploaded?;
-            let part = read?;
-            etag.push(PartMd5::of(&part));
-            waiting = Some((number, part));
+    /// Fetches everything into the upload's parts, again where the store's MD5s say that it was damaged on the way. The upload is
+    /// not completed.
+    pub(super) async fn run(&self) -> Result<(), RelayError> {
+        for _ in 1..WHOLE_ATTEMPTS {
+            self.pass_on().await?;
+            let (report, part_size_bytes) = (self.report, self.part_size_bytes);
+            match self
+                .store
+                .compare_upload(self.key, self.upload, report, part_size_bytes)
+                .await
+            {
+                Err(error @ StoreError::Mismatch { .. }) => {
+                    tracing::warn!(%error, "a relayed artifact was damaged on the way and is fetched again");
+                }
+                checked => return checked.map_err(RelayError::Store),
+            }
         }
-        // The last part leaves only when everything is known to be right.
-        if source.hasher.finish() != self.report.digests {
-            return Err(RelayError::Mismatch);
+        self.pass_on().await
+    }
+
+    async fn pass_on(&self) -> Result<(), RelayError> {
+        let mut source = Source::new(self);
+        let parts = part_count(self.size_bytes(), self.part_size_bytes);
+        let mut flight = Flight::default();
+        let mut stuck = (0, 0);
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+        let mut number = 1;
+        while number <= parts || !flight.numbers.is_empty() {
+            let outcome = if number <= parts && flight.numbers.len() < UNCONFIRMED {
+                let (frames, received) = mpsc::channel(FRAMES);
+                flight.add(number, self.send(number, received));
+                number += 1;
+                self.fill(&mut source, frames, &mut flight).await?
+            } else {
+                flight.next().await
+            };
+            let Err(error) = outcome else { continue };
+            // Parts are fetched in order: what the store has not confirmed yet goes again.
+            let again = flight.numbers.first().copied().unwrap_or(number);
+            stuck = if stuck.0 == again {
+                (again, stuck.1 + 1)
+            } else {
+                (again, 1)
+            };
+            if error.is_permanent() || stuck.1 >= PART_ATTEMPTS {
+                return Err(RelayError::Store(error));
+            }
+            flight = Flight::default();
+            number = again;
+            source.seek(u64::from(again - 1) * self.part_size_bytes);
+            backoff.wait(error.retry_after()).await;
         }
-        self.upload(waiting).await?;
-        Ok(Relayed {
-            report: ArtifactReport {
-                parts,
-                etag: etag.finish(),
-                ..self.report.clone()
-            },
-            part_size_bytes,
+        Ok(())
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.report.digests.size_bytes
+    }
+
+    fn send(&self, number: u32, frames: mpsc::Receiver<Bytes>) -> Sending<'_> {
+        let offset = u64::from(number - 1) * self.part_size_bytes;
+        let length = self.part_size_bytes.min(self.size_bytes() - offset);
+        let body = PartBody::new(frames, length);
+        Box::pin(async move {
+            let sent = self.store.stream_part(self.key, self.upload, number, length, body);
+            (number, sent.await)
         })
     }
 
-    async fn upload(&self, part: Option<(u32, Bytes)>) -> Result<(), RelayError> {
-        let Some((number, bytes)) = part else { return Ok(()) };
-        let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
-        retry::retry(PART_ATTEMPTS, backoff, || {
-            self.store.upload_part(self.key, self.upload, number, bytes.clone())
-        })
-        .await
-        .map_err(RelayError::Store)
+    /// Passes the next part's bytes on while the parts under way proceed; an error where one of them has failed.
+    async fn fill(
+        &self,
+        source: &mut Source<'_>,
+        frames: mpsc::Sender<Bytes>,
+        flight: &mut Flight<'_>,
+    ) -> Result<Result<(), StoreError>, RelayError> {
+        let end = source.end_of_part();
+        let pass = async {
+            while source.position < end {
+                let bytes = source.next(end).await?;
+                if frames.send(bytes).await.is_err() {
+                    // Its part has failed; that part's answer tells why.
+                    return std::future::pending().await;
+                }
+            }
+            Ok(())
+        };
+        let mut pass = std::pin::pin!(pass);
+        loop {
+            tokio::select! {
+                passed = &mut pass => return passed.map(Ok),
+                confirmed = flight.next() => if confirmed.is_err() {
+                    return Ok(confirmed);
+                },
+            }
+        }
+    }
+
+    async fn open(&self, from: u64) -> Result<CatStream, CallError> {
+        CatStream::open(&self.pods, self.pod, self.container, self.step, from).await
+    }
+}
+
+/// A part on its way: its number, and how it went.
+type Sending<'a> = BoxFuture<'a, (u32, Result<(), StoreError>)>;
+
+/// Parts that the store has not confirmed.
+#[derive(Default)]
+struct Flight<'a> {
+    parts: FuturesUnordered<Sending<'a>>,
+    numbers: BTreeSet<u32>,
+}
+
+impl<'a> Flight<'a> {
+    fn add(&mut self, number: u32, part: Sending<'a>) {
+        self.numbers.insert(number);
+        self.parts.push(part);
+    }
+
+    /// The next answer of the store; none ever where nothing is on its way.
+    async fn next(&mut self) -> Result<(), StoreError> {
+        let Some((number, outcome)) = self.parts.next().await else {
+            return std::future::pending().await;
+        };
+        outcome?;
+        self.numbers.remove(&number);
+        Ok(())
     }
 }
 
@@ -151,60 +223,82 @@ impl Relay<'_> {
 struct Source<'a> {
     relay: &'a Relay<'a>,
     stream: Option<CatStream>,
+    /// What came with the last frame and belongs to the next part.
+    rest: Bytes,
     position: u64,
-    hasher: Hasher,
+    fruitless: u32,
+    backoff: Backoff,
 }
 
-impl Source<'_> {
-    /// The next part, whole.
-    async fn part(&mut self, part_size_bytes: u64) -> Result<Bytes, RelayError> {
-        let expected = self.relay.report.digests.size_bytes;
-        let wanted = (expected - self.position).min(part_size_bytes) as usize;
-        let mut part = vec![0; wanted];
-        let mut filled = 0;
-        let mut fruitless = 0;
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
-        while filled < wanted {
-            let stream = match &mut self.stream {
-                Some(stream) => stream,
-                none => match self.relay.open(self.position).await {
-                    Ok(opened) => none.insert(opened),
-                    Err(error) if fruitless < FRUITLESS && error.is_transient() => {
-                        fruitless += 1;
-                        backoff.wait(None).await;
-                        continue;
-                    }
-                    Err(error) => return Err(RelayError::Exec(error)),
-                },
-            };
-            let read = stream.read(&mut part[filled..]).await;
-            if read == 0 {
-                let said = stream.last_words();
-                self.stream = None;
-                fruitless += 1;
-                if fruitless > FRUITLESS {
-                    return Err(RelayError::Short {
-                        read: self.position,
-                        expected,
-                        said,
-                    });
-                }
-                backoff.wait(None).await;
-                continue;
-            }
-            fruitless = 0;
-            backoff.reset();
-            self.hasher.update(&part[filled..filled + read]);
-            filled += read;
-            self.position += read as u64;
-            self.relay.relayed_bytes.store(self.position, Ordering::Relaxed);
+impl<'a> Source<'a> {
+    fn new(relay: &'a Relay<'a>) -> Self {
+        relay.relayed_bytes.store(0, Ordering::Relaxed);
+        Self {
+            relay,
+            stream: None,
+            rest: Bytes::new(),
+            position: 0,
+            fruitless: 0,
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(3)),
         }
-        Ok(part.into())
     }
-}
 
-impl Relay<'_> {
-    async fn open(&self, from: u64) -> Result<CatStream, CallError> {
-        CatStream::open(&self.pods, self.pod, self.container, self.step, from).await
+    /// Goes on from another byte.
+    fn seek(&mut self, position: u64) {
+        self.stream = None;
+        self.rest = Bytes::new();
+        self.position = position;
+    }
+
+    fn end_of_part(&self) -> u64 {
+        let size = self.relay.part_size_bytes;
+        (self.position / size + 1)
+            .saturating_mul(size)
+            .min(self.relay.size_bytes())
+    }
+
+    /// The next bytes, at most up to `end`.
+    async fn next(&mut self, end: u64) -> Result<Bytes, RelayError> {
+        while self.rest.is_empty() {
+            self.rest = self.read().await?;
+        }
+        let wanted = usize::try_from(end - self.position).unwrap_or(usize::MAX);
+        let bytes = self.rest.split_to(self.rest.len().min(wanted));
+        self.position += bytes.len() as u64;
+        self.relay.relayed_bytes.store(self.position, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    /// The next frame; empty where a stream had to be given up.
+    async fn read(&mut self) -> Result<Bytes, RelayError> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => match self.relay.open(self.position).await {
+                Ok(opened) => none.insert(opened),
+                Err(error) if self.fruitless < FRUITLESS && error.is_transient() => {
+                    self.fruitless += 1;
+                    self.backoff.wait(None).await;
+                    return Ok(Bytes::new());
+                }
+                Err(error) => return Err(RelayError::Exec(error)),
+            },
+        };
+        if let Some(bytes) = stream.next().await {
+            self.fruitless = 0;
+            self.backoff.reset();
+            return Ok(bytes);
+        }
+        let said = stream.last_words();
+        self.stream = None;
+        self.fruitless += 1;
+        if self.fruitless > FRUITLESS {
+            return Err(RelayError::Short {
+                read: self.position,
+                expected: self.relay.size_bytes(),
+                said,
+            });
+        }
+        self.backoff.wait(None).await;
+        Ok(Bytes::new())
     }
 }

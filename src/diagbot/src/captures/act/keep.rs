@@ -46,26 +46,26 @@ pub(super) async fn relay(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome
         container: &container,
         step,
         report,
+        part_size_bytes: upload.part_size_bytes,
         store: &scene.context.store,
         key: &key,
         upload: &id,
         relayed_bytes: &scene.relayed_bytes,
     };
-    let relayed = match relay.run().await {
-        Ok(relayed) => relayed,
-        // No such upload: one of us has completed it and died before that was recorded. The object is proven again.
-        Err(RelayError::Store(StoreError::NotFound { .. })) => return complete(scene, f, step).await,
+    match relay.run().await {
+        // Or no such upload: one of us has completed it and died before that was recorded. The object is proven again.
+        Ok(()) | Err(RelayError::Store(StoreError::NotFound { .. })) => {}
         Err(error) => return Err(ActError::of_relay(step, &error)),
-    };
+    }
     scene.record.check_term()?;
-    prove(scene, f, result, upload, &relayed.report, relayed.part_size_bytes).await
+    prove(scene, f, result, upload, report).await
 }
 
 /// Completes a step's upload, has it proven, and records the artifact.
 pub(super) async fn complete(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome, ActError> {
     let (result, upload) = at_hand(f, step)?;
     let report = result.artifact.as_ref().ok_or_else(|| nothing(step))?;
-    prove(scene, f, result, upload, report, upload.part_size_bytes).await
+    prove(scene, f, result, upload, report).await
 }
 
 async fn prove(
@@ -74,13 +74,12 @@ async fn prove(
     result: &StepResult,
     upload: &UploadRecord,
     report: &ArtifactReport,
-    part_size_bytes: u64,
 ) -> Result<Outcome, ActError> {
     let (key, id) = names(upload)?;
     let stored = scene
         .context
         .store
-        .complete(&key, &id, report, part_size_bytes)
+        .complete(&key, &id, report, upload.part_size_bytes)
         .await
         .map_err(|error| ActError::of_store(Fault::Artifact(result.step), &error))?;
     scene.record.check_term()?;

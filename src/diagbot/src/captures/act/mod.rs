@@ -156,7 +156,6 @@ impl ActError {
             RelayError::Exec(error) => Self::of_call(fault, Refusal::Relay, error),
             RelayError::Store(error) => Self::of_store(fault, error),
             RelayError::Short { .. } => Self::Never(fault, explain::refusal(Refusal::Relay, &error.to_string())),
-            RelayError::Mismatch => Self::Never(fault, explain::refusal(Refusal::NotVerified, "")),
         }
     }
 }
