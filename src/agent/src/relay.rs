@@ -7,16 +7,21 @@
 use std::{
     cell::RefCell,
     fs::{self, DirBuilder, File},
-    io,
-    os::unix::fs::{DirBuilderExt as _, FileExt as _},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
     rc::Rc,
     sync::Arc,
 };
 
+use rustix::{
+    fs::sendfile,
+    io::Errno,
+    pipe::{SpliceFlags, splice},
+};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncReadExt as _, AsyncWriteExt as _, Interest},
     net::{UnixListener, UnixStream},
 };
 
@@ -24,8 +29,8 @@ use tokio::{
 const PLACES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
 /// Name of our folder: one agent a container, so one name serves. In a shared file system the uid keeps folders apart.
 const FOLDER: &str = ".diagbot-agent";
-/// Bytes copied at a time.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes passed on at a time.
+const CHUNK_BYTES: usize = 256 * 1024;
 /// Fetches at once; the bot makes one.
 const CLIENTS: usize = 4;
 
@@ -133,14 +138,17 @@ async fn answer(mut stream: UnixStream, staged: Staged) -> io::Result<()> {
         return Err(io::ErrorKind::NotFound.into());
     };
     stream.write_u64(size_bytes).await?;
-    let mut chunk = vec![0; CHUNK_BYTES];
     while offset < size_bytes {
-        let wanted = usize::try_from(size_bytes - offset)
-            .unwrap_or(usize::MAX)
-            .min(CHUNK_BYTES);
-        file.read_exact_at(&mut chunk[..wanted], offset)?;
-        stream.write_all(&chunk[..wanted]).await?;
-        offset += wanted as u64;
+        let left = usize::try_from(size_bytes - offset).unwrap_or(usize::MAX);
+        let passed = stream
+            .async_io(Interest::WRITABLE, || {
+                // Within the kernel; the position moves with what was taken.
+                Ok(sendfile(&stream, &file, Some(&mut offset), left.min(CHUNK_BYTES))?)
+            })
+            .await?;
+        if passed == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
     }
     stream.shutdown().await
 }
@@ -161,21 +169,30 @@ pub(crate) async fn cat(args: &[String]) -> ExitCode {
 }
 
 async fn fetch(step: u16, from: u64) -> io::Result<()> {
-    let (mut stream, size_bytes) = connect(step, from).await?;
-    // Blocking writes: this process does nothing else.
+    let (stream, size_bytes) = connect(step, from).await?;
+    // This process does nothing else, so it may block.
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
     let mut stdout = io::stdout().lock();
-    let mut at = from;
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        match stream.read(&mut chunk).await? {
-            0 if at < size_bytes => return Err(io::ErrorKind::UnexpectedEof.into()),
-            0 => return io::Write::flush(&mut stdout),
-            read => {
-                io::Write::write_all(&mut stdout, &chunk[..read])?;
-                at += read as u64;
+    let mut left = size_bytes.saturating_sub(from);
+    let mut chunk = Vec::new();
+    while left > 0 {
+        let passed = match splice(&stream, None, &stdout, None, CHUNK_BYTES, SpliceFlags::MOVE) {
+            // Standard output is no pipe: then by hand.
+            Err(Errno::INVAL) => {
+                chunk.resize(CHUNK_BYTES, 0);
+                let read = (&stream).read(&mut chunk)?;
+                stdout.write_all(&chunk[..read])?;
+                read
             }
+            passed => passed?,
+        };
+        if passed == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        left = left.saturating_sub(passed as u64);
     }
+    stdout.flush()
 }
 
 /// The door of a running agent of our own uid that has the step staged, and the file's length. In a container there is one
@@ -207,8 +224,6 @@ async fn ask(door: &Path, step: u16, from: u64) -> io::Result<(UnixStream, u64)>
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
 
     #[tokio::test]

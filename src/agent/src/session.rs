@@ -170,9 +170,10 @@ impl Session<'_> {
         });
         let grants = std::mem::take(&mut ticket.grants);
         let direct: Vec<u16> = grants.iter().filter(|g| !g.urls.is_empty()).map(|g| g.step).collect();
+        let url = grants.iter().find_map(|grant| grant.urls.first().cloned());
         self.inbox.add_grants(grants);
         let rules = rules_of(&ticket);
-        let delivery = Delivery::new(self, &ticket, direct, rules.as_ref().ok());
+        let delivery = Delivery::new(self, &ticket, (direct, url), rules.as_ref().ok());
         let mut results = Vec::new();
         for (index, step) in (0_u16..).zip(&self.args.steps) {
             let result = match (self.stop_reason().await, unmet(&results, &self.args.steps)) {

@@ -83,6 +83,9 @@ pub struct Ticket {
     pub grants: Vec<Grant>,
     /// Where the result object is PUT; none in relay mode.
     pub result_url: Option<String>,
+    /// Headers that must go with it, since they are part of its signature: the store's settings for encryption.
+    #[serde(default)]
+    pub result_headers: Vec<(String, String)>,
     /// Certificates (PEM) that the store's certificate may chain to, instead of the built-in public roots.
     pub store_ca_pem: Option<String>,
     /// HTTP proxy on the way to the store, `http://host:port`.

@@ -1,10 +1,14 @@
 //! Length and digests of an artifact, computed while its bytes pass.
 
+mod lanes;
+
 use base64::Engine as _;
 use hmac::{Hmac, Mac as _};
 use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+
+pub use lanes::{LANES, Md5Lanes};
 
 /// Length and digests of a whole artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

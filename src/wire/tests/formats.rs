@@ -232,6 +232,7 @@ fn bearer_secrets_are_not_shown_by_debug() {
         journal_key: secret.to_owned(),
         grants: vec![grant.clone()],
         result_url: Some(format!("https://store/{secret}")),
+        result_headers: Vec::new(),
         store_ca_pem: None,
         proxy: Some(format!("http://user:{secret}@proxy")),
         room_bytes: None,

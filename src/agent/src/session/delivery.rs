@@ -1,22 +1,29 @@
 //! A step's captured file on its way: straight to the store, or staged for the bot where the store can't be reached.
 
-use std::{cell::Cell, io::Write as _, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    io::Write as _,
+    sync::Arc,
+};
 
 use diagbot_analysis::redact::{Redactor, Rules};
 use diagbot_wire::{
     args::StepArgs,
     control::Ticket,
+    digest::PartMd5,
     journal::Event,
     redaction::{RedactionReport, original_digest},
     result::{ArtifactReport, Failure, SignedResult, StepOutcome, StepResult, Via},
 };
+
+use tokio::task::JoinSet;
 
 use super::Session;
 use crate::{
     pipeline::Captured,
     spool,
     step::StepError,
-    upload::{self, Store, UploadError, Uploaded},
+    upload::{self, Hashing, Store, UploadError, Uploaded},
 };
 
 /// Delivers the artifacts of one session.
@@ -29,21 +36,37 @@ pub(super) struct Delivery<'a> {
     rules: Option<&'a Rules>,
     journal_key: Vec<u8>,
     result_url: Option<String>,
+    result_headers: Vec<(String, String)>,
+    /// Looks for the way to the store while the tools run.
+    reaching: RefCell<JoinSet<Result<(), UploadError>>>,
     /// Why the store can't be reached, once that is known: no later step tries again.
     unreachable: Cell<Option<String>>,
 }
 
 impl<'a> Delivery<'a> {
-    pub(super) fn new(session: &'a Session<'a>, ticket: &Ticket, direct: Vec<u16>, rules: Option<&'a Rules>) -> Self {
+    /// The steps that have URLs, and some address of the store, if the bot gave any.
+    pub(super) fn new(
+        session: &'a Session<'a>,
+        ticket: &Ticket,
+        (direct, url): (Vec<u16>, Option<String>),
+        rules: Option<&'a Rules>,
+    ) -> Self {
         let store = Store::new(ticket.store_ca_pem.as_deref(), ticket.proxy.as_deref());
         let unreachable = store.as_ref().err().map(ToString::to_string);
+        let store = store.ok().map(Arc::new);
+        let mut reaching = JoinSet::new();
+        if let (Some(store), Some(url)) = (store.clone(), url) {
+            reaching.spawn(async move { upload::reach(&store, &url).await });
+        }
         Self {
             session,
-            store: store.ok().map(Arc::new),
+            store,
             direct,
             rules,
             journal_key: hex::decode(&ticket.journal_key).unwrap_or_default(),
             result_url: ticket.result_url.clone(),
+            result_headers: ticket.result_headers.clone(),
+            reaching: RefCell::new(reaching),
             unreachable: Cell::new(unreachable),
         }
     }
@@ -135,6 +158,7 @@ impl<'a> Delivery<'a> {
             original_digest: original_digest(&self.journal_key, &redaction.original.sha256),
         });
         let file = Arc::new(file);
+        let hashing = upload::hash(step.limit_bytes, &file, size_bytes);
         let report = |uploaded: Uploaded, via| ArtifactReport {
             digests: uploaded.digests,
             parts: uploaded.parts,
@@ -146,14 +170,13 @@ impl<'a> Delivery<'a> {
             note,
             redaction,
         };
-        let reason = match self.upload(index, step, &file, size_bytes).await {
-            Ok(uploaded) => return Ok(report(uploaded, Via::Direct)),
+        let reason = match self.upload(index, &hashing, &file).await {
+            Ok(()) => return Ok(report(hashing.finish().await?, Via::Direct)),
             Err(error) if error.wants_relay() => error.to_string(),
             Err(error) => return Err(error),
         };
         self.unreachable.set(Some(reason.clone()));
-        let digests = upload::digest(step.limit_bytes, &file, size_bytes).await?;
-        let artifact = report(digests, Via::Relay);
+        let artifact = report(hashing.finish().await?, Via::Relay);
         self.session.staged.add(index, file, size_bytes);
         self.session.journal.write(&Event::Staged {
             result: result(artifact.clone()),
@@ -167,13 +190,11 @@ impl<'a> Delivery<'a> {
         Ok(artifact)
     }
 
-    async fn upload(
-        &self,
-        index: u16,
-        step: &StepArgs,
-        file: &Arc<std::fs::File>,
-        size_bytes: u64,
-    ) -> Result<Uploaded, UploadError> {
+    async fn upload(&self, index: u16, hashing: &Hashing, file: &Arc<std::fs::File>) -> Result<(), UploadError> {
+        let mut reaching = std::mem::take(&mut *self.reaching.borrow_mut());
+        if let Some(Ok(reached)) = reaching.join_next().await {
+            reached?;
+        }
         let known = self.unreachable.take();
         self.unreachable.set(known.clone());
         match (&self.store, known) {
@@ -182,7 +203,7 @@ impl<'a> Delivery<'a> {
             }
             (Some(store), None) => {
                 let (inbox, journal) = (&*self.session.inbox, &self.session.journal);
-                upload::upload(index, step.limit_bytes, file, size_bytes, store, inbox, journal).await
+                upload::upload(index, hashing, file, store, inbox, journal).await
             }
             (_, reason) => Err(UploadError::Unreachable(reason.unwrap_or_default())),
         }
@@ -203,7 +224,8 @@ impl<'a> Delivery<'a> {
         if file.write_all(&text).is_err() {
             return false;
         }
-        upload::put_small(store, url, Arc::new(file), text.len() as u64)
+        let md5 = PartMd5::of(&text);
+        upload::put_small(store, url, &self.result_headers, Arc::new(file), md5, text.len() as u64)
             .await
             .is_ok()
     }

@@ -3,7 +3,6 @@
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt as _,
     pin::Pin,
     sync::{
         Arc,
@@ -14,9 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
+use rustix::{buffer::spare_capacity, io::pread};
 
 /// Bytes of one piece.
-const PIECE_BYTES: u64 = 128 * 1024;
+const PIECE_BYTES: u64 = 64 * 1024;
 
 /// The body.
 pub(super) struct RangeBody {
@@ -38,8 +38,17 @@ impl RangeBody {
     }
 
     fn piece(&mut self) -> io::Result<Bytes> {
-        let mut piece = vec![0; usize::try_from(self.left.min(PIECE_BYTES)).unwrap_or(0)];
-        self.file.read_exact_at(&mut piece, self.offset)?;
+        let wanted = usize::try_from(self.left.min(PIECE_BYTES)).unwrap_or(0);
+        // Not zeroed first: a body is long.
+        let mut piece = Vec::with_capacity(wanted);
+        while piece.len() < wanted {
+            let at = self.offset + piece.len() as u64;
+            let read = pread(&self.file, spare_capacity(&mut piece), at)?;
+            if read == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        piece.truncate(wanted);
         self.offset += piece.len() as u64;
         self.left -= piece.len() as u64;
         self.taken.fetch_add(piece.len() as u64, Ordering::Relaxed);

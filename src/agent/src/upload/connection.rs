@@ -1,12 +1,13 @@
 //! Connections to the store: names resolved in pure Rust, TLS against the ticket's certificates or the public roots, an
-//! HTTP proxy where the ticket names one. One connection a request.
+//! HTTP proxy where the ticket names one. A connection that a request has left whole is used for the next.
 
 use std::{
     fs::File,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,8 +19,8 @@ use hickory_resolver::TokioResolver;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
-    body::{Body, Incoming},
-    client::conn::http1,
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
@@ -34,8 +35,10 @@ use url::{Host, Url};
 
 use super::{body::RangeBody, error::UploadError};
 
-/// Longest look-up, connect and handshake, each.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest look-up of a name: time for a second name server.
+const LOOK_UP_DEADLINE: Duration = Duration::from_secs(6);
+/// Longest connect and handshake, each: time for one repetition of a packet that was lost.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// Longest exchange of a small request; a part gets more by its length.
 const EXCHANGE_DEADLINE: Duration = Duration::from_mins(1);
 /// Longest time in which no byte of a part goes out, nor an answer comes.
@@ -49,6 +52,15 @@ const MAX_ANSWER_BYTES: usize = 16 * 1024;
 pub(crate) struct Store {
     tls: TlsConnector,
     proxy: Option<Url>,
+    /// Connections that wait for the next request, each with the origin that it leads to.
+    idle: Mutex<Vec<(String, Link)>>,
+}
+
+/// A connection to the store.
+struct Link {
+    sender: SendRequest<RangeBody>,
+    /// Does the work of the connection; over when it has closed.
+    driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -84,39 +96,89 @@ impl Store {
         Ok(Self {
             tls: TlsConnector::from(Arc::new(config)),
             proxy,
+            idle: Mutex::default(),
         })
+    }
+
+    /// Connects, and keeps the connection for the first request.
+    pub(crate) async fn reach(&self, url: &str) -> Result<(), UploadError> {
+        let url = parse(url)?;
+        let link = Link::new(self.open(&url).await?).await?;
+        self.keep(&url, link);
+        Ok(())
     }
 
     /// PUTs a range of the file (offset and length).
     pub(crate) async fn put(
         &self,
         url: &str,
+        headers: &[(String, String)],
         file: &Arc<File>,
         range: (u64, u64),
-        md5: Option<PartMd5>,
+        md5: PartMd5,
     ) -> Result<(), UploadError> {
-        let url = Url::parse(url).map_err(|e| UploadError::Internal(format!("read the upload URL: {e}")))?;
+        let url = parse(url)?;
         let limit = EXCHANGE_DEADLINE + Duration::from_secs(range.1 / SLOWEST_BYTES_PER_S);
         let taken = Arc::new(AtomicU64::new(0));
-        let exchange = async {
-            let stream = self.open(&url).await?;
-            let mut request = Request::put(path_of(&url)).header(header::CONTENT_LENGTH, range.1);
-            if let Some(md5) = md5 {
-                // No `x-amz-…` header, so it may be sent unsigned; the store refuses a damaged part.
-                request = request.header("content-md5", md5.content_md5());
-            }
-            let body = RangeBody::new(Arc::clone(file), range, Arc::clone(&taken));
-            let request = request
+        let request = || {
+            let mut request = Request::put(path_of(&url))
                 .header(header::HOST, host_of(&url)?)
-                .body(body)
-                .map_err(|e| UploadError::Internal(e.to_string()))?;
-            judge(exchange(stream, request).await?)
+                .header(header::CONTENT_LENGTH, range.1)
+                // No `x-amz-…` header, so it may be sent unsigned; the store refuses a damaged part.
+                .header("content-md5", md5.content_md5());
+            for (name, value) in headers {
+                request = request.header(name, value);
+            }
+            request
+                .body(RangeBody::new(Arc::clone(file), range, Arc::clone(&taken)))
+                .map_err(|e| UploadError::Internal(e.to_string()))
+        };
+        let exchange = async {
+            if let Some(mut link) = self.kept(&url).await {
+                match link.exchange(request()?).await {
+                    // It may have been closed just now: that is no fault of the store.
+                    Err(UploadError::Broken(_)) => {}
+                    answer => return self.judge(&url, link, answer?),
+                }
+            }
+            let mut link = Link::new(self.open(&url).await?).await?;
+            let answer = link.exchange(request()?).await?;
+            self.judge(&url, link, answer)
         };
         let silent = |time: Duration| Err(UploadError::Broken(format!("no answer within {} s", time.as_secs())));
         tokio::select! {
             outcome = exchange => outcome,
             () = tokio::time::sleep(limit) => silent(limit),
             () = standstill(&taken) => silent(IDLE_DEADLINE),
+        }
+    }
+
+    /// What an answer says; after a good one the connection can be used again.
+    fn judge(&self, url: &Url, link: Link, answer: (StatusCode, Bytes)) -> Result<(), UploadError> {
+        judge(answer)?;
+        self.keep(url, link);
+        Ok(())
+    }
+
+    fn keep(&self, url: &Url, link: Link) {
+        if link.driver.is_some() {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.push((url.origin().ascii_serialization(), link));
+        }
+    }
+
+    /// A connection that waits and is still open.
+    async fn kept(&self, url: &Url) -> Option<Link> {
+        let origin = url.origin().ascii_serialization();
+        loop {
+            let mut link = {
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let index = idle.iter().position(|(to, _)| *to == origin)?;
+                idle.swap_remove(index).1
+            };
+            if link.is_ready().await {
+                return Some(link);
+            }
         }
     }
 
@@ -149,7 +211,12 @@ async fn standstill(taken: &AtomicU64) {
 
 async fn within<T>(work: impl Future<Output = io::Result<T>>) -> Result<T, UploadError> {
     match timeout(CONNECT_DEADLINE, work).await {
-        Ok(outcome) => outcome.map_err(|error| UploadError::Unreachable(error.to_string())),
+        Ok(outcome) => outcome.map_err(|error| match error.kind() {
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                UploadError::NoRoute(error.to_string())
+            }
+            _ => UploadError::Unreachable(error.to_string()),
+        }),
         Err(_) => Err(UploadError::Unreachable(format!(
             "no answer within {} s",
             CONNECT_DEADLINE.as_secs()
@@ -184,7 +251,7 @@ async fn resolve(url: &Url) -> Result<Vec<IpAddr>, UploadError> {
     let resolver = TokioResolver::builder_tokio()
         .map_err(|e| unreachable(format!("read resolv.conf: {e}")))?
         .build();
-    match timeout(CONNECT_DEADLINE, resolver.lookup_ip(name)).await {
+    match timeout(LOOK_UP_DEADLINE, resolver.lookup_ip(name)).await {
         Ok(Ok(found)) => Ok(found.iter().collect()),
         Ok(Err(error)) => Err(unreachable(format!("resolve {name}: {error}"))),
         Err(_) => Err(unreachable(format!("resolve {name}: no answer"))),
@@ -228,33 +295,57 @@ async fn tunnel(stream: TcpStream, url: &Url) -> Result<impl Stream + use<>, Upl
     Ok(TokioIo::new(upgraded))
 }
 
-/// Sends the request and reads the head of the answer, driving the connection meanwhile; then the whole short answer.
-async fn exchange<B>(stream: Box<dyn Stream>, request: Request<B>) -> Result<(StatusCode, Bytes), UploadError>
-where
-    B: Body<Data = Bytes, Error = io::Error> + Send + 'static,
-{
-    let broken = |error: &dyn std::error::Error| UploadError::Broken(error.to_string());
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
-    let answer = async {
-        let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
-        let (head, body): (_, Incoming) = answer.into_parts();
-        let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
-        Ok((
-            head.status,
-            body.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
-        ))
-    };
-    let mut connection = std::pin::pin!(connection);
-    let mut answer = std::pin::pin!(answer);
-    let mut closed = false;
+impl Link {
+    async fn new(stream: Box<dyn Stream>) -> Result<Self, UploadError> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+        Ok(Self {
+            sender,
+            // A store that closes after its answer is no error: the answer tells.
+            driver: Some(Box::pin(async {
+                let _closed = connection.await;
+            })),
+        })
+    }
+
+    /// Whether it can take a request.
+    async fn is_ready(&mut self) -> bool {
+        drive(&mut self.driver, self.sender.ready()).await.is_ok() && self.driver.is_some()
+    }
+
+    /// Sends the request and reads the whole short answer.
+    async fn exchange(&mut self, request: Request<RangeBody>) -> Result<(StatusCode, Bytes), UploadError> {
+        let answer = async {
+            let answer = self.sender.send_request(request).await.map_err(|e| broken(&e))?;
+            let (head, body): (_, Incoming) = answer.into_parts();
+            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+            Ok((
+                head.status,
+                body.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
+            ))
+        };
+        drive(&mut self.driver, answer).await
+    }
+}
+
+/// Waits for `work` while the connection does its own.
+async fn drive<T>(driver: &mut Option<Pin<Box<dyn Future<Output = ()> + Send>>>, work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
     loop {
+        let Some(running) = driver else { return work.await };
         tokio::select! {
             biased;
-            outcome = &mut answer => return outcome,
-            // A store that closes after its answer is no error: the answer tells.
-            _ = &mut connection, if !closed => closed = true,
+            outcome = &mut work => return outcome,
+            () = running => *driver = None,
         }
     }
+}
+
+fn parse(url: &str) -> Result<Url, UploadError> {
+    Url::parse(url).map_err(|e| UploadError::Internal(format!("read the upload URL: {e}")))
+}
+
+fn broken(error: &dyn std::error::Error) -> UploadError {
+    UploadError::Broken(error.to_string())
 }
 
 fn judge((status, body): (StatusCode, Bytes)) -> Result<(), UploadError> {

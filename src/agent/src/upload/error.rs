@@ -3,7 +3,9 @@
 use std::{io, time::Duration};
 
 /// How long a store that can't be reached is tried.
-const UNREACHABLE_PATIENCE: Duration = Duration::from_secs(6);
+const UNREACHABLE_PATIENCE: Duration = Duration::from_secs(3);
+/// The same where the system itself says that there is no way: that seldom changes within seconds.
+const NO_ROUTE_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Why a part did not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +13,9 @@ pub(crate) enum UploadError {
     /// No way to the store from here.
     #[error("the store can't be reached from the pod: {0}")]
     Unreachable(String),
+    /// The system knows no way to the store, or may not take it.
+    #[error("the store can't be reached from the pod: {0}")]
+    NoRoute(String),
     /// The connection broke.
     #[error("the connection to the store broke: {0}")]
     Broken(String),
@@ -40,6 +45,7 @@ impl UploadError {
         match self {
             Self::Broken(_) => true,
             Self::Unreachable(_) => taken < UNREACHABLE_PATIENCE,
+            Self::NoRoute(_) => taken < NO_ROUTE_PATIENCE,
             Self::Refused { status, code } => *status >= 500 || *status == 429 || code == "BadDigest",
             _ => false,
         }
@@ -49,7 +55,7 @@ impl UploadError {
     /// something between us and the store, such as a proxy.
     pub(crate) fn wants_relay(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Broken(_) | Self::Expired => true,
+            Self::Unreachable(_) | Self::NoRoute(_) | Self::Broken(_) | Self::Expired => true,
             Self::Refused { status, code } => *status >= 500 || code.is_empty(),
             Self::Read(_) | Self::Internal(_) => false,
         }

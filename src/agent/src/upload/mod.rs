@@ -4,31 +4,30 @@
 mod body;
 mod connection;
 mod error;
+mod hashing;
 
-use std::{cell::Cell, collections::VecDeque, fs::File, os::unix::fs::FileExt as _, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::VecDeque, fs::File, sync::Arc, time::Duration};
 
 use diagbot_wire::{
-    digest::{Digests, Hasher, MultipartEtag, PartMd5},
+    digest::{Digests, PartMd5},
     journal::Event,
     upload::{Grant, part_count, part_size_bytes},
 };
-use md5::{Digest as _, Md5};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{clock::now_ms, inbox::Inbox, journal::Journal};
 pub(crate) use connection::Store;
 pub(crate) use error::UploadError;
+pub(crate) use hashing::{Hashing, PartPlan};
 
-/// Parts under way at once: one is sent while the next is hashed.
-const IN_FLIGHT: usize = 2;
+/// Parts under way at once: a store takes longer for the end of a part (its disk) than for the way there.
+const IN_FLIGHT: usize = 4;
 /// Tries of one part.
 const TRIES: u32 = 4;
 /// First pause between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// How often a URL is renewed without a part that arrives in between: the clocks of bot and store may disagree.
 const RENEWALS: u32 = 3;
-/// Bytes hashed at a time.
-const CHUNK_BYTES: usize = 256 * 1024;
 
 /// A finished upload.
 #[derive(Debug)]
@@ -55,6 +54,8 @@ struct Urls<'a> {
 #[derive(Clone)]
 struct PartUrl {
     url: String,
+    /// Headers that are part of the signature.
+    headers: Vec<(String, String)>,
     expires_at_ms: u64,
 }
 
@@ -67,18 +68,27 @@ struct Part {
     range: (u64, u64),
 }
 
-/// Uploads the first `size_bytes` of the file as the artifact of a step.
+/// Begins to hash the first `size_bytes` of a file, in parts as the step's limit wants them.
+pub(crate) fn hash(limit_bytes: u64, file: &Arc<File>, size_bytes: u64) -> Hashing {
+    let part_size_bytes = part_size_bytes(limit_bytes);
+    let plan = PartPlan {
+        size_bytes,
+        part_size_bytes,
+        parts: part_count(size_bytes, part_size_bytes),
+    };
+    Hashing::start(file, plan)
+}
+
+/// Uploads a file that is being hashed as the artifact of a step.
 pub(crate) async fn upload(
     step: u16,
-    limit_bytes: u64,
+    hashing: &Hashing,
     file: &Arc<File>,
-    size_bytes: u64,
     store: &Arc<Store>,
     inbox: &Inbox,
     journal: &Journal,
-) -> Result<Uploaded, UploadError> {
-    let part_size = part_size_bytes(limit_bytes);
-    let parts = part_count(size_bytes, part_size);
+) -> Result<(), UploadError> {
+    let plan = hashing.plan();
     let mut urls = Urls {
         step,
         journal,
@@ -87,47 +97,61 @@ pub(crate) async fn upload(
         asked_from: Cell::new(0),
         renewals: 0,
     };
-    let mut hasher = Hasher::default();
-    let mut etag = MultipartEtag::default();
     let mut sending = Sending::new();
     let mut uploaded_bytes = 0;
-    for number in 1..=parts {
-        let range = part_range(number, part_size, size_bytes);
-        let (returned, md5) = hash(Arc::clone(file), range, hasher).await?;
-        hasher = returned;
-        etag.push(md5);
+    for number in 1..=plan.parts {
+        let md5 = hashing.md5(number).await?;
         while sending.len() >= IN_FLIGHT {
             uploaded_bytes += settle(&mut sending, &mut urls, file, store).await?;
-            journal.progress(step, size_bytes, uploaded_bytes, Some(size_bytes));
+            journal.progress(step, plan.size_bytes, uploaded_bytes, Some(plan.size_bytes));
         }
         let url = urls.of(number).await;
+        let range = part_range(plan, number);
         let part = Part { number, md5, range };
         send(&mut sending, part, url, Arc::clone(file), Arc::clone(store));
     }
     while !sending.is_empty() {
         uploaded_bytes += settle(&mut sending, &mut urls, file, store).await?;
-        journal.progress(step, size_bytes, uploaded_bytes, Some(size_bytes));
+        journal.progress(step, plan.size_bytes, uploaded_bytes, Some(plan.size_bytes));
     }
-    Ok(Uploaded {
-        digests: hasher.finish(),
-        parts,
-        etag: etag.finish(),
-    })
+    Ok(())
+}
+
+/// Finds out whether the store can be reached, with the tries of a part; a connection stays open for the first of them.
+pub(crate) async fn reach(store: &Store, url: &str) -> Result<(), UploadError> {
+    let started = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    let mut tried = 1;
+    loop {
+        match store.reach(url).await {
+            Err(error) if error.is_passing(started.elapsed()) && tried < TRIES => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+                tried += 1;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// PUTs a small file whole, with the tries of a part.
 pub(crate) async fn put_small(
     store: &Arc<Store>,
     url: &str,
+    headers: &[(String, String)],
     file: Arc<File>,
+    md5: PartMd5,
     size_bytes: u64,
 ) -> Result<(), UploadError> {
-    let range = (0, size_bytes);
-    let (_, md5) = hash(Arc::clone(&file), range, Hasher::default()).await?;
     let mut sending = Sending::new();
-    let part = Part { number: 1, md5, range };
+    let part = Part {
+        number: 1,
+        md5,
+        range: (0, size_bytes),
+    };
     let to = PartUrl {
         url: url.to_owned(),
+        headers: headers.to_vec(),
         expires_at_ms: u64::MAX,
     };
     send(&mut sending, part, to, file, Arc::clone(store));
@@ -136,24 +160,6 @@ pub(crate) async fn put_small(
         Some(Err(error)) => Err(UploadError::Internal(error.to_string())),
         Some(Ok(Ok(_))) | None => Ok(()),
     }
-}
-
-/// Length and digests of the first `size_bytes` of a file that is not uploaded from here.
-pub(crate) async fn digest(limit_bytes: u64, file: &Arc<File>, size_bytes: u64) -> Result<Uploaded, UploadError> {
-    let part_size = part_size_bytes(limit_bytes);
-    let parts = part_count(size_bytes, part_size);
-    let mut hasher = Hasher::default();
-    let mut etag = MultipartEtag::default();
-    for number in 1..=parts {
-        let (returned, md5) = hash(Arc::clone(file), part_range(number, part_size, size_bytes), hasher).await?;
-        hasher = returned;
-        etag.push(md5);
-    }
-    Ok(Uploaded {
-        digests: hasher.finish(),
-        parts,
-        etag: etag.finish(),
-    })
 }
 
 /// Parts under way: the bytes of one that arrived, or the part that did not.
@@ -165,7 +171,7 @@ fn send(sending: &mut Sending, part: Part, to: PartUrl, file: Arc<File>, store: 
         let mut pause = FIRST_PAUSE;
         let mut tried = 1;
         loop {
-            match store.put(&to.url, &file, part.range, Some(part.md5)).await {
+            match store.put(&to.url, &to.headers, &file, part.range, part.md5).await {
                 Ok(()) => return Ok(part.range.1),
                 // A store that refuses at the head and closes can make us miss its answer.
                 Err(UploadError::Broken(_)) if to.expires_at_ms <= now_ms() => {
@@ -209,31 +215,9 @@ async fn settle(
 }
 
 /// Offset and length of a part.
-fn part_range(number: u32, part_size: u64, size_bytes: u64) -> (u64, u64) {
-    let offset = u64::from(number - 1) * part_size;
-    (offset, part_size.min(size_bytes - offset))
-}
-
-/// Hashes a part on a thread of its own, so that the one before it is sent meanwhile.
-async fn hash(file: Arc<File>, range: (u64, u64), mut hasher: Hasher) -> Result<(Hasher, PartMd5), UploadError> {
-    let work = tokio::task::spawn_blocking(move || {
-        let (mut offset, mut left) = range;
-        let mut md5 = Md5::new();
-        let mut chunk = vec![0; CHUNK_BYTES];
-        while left > 0 {
-            let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK_BYTES);
-            file.read_exact_at(&mut chunk[..wanted], offset)?;
-            hasher.update(&chunk[..wanted]);
-            md5.update(&chunk[..wanted]);
-            offset += wanted as u64;
-            left -= wanted as u64;
-        }
-        Ok((hasher, PartMd5::from_hasher(md5)))
-    });
-    match work.await {
-        Ok(outcome) => outcome.map_err(UploadError::Read),
-        Err(error) => Err(UploadError::Internal(error.to_string())),
-    }
+fn part_range(plan: PartPlan, number: u32) -> (u64, u64) {
+    let offset = u64::from(number - 1) * plan.part_size_bytes;
+    (offset, plan.part_size_bytes.min(plan.size_bytes - offset))
 }
 
 impl Urls<'_> {
@@ -266,7 +250,11 @@ impl Urls<'_> {
         // A renewal replaces what is at hand.
         self.at_hand.retain(|(number, _)| *number < grant.first_part);
         let expires_at_ms = grant.expires_at_ms;
-        let urls = grant.urls.into_iter().map(|url| PartUrl { url, expires_at_ms });
+        let urls = grant.urls.into_iter().map(|url| PartUrl {
+            url,
+            headers: Vec::new(),
+            expires_at_ms,
+        });
         self.at_hand.extend((grant.first_part..).zip(urls));
         self.asked_from.set(0);
     }

@@ -31,6 +31,7 @@ pub(crate) struct Agent {
     reader: Reader,
     seq: u64,
     peak_kib: u64,
+    steps: u16,
     /// Its hello.
     pub(crate) hello: Hello,
 }
@@ -51,6 +52,7 @@ impl Agent {
 
     fn spawn(within: &[&str], steps: Vec<StepArgs>, wait_s: u32, deadline_s: u32) -> Self {
         let nonce_sha256 = sha256_hex(&control::nonce(SECRET, CAPTURE, 1));
+        let count = u16::try_from(steps.len()).expect("few steps");
         let args = AgentArgs {
             capture: CAPTURE.to_owned(),
             nonce_sha256,
@@ -88,14 +90,17 @@ impl Agent {
             reader,
             seq: 0,
             peak_kib: 0,
+            steps: count,
             hello,
         }
     }
 
     /// A ticket with URLs of this store for every step.
     pub(crate) fn ticket(&mut self, store: &Store) {
-        let steps = 0..u16::try_from(self.hello.processes.len().max(1)).expect("few steps");
-        self.ticket_with(steps.map(|step| store.grant(step)).collect(), Some(store.result_url()));
+        self.ticket_with(
+            (0..self.steps).map(|step| store.grant(step)).collect(),
+            Some(store.result_url()),
+        );
     }
 
     pub(crate) fn ticket_with(&mut self, grants: Vec<Grant>, result_url: Option<String>) {
@@ -104,6 +109,7 @@ impl Agent {
             journal_key: hex::encode(key()),
             grants,
             result_url,
+            result_headers: Vec::new(),
             store_ca_pem: None,
             proxy: None,
             room_bytes: None,

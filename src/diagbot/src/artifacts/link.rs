@@ -6,7 +6,8 @@ use aws_sdk_s3::{error::SdkError, presigning::PresigningConfig};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    ArtifactKey, Store, StoreError, UploadId, config::LONGEST_SIGNATURE, credentials::signed, upload::wire_number,
+    ArtifactKey, Store, StoreError, UploadId, config::LONGEST_SIGNATURE, credentials::signed, s3::encryption,
+    upload::wire_number,
 };
 
 /// How long a part's URL lives; the agent asks for more when they end. Short, since they are bearer secrets in a pod.
@@ -55,6 +56,15 @@ pub struct SignedParts {
     pub expires_at: Timestamp,
 }
 
+/// A URL that writes, with what must go with it.
+#[derive(Debug, Clone)]
+pub struct SignedPut {
+    /// The URL.
+    pub url: SignedUrl,
+    /// Headers that are part of the signature: the settings for encryption, where there are any.
+    pub headers: Vec<(String, String)>,
+}
+
 /// A link for people: a presigned URL and its true expiry.
 pub type Link = SignedUrl;
 
@@ -86,20 +96,26 @@ impl Store {
         Ok(SignedParts { urls, expires_at })
     }
 
-    /// Signs a URL that writes one small object, for pods. Encryption is the bucket's default: headers would be part of
-    /// the signature.
-    pub async fn presign_put(&self, key: &ArtifactKey) -> Result<SignedUrl, StoreError> {
+    /// Signs a URL that writes one small object, for pods.
+    pub async fn presign_put(&self, key: &ArtifactKey) -> Result<SignedPut, StoreError> {
         let what = "sign an upload URL";
         let (expires_at, config) = self.signature(what, RESULT_LIFETIME).await?;
+        let (encryption, kms_key) = encryption(&self.0.config.encryption);
         let request = self
             .0
             .pods
             .put_object()
             .bucket(&self.0.config.bucket)
             .key(key.as_str())
+            .set_server_side_encryption(encryption)
+            .set_ssekms_key_id(kms_key)
             .presigned(config)
             .await;
-        finish(what, request, expires_at)
+        let headers = request.as_ref().map_or_else(|_| Vec::new(), signed_headers);
+        Ok(SignedPut {
+            url: finish(what, request, expires_at)?,
+            headers,
+        })
     }
 
     /// Signs a link for people, to one version of the object where the store has versions.
@@ -160,6 +176,14 @@ impl Store {
 /// Signatures count whole seconds.
 fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+/// What must be sent with a signed request, but for what every client sends.
+fn signed_headers(request: &aws_sdk_s3::presigning::PresignedRequest) -> Vec<(String, String)> {
+    let headers = request.headers().filter(|(name, _)| name.starts_with("x-amz-"));
+    headers
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 fn finish<E>(

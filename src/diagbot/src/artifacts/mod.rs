@@ -30,7 +30,7 @@ pub use self::{
     config::{Encryption, LinkLifetimes, StoreConfig, Transfer},
     error::StoreError,
     key::{ArtifactKey, InvalidKey, UploadId},
-    link::{Link, SignedParts, SignedUrl},
+    link::{Link, SignedParts, SignedPut, SignedUrl},
     probe::{Finding, Outcome, Probe},
     s3::{Created, Store},
     upload::Stored,

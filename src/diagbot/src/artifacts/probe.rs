@@ -228,7 +228,9 @@ impl Store {
                 probe.add("links for people", Outcome::Degraded, words);
             }
         }
-        match fetch::status(fetch::Method::Put, upload.expose(), &[("x-amz-meta-probe", "1")], ca).await {
+        let mut headers: Vec<(&str, &str)> = upload.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        headers.push(("x-amz-meta-probe", "1"));
+        match fetch::status(fetch::Method::Put, upload.url.expose(), &headers, ca).await {
             Ok(200) => {
                 let words = "the store takes x-amz-* headers that were not signed: who steals an upload URL can copy \
                              other objects";

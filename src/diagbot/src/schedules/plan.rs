@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::runs::{
     request::{RequestKey, RunName, RunRequest},
-    resource::{Cause, DiagnosticRun, Origin, Phase},
+    resource::{Appeal, Cause, DiagnosticRun, Origin, Phase},
     schedule::{ConcurrencyPolicy, DiagnosticSchedule, ScheduleStatus, times::Timetable},
 };
 
@@ -171,6 +171,7 @@ fn request(schedule: &DiagnosticSchedule, status: &ScheduleStatus, due: Timestam
         parameters: spec.parameters.clone(),
         target: spec.target.clone(),
         targets: spec.targets,
+        appeal: Appeal::default(),
         dry_run: false,
         // It was confirmed when it was saved.
         confirmed: true,

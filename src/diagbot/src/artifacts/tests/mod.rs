@@ -4,6 +4,8 @@ mod fixture;
 
 use bytes::Bytes;
 use diagbot_wire::digest::PartMd5;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -13,7 +15,7 @@ use tokio::{
 use self::fixture::{
     Fixture, LossyProxy, PART, clock_late_by, report, send, send_to, server_config, two_parts, write_keys,
 };
-use super::{Outcome, Proof, StoreError, store::StoreServer};
+use super::{Encryption, Outcome, Proof, StoreError, store::StoreServer};
 use crate::{clock::Clock, retry::Permanence as _};
 
 const NONE: Bytes = Bytes::new();
@@ -178,7 +180,7 @@ async fn damaged_cut_and_oversized_bodies_leave_nothing_behind() {
     let long = send("PUT", &url, &[], vec![0; 1_000_001].into()).await;
     assert!(long.text().contains("EntityTooLarge"), "{}", long.text());
     cut_off(&url, 600_000).await;
-    let put = store.presign_put(&store.key(&["cut.json"])).await.unwrap();
+    let put = store.presign_put(&store.key(&["cut.json"])).await.unwrap().url;
     cut_off(&put, 600_000).await;
 
     wait_until("the server let go of the cut bodies", || {
@@ -313,7 +315,7 @@ async fn an_upload_url_can_not_be_turned_into_a_copy_of_another_object() {
         .await
         .unwrap();
     let mine = store.key(&["result.json"]);
-    let url = store.presign_put(&mine).await.unwrap();
+    let url = store.presign_put(&mine).await.unwrap().url;
     for header in ["x-amz-copy-source", "x-amz-meta-a", "x-amz-tagging", "x-amz-acl"] {
         let answer = send("PUT", &url, &[(header, "/evidence/diagbot/secret")], NONE).await;
         assert_eq!(answer.status, 403, "{header}: {}", answer.text());
@@ -406,11 +408,7 @@ async fn rotated_keys_are_used_at_once_by_server_and_client() {
 
 #[tokio::test]
 async fn what_the_server_can_not_keep_as_a_promise_it_refuses() {
-    let sse = Fixture::with(
-        |_| {},
-        |client| client.encryption = super::Encryption::Kms("key".to_owned()),
-    )
-    .await;
+    let sse = Fixture::with(|_| {}, |client| client.encryption = Encryption::Kms("key".to_owned())).await;
     let key = sse.store.key(&["a"]);
     let error = sse.store.put(&key, NONE, "text/plain").await.unwrap_err();
     assert!(
@@ -485,4 +483,68 @@ async fn the_probe_finds_everything_in_order_and_leaves_nothing() {
         })
         .await;
     assert!(!store.probe().await.is_usable());
+}
+
+#[tokio::test]
+async fn the_url_of_a_small_object_carries_the_settings_for_encryption() {
+    let fixture = Fixture::start().await;
+    let sealed = fixture
+        .client(Clock::System, |config| {
+            config.encryption = Encryption::Kms("alias/evidence".to_owned());
+        })
+        .await;
+    let key = sealed.key(&["result.json"]);
+    let put = sealed.presign_put(&key).await.unwrap();
+    let header = |name: &str| {
+        put.headers
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+    };
+    assert_eq!(header("x-amz-server-side-encryption"), Some("aws:kms"));
+    assert_eq!(
+        header("x-amz-server-side-encryption-aws-kms-key-id"),
+        Some("alias/evidence")
+    );
+    for (name, _) in &put.headers {
+        assert!(put.url.expose().contains(name), "{name} is signed");
+    }
+    let plain = fixture.store.presign_put(&key).await.unwrap();
+    assert_eq!(plain.headers, [], "an older agent needs no header where nothing is set");
+}
+
+#[tokio::test]
+async fn a_part_is_taken_as_it_comes_and_one_that_breaks_off_is_not() {
+    let fixture = Fixture::start().await;
+    let store = &fixture.store;
+    let key = store.key(&["relayed.bin"]);
+    let parts = two_parts(5);
+    let upload = store.open_upload(&key, "application/octet-stream", &[]).await.unwrap();
+    let body = |bytes: &Bytes, most: usize| {
+        let pieces: Vec<_> = bytes[..most.min(bytes.len())]
+            .chunks(32_000)
+            .map(|piece| Ok::<_, std::io::Error>(Frame::data(Bytes::copy_from_slice(piece))))
+            .collect();
+        StreamBody::new(futures::stream::iter(pieces))
+    };
+    let send = async |number: u32, most: usize| {
+        let part = &parts[number as usize - 1];
+        store
+            .stream_part(&key, &upload, number, part.len() as u64, body(part, most))
+            .await
+    };
+    send(2, usize::MAX).await.unwrap();
+    send(1, 1_000_000).await.unwrap_err();
+    let error = store.complete(&key, &upload, &report(&parts), PART).await;
+    assert!(error.is_err(), "half a part is none");
+
+    let upload = store.open_upload(&key, "application/octet-stream", &[]).await.unwrap();
+    for (number, part) in (1..).zip(&parts) {
+        store
+            .stream_part(&key, &upload, number, part.len() as u64, body(part, usize::MAX))
+            .await
+            .unwrap();
+    }
+    let stored = store.complete(&key, &upload, &report(&parts), PART).await.unwrap();
+    assert_eq!(stored.proof, Proof::StoreChecked);
 }

@@ -80,17 +80,21 @@ async fn ticket(scene: &Scene, f: &Facts) -> Result<Ticket, ActError> {
         }
         try_join_all(f.steps().map(|step| first_grant(scene, f, step))).await
     };
-    let result_url = async {
+    let result = async {
         if !direct {
             return Ok(None);
         }
-        let url = store
+        let put = store
             .presign_put(&scene.key(attempt, super::keep::RESULT_NAME))
             .await
             .map_err(|error| ActError::of_store(Fault::Ticket, &error))?;
-        Ok(Some(url.into_exposed()))
+        Ok(Some(put))
     };
-    let (grants, result_url) = tokio::try_join!(grants, result_url)?;
+    let (grants, result) = tokio::try_join!(grants, result)?;
+    let (result_url, result_headers) = match result {
+        Some(put) => (Some(put.url.into_exposed()), put.headers),
+        None => (None, Vec::new()),
+    };
     Ok(Ticket {
         processes: hello
             .map(|hello| chosen(f, hello).into_iter().map(|p| p.pinned.clone()).collect())
@@ -98,6 +102,7 @@ async fn ticket(scene: &Scene, f: &Facts) -> Result<Ticket, ActError> {
         journal_key: hex::encode(control::journal_key(scene.secret(), uid, attempt)),
         grants,
         result_url,
+        result_headers,
         store_ca_pem: store.ca_pem_for_pods().map(str::to_owned),
         proxy: store.proxy_for_pods().map(str::to_owned),
         room_bytes: f
