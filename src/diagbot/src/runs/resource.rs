@@ -323,6 +323,9 @@ pub struct Telling {
     /// A post whose answer was lost: its part name. The channel is read before it is repeated.
     #[serde(default)]
     pub uncertain: Option<String>,
+    /// Parts that were posted again, since nobody could say whether the first post arrived: they stay marked so.
+    #[serde(default)]
+    pub repeated: Vec<String>,
     /// Why people could not be told; telling is tried again.
     #[serde(default)]
     pub error: Option<String>,

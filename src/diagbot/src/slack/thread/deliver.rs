@@ -231,6 +231,10 @@ impl Delivery<'_> {
         let sent = self.memory.sent.clone();
         let part = self.wanted.part.clone();
         let keep = |telling: &mut Telling| {
+            let again = Try::of(telling, &part).is_some_and(|made| made != Try::First);
+            if again && !telling.repeated.contains(&part) {
+                telling.repeated.push(part.clone());
+            }
             telling.uncertain = None;
             telling.error = None;
             telling.sent = sent;

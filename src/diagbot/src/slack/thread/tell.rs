@@ -16,7 +16,7 @@ use crate::{
         resource::DiagnosticRun,
         service::{ArtifactLink, ServiceError},
     },
-    slack::views::{Links, Message, RunView, invitation},
+    slack::views::{Links, Message, RunView, invitation, repeated},
 };
 
 /// When to look again after a term that was too short: it is renewed by then, or another leads.
@@ -127,6 +127,10 @@ impl Desk {
         };
         if !direct && (memory.direct || told_in.is_some_and(|channel| channel != asked_in)) {
             message = invitation(message, asked_in);
+        }
+        let again = memory.telling.as_ref().map(|telling| telling.repeated.as_slice());
+        if again.is_some_and(|parts| parts.contains(&wanted.part)) {
+            message = repeated(message);
         }
         if memory.plain { message.plain() } else { message }
     }
