@@ -24,6 +24,48 @@
 //!
 //! Runs and captures are two resources and two controllers, joined by the capture object only: see
 //! [`runs::resource`] and [`captures::resource`].
+//!
+//! # Bounds
+//! No queue, cache, retry or history is without a limit. Each limit is a constant where it holds; captures under way are
+//! `agent.concurrency` for each cluster.
+//!
+//! ```text
+//! slack/socket/link.rs          UNDER_WAY          256                             envelopes under way on one connection; further ones wait unread
+//! slack/socket/slot.rs          MESSAGE_BYTES      4 << 20                         one message of Slack
+//! slack/api/mod.rs              ANSWER_BYTES       4 << 20                         one answer of Slack
+//! slack/front/later.rs          WAITING            512                             answers that wait; beyond, people hear that the bot is busy
+//! slack/front/later.rs          AT_ONCE            64                              answers under way
+//! slack/front/seen.rs           MOST               8_192                           envelope ids remembered
+//! slack/directory.rs            MOST               2_000                           people and channels remembered
+//! slack/thread/mod.rs           AT_ONCE            16                              runs that people are being told about
+//! slack/thread/budget.rs        CHANNELS           1_000                           channels whose pace is kept
+//! triggers/tally.rs             REMEMBERED         10_000                          alerts remembered
+//! triggers/front.rs             MOST_ALERTS        500                             alerts of one webhook
+//! http/mod.rs                   MAX_CONNECTIONS    64                              connections for health and metrics
+//! http/webhooks.rs              MAX_CONNECTIONS    64                              connections of webhooks
+//! http/webhooks.rs              BODY_BYTES         1 << 20                         one webhook
+//! access/review.rs              CACHE_SIZE         4096                            reviews remembered, for 10 s
+//! admission/rate.rs             SWEEP_ABOVE        1024                            people and channels that count, swept beyond
+//! runs/records.rs               BACKLOG            256                             changes that a reader may be behind before it is shown all
+//! runs/controller.rs            PARALLEL           16                              runs looked at
+//! runs/controller.rs            STEPS              32                              actions of one look
+//! runs/service.rs               CONFIRM_ATTEMPTS   40                              creates of a request that is not confirmed
+//! runs/retention.rs             MOST               2000                            finished runs kept, but
+//! runs/retention.rs             SHORTEST           SignedDuration::from_hours(3)   none is removed earlier,
+//! runs/retention.rs             LONGEST            SignedDuration::from_hours(72)  and all are then
+//! captures/plan/mod.rs          MAX_ATTEMPTS       3                               containers of one capture
+//! captures/pursuit.rs           LOG_QUEUE          64                              lines of one journal, read and not understood
+//! captures/pursuit.rs           LAST_PATIENCE_S    600                             seconds after its deadline in which a capture's action is tried again
+//! captures/record.rs            ATTEMPTS           5                               conflicts in a row of one write
+//! captures/log.rs               MAX_READ_BYTES     4 * MAX_JOURNAL_BYTES           one journal with its noise
+//! captures/act/keep.rs          MAX_RESULT_BYTES   256 * 1024                      one result object
+//! captures/identity.rs          LEARNT_IMAGES      256                             images whose user is remembered
+//! captures/relay.rs             RELAYS             1                               artifacts that the bot itself carries
+//! captures/relay/stream.rs      BUFFER_BYTES       256 * 1024                      of such an artifact
+//! artifacts/upload.rs           MOST_OPEN_UPLOADS  10_000                          uploads in one look for orphans
+//! ```
+//!
+//! `tests/bounds.rs` holds this table to the sources.
 
 pub mod access;
 pub mod admission;
