@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures::future::join_all;
+pub(crate) use stage::catalog;
 use stage::{Scene, Stage};
 
 /// Bots at a time; each waits for its neighbours' processors more than for anything else.

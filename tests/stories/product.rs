@@ -243,14 +243,7 @@ impl Product {
 
     /// Content of one object of the store.
     pub(crate) fn object(&self, key: &str) -> Vec<u8> {
-        let versions = self
-            .installation
-            .store_folder()
-            .join(format!("evidence/objects/{key},v"));
-        let parts = files(&versions)
-            .into_iter()
-            .filter(|file| !file.ends_with("object.json"));
-        parts.flat_map(|part| fs::read(part).unwrap()).collect()
+        object_in(&self.installation.store_folder(), key, None)
     }
 
     /// Records of uploads that were opened and neither completed nor given up.
@@ -339,6 +332,15 @@ pub(crate) fn json_of(bytes: &[u8]) -> Value {
     serde_json::from_slice(bytes).unwrap()
 }
 
+/// Content of one object of the store in that folder: of one version, or of the only one.
+pub(crate) fn object_in(store: &Path, key: &str, version: Option<&str>) -> Vec<u8> {
+    let versions = store.join(format!("evidence/objects/{key},v"));
+    let parts = files(&versions.join(version.unwrap_or_default()));
+    let parts = parts.into_iter().filter(|file| !file.ends_with("object.json"));
+    parts.flat_map(|part| fs::read(part).unwrap()).collect()
+}
+
+/// Every file beneath a folder.
 pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else {
         return Vec::new();

@@ -340,7 +340,7 @@ fn short(name: &str) -> String {
 }
 
 /// The shipped catalog and what these stories need.
-fn catalog() -> TempDir {
+pub(crate) fn catalog() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../commands");
     for entry in std::fs::read_dir(shipped).unwrap() {

@@ -174,8 +174,9 @@ fn readiness(slack: &SocketHealth, runs: &RunService) -> Vec<Check> {
     ]
 }
 
-/// A name for this start of this process: the pod's name and a random word.
+/// A name for this start of this process: the pod's name, the process id and a random word.
 fn identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{}-{:08x}", host.trim(), rand::random::<u32>())
+    let pid = std::process::id();
+    format!("{}-{pid}-{:08x}", host.trim(), rand::random::<u32>())
 }
