@@ -17,7 +17,6 @@
 )]
 
 mod captures;
-mod crashes;
 mod deployed;
 mod fence;
 mod hostile;
