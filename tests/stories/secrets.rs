@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::product::{BILLING, LEDGER, Product, files, link_in};
+use crate::product::{BILLING, LEDGER, Product, files};
 
 /// A value of a target's Secret, in its environment.
 const TARGETS_SECRET: &str = "correct-horse-battery";

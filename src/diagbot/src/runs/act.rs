@@ -109,13 +109,13 @@ impl Actor<'_> {
 
     async fn dispatch(&self, run: &DiagnosticRun, action: Action) -> Result<Done, ActError> {
         match action {
-            Action::FindTarget { cluster, diagnostic } => self.find_target(run, &cluster, &diagnostic).await,
+            Action::FindTarget { cluster, diagnostic } => Box::pin(self.find_target(run, &cluster, &diagnostic)).await,
             Action::Review {
                 cluster,
                 namespace,
                 diagnostic,
             } => self.review(run, &cluster, &namespace, &diagnostic).await,
-            Action::Survey(question) => self.survey(run, &question).await,
+            Action::Survey(question) => Box::pin(self.survey(run, &question)).await,
             Action::Record(status) => self.record(run, *status).await,
             Action::CreateCapture(capture) => self.create_capture(*capture).await,
             Action::CancelCaptures(names) => self.cancel_captures(names).await,
@@ -147,7 +147,7 @@ impl Actor<'_> {
         };
         let visible = async |namespaces| self.visible(run, known, diagnostic, namespaces).await;
         let find = resolve::find(known, &run.spec.target, visible);
-        let (found, ()) = tokio::join!(find, self.review_ahead(run, known, diagnostic));
+        let (found, ()) = tokio::join!(find, Box::pin(self.review_ahead(run, known, diagnostic)));
         let error = match found {
             Ok(found) => return Ok(Done::Target(Ok(found))),
             Err(LookUpError::Visible(error)) => return self.denial(run, error).map(|reason| Done::Target(Err(reason))),

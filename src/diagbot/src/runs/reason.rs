@@ -387,7 +387,7 @@ impl Reason {
                 "Talk to them; a new request can be made at any time.".to_owned(),
             ),
             Self::ApprovalVoid { change } => (
-                format!("What was agreed to is void: {}.", change),
+                format!("What was agreed to is void: {change}."),
                 "Ask again: a consent covers one pod, one container, one image and one allowlist.".to_owned(),
             ),
             Self::ApproverMayNot { user } => (

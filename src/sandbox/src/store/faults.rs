@@ -18,7 +18,8 @@ pub struct Fault {
     /// Only in this operation; any unless given.
     #[serde(default)]
     pub operation: Option<Operation>,
-    /// Only for keys that hold this text; any unless given. The bot's own probe holds `/_probe/`.
+    /// Only for keys that hold this text; any but the bot's own unless given: its
+    /// probe holds `/_probe/`, its record `/record/`.
     #[serde(default)]
     pub key: Option<String>,
     /// How often.
@@ -162,7 +163,7 @@ impl Fault {
         self.operation.is_none_or(|wanted| wanted == operation)
             && match &self.key {
                 Some(part) => path.contains(part.as_str()),
-                None => !path.contains("/_probe/"),
+                None => !path.contains("/_probe/") && !path.contains("/record/"),
             }
     }
 }

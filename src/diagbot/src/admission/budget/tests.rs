@@ -108,7 +108,7 @@ fn a_pod_holds_only_so_many_ephemeral_containers() {
     };
     let config = BudgetConfig::default();
     assert_eq!(
-        check(&config, &[], &[full.clone()], NOW),
+        check(&config, &[], std::slice::from_ref(&full), NOW),
         Err(OverBudget::Containers {
             pod: "a".into(),
             most: 30
