@@ -64,7 +64,7 @@ async fn the_rules_beside_permissions_hold_as_on_the_sandbox() -> anyhow::Result
         click(installation, "grace", &message, "Approve").await?;
         let outcome = installation.outcome(&run, RUN_DEADLINE, Instant::now()).await?;
         outcome.must_be(Phase::Succeeded)?;
-        says(&outcome, "Approved by", "two people")?;
+        says(&outcome, "*Approved* by", "two people")?;
         annotate(&target, "diagbot.dev/approval-").await?;
 
         kubectl(&["label", "namespace", &home, "diagbot.dev/paused=true"], None).await?;

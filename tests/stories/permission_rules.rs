@@ -85,7 +85,7 @@ async fn what_takes_two_people_is_done_when_another_agrees_who_may() {
     product.people.click("grace", "incidents", &message, "Approve").await;
     let told = product.ended(&id).await;
     assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
-    told.says(&["Approved by @grace"]);
+    told.says(&["*Approved* by @grace"]);
     let approval = told.run.status.unwrap().approval.unwrap();
     assert_eq!(approval.targets[0].pod, LEDGER);
     assert!(approval.verdict.unwrap().decision.unwrap().allowed);
@@ -118,7 +118,7 @@ async fn who_is_denied_can_ask_the_owners_and_see_what_they_would_apply() {
     let asked = product.people.reads("incidents", "no right of their own").await;
     let asked = asked.iter().find(|m| m.text.contains("no right of their own")).unwrap();
     product.people.click("grace", "incidents", &asked.ts, "Approve").await;
-    let told = product.ended_in_thread(&denied.root.ts, "Approved by @grace").await;
+    let told = product.ended_in_thread(&denied.root.ts, "*Approved* by @grace").await;
     assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
     product.stop().await;
 }
@@ -203,7 +203,7 @@ async fn the_off_switch_is_a_command_and_a_label_and_a_namespace_opts_in() {
     })
     .await
     .unwrap();
-    told.explains("The namespace `shop` of `local` does not take part");
+    told.explains("The namespace `shop` of `sandbox` does not take part");
     product.stop().await;
 }
 

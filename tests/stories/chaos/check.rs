@@ -35,9 +35,8 @@ pub(crate) struct Verdict {
 /// dies with the replica that tries it again.)
 pub(crate) fn missing(typed: &[Typed], runs: &[DiagnosticRun]) -> Vec<usize> {
     let promised = typed.iter().filter(|t| match &t.heard {
-        Heard::Nobody => false,
-        // Delivered again until somebody acknowledges; that may be nobody.
-        Heard::Nothing => false,
+        // What is not acknowledged is delivered again until somebody does; that may be nobody.
+        Heard::Nobody | Heard::Nothing => false,
         Heard::Answer(text) => text.contains("is recorded"),
     });
     promised

@@ -98,7 +98,7 @@ impl Script {
             seed,
             commands,
             scenes: scenes.collect(),
-            history: seed % 2 == 0,
+            history: seed.is_multiple_of(2),
             relay,
         }
     }
