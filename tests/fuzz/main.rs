@@ -5,6 +5,7 @@
 //! `DIAGBOT_FUZZ_EXECUTIONS=5000000` and `DIAGBOT_FUZZ_SEED=7` make long runs of other seeds (`.ci/long`).
 
 #![allow(clippy::unwrap_used, reason = "a broken promise fails the test")]
+#![allow(clippy::print_stderr, reason = "a long run says how far it went")]
 
 mod mutate;
 mod targets;
@@ -50,7 +51,7 @@ fn fuzz(name: &str, target: impl Fn(&[u8]) -> Class) {
         }
         done += 1;
     }
-    println!(
+    eprintln!(
         "{name}: {done} executions in {:.1} s, {seeds} seeds, {} classes of answers",
         begun.elapsed().as_secs_f64(),
         classes.len()

@@ -13,7 +13,7 @@ fn table() -> Vec<(String, String, String)> {
             .filter(|column| !column.is_empty())
             .collect();
         match columns[..] {
-            [file, name, value, _what] if file.ends_with(".rs") => {
+            [file, name, value, _what] if Path::new(file).extension().is_some_and(|kind| kind == "rs") => {
                 Some((file.to_owned(), name.to_owned(), value.to_owned()))
             }
             _ => None,

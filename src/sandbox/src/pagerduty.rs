@@ -126,7 +126,11 @@ async fn listen(account: Arc<Account>, listener: TcpListener, tasks: TaskTracker
 
 async fn answer(account: Arc<Account>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let body = body
+        .collect()
+        .await
+        .map(http_body_util::Collected::to_bytes)
+        .unwrap_or_default();
     let (status, answer) = account.take(&head.method, head.uri.path(), &head.headers, &body);
     let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
     *response.status_mut() = status;

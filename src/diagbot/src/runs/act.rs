@@ -200,7 +200,7 @@ impl Actor<'_> {
     /// for seconds, and one that failed is asked again when it counts.
     async fn review_ahead(&self, run: &DiagnosticRun, cluster: &Cluster, diagnostic: &str) {
         if let Some(namespace) = &run.spec.target.namespace
-            && let Err(error) = self.ask_ahead(run, cluster, namespace, diagnostic).await
+            && let Err(error) = Box::pin(self.ask_ahead(run, cluster, namespace, diagnostic)).await
         {
             tracing::debug!(error = %crate::telemetry::Chain(&error), "the review is asked again");
         }

@@ -173,7 +173,7 @@ pub(super) static CLUSTER_ROLE_BINDING: Kind = Kind {
 
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
-static OTHERS: [Kind; 12] = [
+static OTHERS: [Kind; 13] = [
     Kind {
         group: "events.k8s.io",
         kind: "Event",
