@@ -60,8 +60,8 @@
 //! captures/log.rs               MAX_READ_BYTES     4 * MAX_JOURNAL_BYTES           one journal with its noise
 //! captures/act/keep.rs          MAX_RESULT_BYTES   256 * 1024                      one result object
 //! captures/identity.rs          LEARNT_IMAGES      256                             images whose user is remembered
-//! captures/relay.rs             RELAYS             1                               artifacts that the bot itself carries
-//! captures/relay/stream.rs      BUFFER_BYTES       256 * 1024                      of such an artifact
+//! captures/relay.rs             RELAYS             4                               artifacts that the bot itself carries
+//! captures/relay.rs             FRAMES             8                               frames of each that wait for the store
 //! artifacts/upload.rs           MOST_OPEN_UPLOADS  10_000                          uploads in one look for orphans
 //! ```
 //!
