@@ -92,7 +92,14 @@ pub(super) fn meaning<'a>(word: &str, catalog: &'a Catalog) -> Result<Meaning<'a
         [] => Err(Fault::UnknownDiagnostic {
             word: fault::shown(&word),
             foreign: super::text::foreign(&word),
-            meant: closest(&word, catalog.words().chain(BuiltIn::ALL.iter().map(|b| b.word()))),
+            // Runbooks are named by triggers and schedules; what can't be typed is not suggested.
+            meant: closest(
+                &word,
+                catalog
+                    .words()
+                    .filter(|name| catalog.get(name).is_some())
+                    .chain(BuiltIn::ALL.iter().map(|b| b.word())),
+            ),
         }),
         several => Err(Fault::AmbiguousDiagnostic {
             word: fault::shown(&word),
