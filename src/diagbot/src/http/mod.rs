@@ -1,19 +1,20 @@
 //! HTTP doors: liveness, readiness, metrics. No action, no secret; bounded in time, size, rate and number of connections.
 
+mod connections;
 pub mod webhooks;
 
-use std::{convert::Infallible, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{future::ready, net::SocketAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use governor::{Quota, RateLimiter};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Incoming;
 use serde::Deserialize;
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::connections::Bounds;
 pub use crate::telemetry::health::Check;
 use crate::telemetry::metrics::Metrics;
 
@@ -21,8 +22,6 @@ use crate::telemetry::metrics::Metrics;
 const MAX_CONNECTIONS: usize = 64;
 /// Longest life of a connection.
 const CONNECTION_DEADLINE: Duration = Duration::from_secs(30);
-/// Longest wait for a request's head.
-const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Requests a second, from everybody together.
 const RATE: NonZeroU32 = NonZeroU32::new(50).expect("not zero");
@@ -53,43 +52,24 @@ pub type Readiness = Arc<dyn Fn() -> Vec<Check> + Send + Sync>;
 
 /// Serves until the stop signal.
 pub async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let bounds = Bounds {
+        connections: MAX_CONNECTIONS,
+        life: CONNECTION_DEADLINE,
+        buffer_bytes: 16 * 1024,
+    };
     let rate = Arc::new(RateLimiter::direct(Quota::per_second(RATE)));
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = listener.accept() => accepted,
+    let answer = move |request| {
+        let answer = match rate.check() {
+            Ok(()) => answer(&request, &metrics, &readiness),
+            Err(_) => reply(
+                StatusCode::TOO_MANY_REQUESTS,
+                "text/plain",
+                "too many requests\n".to_owned(),
+            ),
         };
-        let Ok((stream, _)) = accepted else { continue };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            continue;
-        };
-        let (metrics, readiness, rate) = (metrics.clone(), readiness.clone(), Arc::clone(&rate));
-        connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let answer = match rate.check() {
-                    Ok(()) => answer(&request, &metrics, &readiness),
-                    Err(_) => reply(
-                        StatusCode::TOO_MANY_REQUESTS,
-                        "text/plain",
-                        "too many requests\n".to_owned(),
-                    ),
-                };
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_DEADLINE)
-                .max_buf_size(16 * 1024)
-                .serve_connection(TokioIo::new(stream), service);
-            // A probe that hangs up early is no fault of ours.
-            let _closed = timeout(CONNECTION_DEADLINE, connection).await;
-            drop(place);
-        });
-    }
-    connections.shutdown().await;
+        ready(answer)
+    };
+    connections::serve(listener, bounds, answer, stop).await;
 }
 
 fn answer(request: &Request<Incoming>, metrics: &Metrics, readiness: &Readiness) -> Response<Full<Bytes>> {
@@ -135,6 +115,7 @@ mod tests {
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
+        task::JoinSet,
     };
 
     use super::*;

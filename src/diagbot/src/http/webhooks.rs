@@ -1,17 +1,17 @@
 //! The webhooks' listener: a port of its own, bounded in time, size, rate and number of connections. Owns HTTP only; what a
 //! delivery means is [`TriggerFront`]'s.
 
-use std::{convert::Infallible, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet, time::timeout};
+use hyper::body::Incoming;
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{self, Bounds};
 use crate::triggers::front::{Answer, Report, TriggerFront};
 
 /// Where sources deliver: `/webhooks/<name>`.
@@ -20,8 +20,6 @@ const PATH: &str = "/webhooks/";
 const BODY_BYTES: usize = 1 << 20;
 /// Longest wait for a whole body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
-/// Longest wait for a request's head.
-const HEAD_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest life of a connection: PagerDuty and Alertmanager give up sooner.
 const CONNECTION_DEADLINE: Duration = Duration::from_mins(2);
 /// Connections at once.
@@ -36,40 +34,21 @@ struct Door {
 
 /// Serves until `stop`.
 pub async fn serve(listener: TcpListener, front: TriggerFront, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let bounds = Bounds {
+        connections: MAX_CONNECTIONS,
+        life: CONNECTION_DEADLINE,
+        buffer_bytes: 64 * 1024,
+    };
     let quota = Quota::per_second(NonZeroU32::new(PER_SECOND).expect("the rate is not 0"));
     let door = Arc::new(Door {
         front,
         rate: RateLimiter::direct(quota),
     });
-    let mut connections = JoinSet::new();
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else { continue };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            continue;
-        };
+    let answer = move |request| {
         let door = Arc::clone(&door);
-        connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let door = Arc::clone(&door);
-                async move { Ok::<_, Infallible>(response(&door.answer(request).await)) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_DEADLINE)
-                .max_buf_size(64 * 1024)
-                .serve_connection(TokioIo::new(stream), service);
-            // A sender that hangs up early delivers again.
-            let _closed = timeout(CONNECTION_DEADLINE, connection).await;
-            drop(place);
-        });
-    }
-    connections.shutdown().await;
+        async move { response(&door.answer(request).await) }
+    };
+    connections::serve(listener, bounds, answer, stop).await;
 }
 
 impl Door {
