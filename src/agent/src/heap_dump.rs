@@ -5,7 +5,7 @@
 //! have made, and remove its name at once: the bytes live on behind our descriptor, and a killed agent leaves nothing.
 //! While the JVM still writes, the name is removed by [`crate::cleanup`] when we are cancelled.
 
-use std::{io, os::fd::OwnedFd};
+use std::{io, os::fd::OwnedFd, sync::Arc};
 
 use diagbot_wire::{args::StepArgs, result::Failure};
 use rustix::fs::{fstatfs, fstatvfs};
@@ -67,7 +67,8 @@ pub(crate) async fn capture(
     Ok(Captured {
         truncated: size_bytes > step.limit_bytes,
         size_bytes: size_bytes.min(step.limit_bytes),
-        file,
+        file: Arc::new(file),
+        hashing: None,
         preview: String::new(),
         findings: Vec::new(),
         suffix,

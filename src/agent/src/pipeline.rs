@@ -1,12 +1,13 @@
 //! The stages that captured bytes pass, in the order of [`diagbot_wire::pipeline::Stage::ORDER`].
 //!
 //! Source, limit and redaction (of text) work while the tool runs ([`Intake`]), so that no secret is ever spooled, previewed
-//! or analysed; hashing works over the finished file while its parts are uploaded ([`crate::upload`]). Compression and
+//! or analysed. Hashing follows the spooled file, of a short one once it is whole ([`crate::upload`]). Compression and
 //! encryption are not built: their stages would stand in [`Intake::keep`], between redaction and spool, in that order.
 
 use std::{
     fs::File,
     io::{self, Write as _},
+    sync::Arc,
 };
 
 use diagbot_analysis::{
@@ -18,16 +19,21 @@ use diagbot_wire::{
     digest::{Digests, Hasher},
 };
 
-use crate::spool;
+use crate::{
+    spool,
+    upload::{self, Hashing},
+};
 
 /// Longest preview in bytes.
 const PREVIEW_BYTES: usize = 1_500;
+/// Bytes from which on hashing follows the spool: less is hashed in no time.
+const FOLLOWED_BYTES: u64 = 8 << 20;
 
 /// A captured file: exactly the bytes that are uploaded.
 #[derive(Debug)]
 pub(crate) struct Captured {
     /// The bytes.
-    pub(crate) file: File,
+    pub(crate) file: Arc<File>,
     /// How many there are.
     pub(crate) size_bytes: u64,
     /// The tool put out more than the limit.
@@ -42,6 +48,8 @@ pub(crate) struct Captured {
     pub(crate) note: String,
     /// What was removed; none where nothing was looked for.
     pub(crate) redaction: Option<Redaction>,
+    /// Their digests, where they are under way already.
+    pub(crate) hashing: Option<Hashing>,
 }
 
 /// What redaction did to a text.
@@ -55,7 +63,9 @@ pub(crate) struct Redaction {
 
 /// Takes a tool's output: cuts at the limit, redacts and looks at text, spools.
 pub(crate) struct Intake<'a> {
-    spool: File,
+    spool: Arc<File>,
+    /// Digests of what is spooled, once that is much.
+    hashing: Option<Hashing>,
     /// Bytes of output.
     taken_bytes: u64,
     /// Bytes that are kept of it.
@@ -78,7 +88,8 @@ impl<'a> Intake<'a> {
             _ => None,
         };
         Ok(Self {
-            spool: spool::nameless_file()?,
+            spool: Arc::new(spool::nameless_file()?),
+            hashing: None,
             taken_bytes: 0,
             size_bytes: 0,
             limit_bytes: step.limit_bytes,
@@ -118,8 +129,14 @@ impl<'a> Intake<'a> {
         if let Some(analysis) = &mut self.analysis {
             analysis.push(kept);
         }
-        self.spool.write_all(kept)?;
+        (&*self.spool).write_all(kept)?;
         self.size_bytes += kept.len() as u64;
+        if self.hashing.is_none() && self.size_bytes >= FOLLOWED_BYTES {
+            self.hashing = Some(upload::hash(self.limit_bytes, &self.spool));
+        }
+        if let Some(hashing) = &self.hashing {
+            hashing.grown(self.size_bytes);
+        }
         Ok(())
     }
 
@@ -140,12 +157,16 @@ impl<'a> Intake<'a> {
                 original: original.finish(),
             });
         }
+        if let Some(hashing) = &self.hashing {
+            hashing.whole(self.size_bytes);
+        }
         Ok(Captured {
             size_bytes: self.size_bytes,
             truncated: self.truncated,
             preview: preview_of(&self.preview, self.size_bytes),
             findings: self.analysis.map(Lines::finish).unwrap_or_default(),
             file: self.spool,
+            hashing: self.hashing,
             suffix: "",
             note: String::new(),
             redaction,
@@ -220,8 +241,8 @@ mod tests {
         let captured = intake.finish().expect("a spool");
         assert_eq!(captured.preview, "first pin=[redacted:pin] last\n");
         let mut file = String::new();
-        io::Seek::rewind(&mut &captured.file).expect("seek");
-        io::Read::read_to_string(&mut &captured.file, &mut file).expect("read");
+        io::Seek::rewind(&mut &*captured.file).expect("seek");
+        io::Read::read_to_string(&mut &*captured.file, &mut file).expect("read");
         assert_eq!(file, captured.preview);
         let redaction = captured.redaction.expect("it was looked for");
         assert_eq!((redaction.removed.count, redaction.original.size_bytes), (1, 20));

@@ -187,8 +187,8 @@ mod tests {
         let captured = run(&step(&["env"], 1024, 10)).await.expect("it runs");
         assert_eq!(captured.preview, format!("PATH={PATH}\n"));
         let mut bytes = Vec::new();
-        std::io::Seek::rewind(&mut &captured.file).expect("seek");
-        (&captured.file).read_to_end(&mut bytes).expect("read");
+        std::io::Seek::rewind(&mut &*captured.file).expect("seek");
+        (&*captured.file).read_to_end(&mut bytes).expect("read");
         assert_eq!(bytes.len() as u64, captured.size_bytes);
     }
 

@@ -149,6 +149,7 @@ impl<'a> Delivery<'a> {
             suffix,
             note,
             redaction,
+            hashing,
             ..
         } = captured;
         let redaction = redaction.map(|redaction| RedactionReport {
@@ -157,8 +158,11 @@ impl<'a> Delivery<'a> {
             original_bytes: redaction.original.size_bytes,
             original_digest: original_digest(&self.journal_key, &redaction.original.sha256),
         });
-        let file = Arc::new(file);
-        let hashing = upload::hash(step.limit_bytes, &file, size_bytes);
+        let hashing = hashing.unwrap_or_else(|| {
+            let hashing = upload::hash(step.limit_bytes, &file);
+            hashing.whole(size_bytes);
+            hashing
+        });
         let report = |uploaded: Uploaded, via| ArtifactReport {
             digests: uploaded.digests,
             parts: uploaded.parts,

@@ -1,6 +1,7 @@
-//! The digests of a captured file, computed beside its upload: the whole's on one thread, the parts' on another, several parts
-//! at once. Owns both threads; they run at most [`AHEAD`] parts before what is sent, so that the pages they read are still
-//! cached when those are sent.
+//! The digests of a captured file: the whole's on one thread, the parts' on another, several parts at once. Owns both threads.
+//!
+//! They follow a file that still grows, part by part, so that little is left to do when the tool ends. From then on they run at
+//! most [`AHEAD`] parts before what is sent, so that the pages they read are still cached when those are sent.
 
 use std::{
     fs::File,
@@ -9,7 +10,10 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use diagbot_wire::digest::{Digests, Hasher, LANES, Md5Lanes, MultipartEtag, PartMd5};
+use diagbot_wire::{
+    digest::{Digests, Hasher, LANES, Md5Lanes, MultipartEtag, PartMd5},
+    upload::part_count,
+};
 use md5::{Digest as _, Md5};
 use tokio::{sync::Notify, task::JoinHandle};
 
@@ -30,7 +34,7 @@ pub(crate) struct Hashing {
 
 #[derive(Debug)]
 struct Shared {
-    plan: PartPlan,
+    part_size_bytes: u64,
     state: Mutex<State>,
     /// Wakes the threads.
     wanted: Condvar,
@@ -41,7 +45,11 @@ struct Shared {
 #[derive(Debug)]
 struct State {
     md5s: Vec<PartMd5>,
-    /// The last part that may be hashed; none any more when this is zero.
+    /// Bytes that the file has.
+    size_bytes: u64,
+    /// No more will come.
+    is_whole: bool,
+    /// The last part of a whole file that may be hashed; none any more, of any file, when this is zero.
     up_to: u32,
     broken: bool,
 }
@@ -58,12 +66,14 @@ pub(crate) struct PartPlan {
 }
 
 impl Hashing {
-    /// Begins with the first bytes of the file.
-    pub(crate) fn start(file: &Arc<File>, plan: PartPlan) -> Self {
+    /// Follows a file that has nothing yet.
+    pub(crate) fn follow(file: &Arc<File>, part_size_bytes: u64) -> Self {
         let shared = Arc::new(Shared {
-            plan,
+            part_size_bytes,
             state: Mutex::new(State {
                 md5s: Vec::new(),
+                size_bytes: 0,
+                is_whole: false,
                 up_to: AHEAD,
                 broken: false,
             }),
@@ -84,9 +94,29 @@ impl Hashing {
         }
     }
 
-    /// The plan.
+    /// The file has grown to that many bytes.
+    pub(crate) fn grown(&self, size_bytes: u64) {
+        let mut state = self.shared.state();
+        let full = size_bytes / self.shared.part_size_bytes;
+        let was_full = std::mem::replace(&mut state.size_bytes, size_bytes) / self.shared.part_size_bytes;
+        drop(state);
+        if full > was_full {
+            self.shared.wanted.notify_all();
+        }
+    }
+
+    /// The file is whole, with that many bytes.
+    pub(crate) fn whole(&self, size_bytes: u64) {
+        let mut state = self.shared.state();
+        state.size_bytes = size_bytes;
+        state.is_whole = true;
+        drop(state);
+        self.shared.wanted.notify_all();
+    }
+
+    /// How the file is cut, once it is whole.
     pub(crate) fn plan(&self) -> PartPlan {
-        self.shared.plan
+        self.shared.plan(self.shared.state().size_bytes)
     }
 
     /// The MD5 of a part; parts are asked for in order.
@@ -116,7 +146,7 @@ impl Hashing {
         self.shared.state().md5s.iter().for_each(|md5| etag.push(*md5));
         Ok(Uploaded {
             digests,
-            parts: self.shared.plan.parts,
+            parts: self.plan().parts,
             etag: etag.finish(),
         })
     }
@@ -149,80 +179,106 @@ impl Shared {
         self.wanted.notify_all();
     }
 
-    /// Waits until a part may be hashed.
-    fn wait_for(&self, number: u32) -> io::Result<()> {
+    fn plan(&self, size_bytes: u64) -> PartPlan {
+        PartPlan {
+            size_bytes,
+            part_size_bytes: self.part_size_bytes,
+            parts: part_count(size_bytes, self.part_size_bytes),
+        }
+    }
+
+    /// Waits until parts from `number` on are there and may be hashed: `at_once` full ones or, at the end, a single one; returns
+    /// how many, and the plan by what is there. Zero: there are no more.
+    fn wait_for(&self, number: u32, at_once: u32) -> io::Result<(u32, PartPlan)> {
         let state = self.state();
         let state = self
             .wanted
-            .wait_while(state, |state| state.up_to != 0 && state.up_to < number)
+            .wait_while(state, |state| {
+                state.up_to != 0 && self.ready(state, number, at_once).is_none()
+            })
             .unwrap_or_else(PoisonError::into_inner);
         if state.up_to == 0 {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        Ok(())
+        let count = self.ready(&state, number, at_once).unwrap_or(0);
+        Ok((count, self.plan(state.size_bytes)))
+    }
+
+    /// How many parts from `number` on can be hashed now; `None` where that has to wait.
+    fn ready(&self, state: &State, number: u32, at_once: u32) -> Option<u32> {
+        let last = number + at_once - 1;
+        if u64::from(last) <= state.size_bytes / self.part_size_bytes {
+            return (!state.is_whole || last <= state.up_to).then_some(at_once);
+        }
+        if !state.is_whole {
+            return None;
+        }
+        if number > self.plan(state.size_bytes).parts {
+            return Some(0);
+        }
+        (number <= state.up_to).then_some(1)
     }
 
     fn hash_whole(&self, file: &File) -> io::Result<Digests> {
         let mut hasher = Hasher::default();
         let mut chunk = vec![0; CHUNK_BYTES];
-        for number in 1..=self.plan.parts {
-            self.wait_for(number)?;
-            let mut read = Range::of(self.plan, number);
+        let mut number = 1;
+        loop {
+            let (count, plan) = self.wait_for(number, 1)?;
+            if count == 0 {
+                return Ok(hasher.finish());
+            }
+            let mut read = Range::of(plan, number);
             while let Some(bytes) = read.next(file, &mut chunk)? {
                 hasher.update(bytes);
             }
+            number += 1;
         }
-        Ok(hasher.finish())
     }
 
     fn hash_parts(&self, file: &File) -> io::Result<()> {
         let mut number = 1;
-        let whole = self.plan.size_bytes / self.plan.part_size_bytes;
         let mut buffers = vec![0; CHUNK_BYTES];
-        while number <= self.plan.parts {
-            let lanes = LANES as u32;
-            let md5s = if u64::from(number + lanes - 1) <= whole {
-                self.wait_for(number + lanes - 1)?;
-                self.four(file, number, &mut buffers)?.to_vec()
-            } else {
-                self.wait_for(number)?;
-                vec![self.one(file, number, &mut buffers)?]
+        loop {
+            let (count, plan) = self.wait_for(number, LANES as u32)?;
+            let md5s = match count {
+                0 => return Ok(()),
+                1 => vec![one(file, Range::of(plan, number), &mut buffers)?],
+                _ => four(file, plan, number, &mut buffers)?.to_vec(),
             };
-            number += md5s.len() as u32;
+            number += count;
             self.state().md5s.extend(md5s);
             self.known.notify_waiters();
         }
-        Ok(())
     }
+}
 
-    /// The MD5s of parts of full length.
-    fn four(&self, file: &File, first: u32, buffers: &mut [u8]) -> io::Result<[PartMd5; LANES]> {
-        let mut hasher = Md5Lanes::default();
-        let mut ranges: [Range; LANES] = std::array::from_fn(|lane| Range::of(self.plan, first + lane as u32));
-        loop {
-            let mut pieces = buffers.chunks_exact_mut(buffers.len() / LANES);
-            let mut read = [&[][..]; LANES];
-            for (bytes, range) in read.iter_mut().zip(&mut ranges) {
-                if let Some(piece) = pieces.next() {
-                    *bytes = range.next(file, piece)?.unwrap_or_default();
-                }
-            }
-            let blocks = read[0].len() / 64 * 64;
-            hasher.update(read.map(|bytes| &bytes[..blocks]));
-            if ranges[0].left == 0 {
-                return Ok(hasher.finish(read.map(|bytes| &bytes[blocks..])));
+/// The MD5s of parts of full length.
+fn four(file: &File, plan: PartPlan, first: u32, buffers: &mut [u8]) -> io::Result<[PartMd5; LANES]> {
+    let mut hasher = Md5Lanes::default();
+    let mut ranges: [Range; LANES] = std::array::from_fn(|lane| Range::of(plan, first + lane as u32));
+    loop {
+        let mut pieces = buffers.chunks_exact_mut(buffers.len() / LANES);
+        let mut read = [&[][..]; LANES];
+        for (bytes, range) in read.iter_mut().zip(&mut ranges) {
+            if let Some(piece) = pieces.next() {
+                *bytes = range.next(file, piece)?.unwrap_or_default();
             }
         }
-    }
-
-    fn one(&self, file: &File, number: u32, buffer: &mut [u8]) -> io::Result<PartMd5> {
-        let mut hasher = Md5::new();
-        let mut range = Range::of(self.plan, number);
-        while let Some(bytes) = range.next(file, buffer)? {
-            hasher.update(bytes);
+        let blocks = read[0].len() / 64 * 64;
+        hasher.update(read.map(|bytes| &bytes[..blocks]));
+        if ranges[0].left == 0 {
+            return Ok(hasher.finish(read.map(|bytes| &bytes[blocks..])));
         }
-        Ok(PartMd5::from_hasher(hasher))
     }
+}
+
+fn one(file: &File, mut range: Range, buffer: &mut [u8]) -> io::Result<PartMd5> {
+    let mut hasher = Md5::new();
+    while let Some(bytes) = range.next(file, buffer)? {
+        hasher.update(bytes);
+    }
+    Ok(PartMd5::from_hasher(hasher))
 }
 
 /// What is left of a part.
@@ -266,13 +322,8 @@ mod tests {
         file.write_all(&bytes).expect("write");
         let file = Arc::new(file);
         for part_size in [100_000_usize, 99_968, 1_000_003, 2_000_000, 40_000] {
-            let parts = bytes.len().div_ceil(part_size);
-            let plan = PartPlan {
-                size_bytes: bytes.len() as u64,
-                part_size_bytes: part_size as u64,
-                parts: parts as u32,
-            };
-            let hashing = Hashing::start(&file, plan);
+            let hashing = Hashing::follow(&file, part_size as u64);
+            hashing.whole(bytes.len() as u64);
             let mut etag = MultipartEtag::default();
             for (number, part) in (1..).zip(bytes.chunks(part_size)) {
                 let expected = PartMd5::of(part);
@@ -289,14 +340,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_file_that_grows_is_hashed_while_it_does() {
+        let file = Arc::new(crate::spool::nameless_file().expect("a file"));
+        let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(1_000).collect();
+        let hashing = Hashing::follow(&file, 64);
+        for (index, piece) in bytes.chunks(7).enumerate() {
+            (&*file).write_all(piece).expect("write");
+            hashing.grown((index * 7 + piece.len()) as u64);
+        }
+        // 1,000 bytes are 15 full parts and a rest: of the full ones all fours can be known before the end is.
+        while hashing.shared.state().md5s.len() < 12 {
+            tokio::task::yield_now().await;
+        }
+        hashing.whole(bytes.len() as u64);
+        let mut hasher = Hasher::default();
+        hasher.update(&bytes);
+        let mut etag = MultipartEtag::default();
+        bytes.chunks(64).for_each(|part| etag.push(PartMd5::of(part)));
+        let found = hashing.finish().await.expect("readable");
+        assert_eq!(
+            (found.parts, found.digests, found.etag),
+            (16, hasher.finish(), etag.finish())
+        );
+    }
+
+    #[tokio::test]
     async fn a_file_that_became_shorter_is_told_and_nobody_waits_for_ever() {
         let file = Arc::new(crate::spool::nameless_file().expect("a file"));
-        let plan = PartPlan {
-            size_bytes: 100,
-            part_size_bytes: 50,
-            parts: 2,
-        };
-        let hashing = Hashing::start(&file, plan);
+        let hashing = Hashing::follow(&file, 50);
+        hashing.whole(100);
         assert!(matches!(hashing.md5(1).await, Err(UploadError::Read(_))));
         assert!(matches!(hashing.finish().await, Err(UploadError::Read(_))));
     }

@@ -11,7 +11,7 @@ use std::{cell::Cell, collections::VecDeque, fs::File, sync::Arc, time::Duration
 use diagbot_wire::{
     digest::{Digests, PartMd5},
     journal::Event,
-    upload::{Grant, part_count, part_size_bytes},
+    upload::{Grant, part_size_bytes},
 };
 use tokio::{task::JoinSet, time::Instant};
 
@@ -68,15 +68,9 @@ struct Part {
     range: (u64, u64),
 }
 
-/// Begins to hash the first `size_bytes` of a file, in parts as the step's limit wants them.
-pub(crate) fn hash(limit_bytes: u64, file: &Arc<File>, size_bytes: u64) -> Hashing {
-    let part_size_bytes = part_size_bytes(limit_bytes);
-    let plan = PartPlan {
-        size_bytes,
-        part_size_bytes,
-        parts: part_count(size_bytes, part_size_bytes),
-    };
-    Hashing::start(file, plan)
+/// Begins to hash a file that grows, in parts as the step's limit wants them.
+pub(crate) fn hash(limit_bytes: u64, file: &Arc<File>) -> Hashing {
+    Hashing::follow(file, part_size_bytes(limit_bytes))
 }
 
 /// Uploads a file that is being hashed as the artifact of a step.
