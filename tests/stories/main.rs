@@ -23,6 +23,7 @@ mod product;
 mod record;
 mod replicas;
 mod rotation;
+mod runbooks;
 mod runs;
 mod schedules;
 mod secrets;

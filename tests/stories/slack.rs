@@ -146,7 +146,7 @@ async fn in_a_runs_thread_a_mention_needs_no_target_and_is_answered_there() {
     for (text, wanted) in [
         ("<@U0DIAG0001> sockets", "*sockets* of `shop/checkout-7d9f8b6c5-x2x4z`"),
         ("<@U0DIAG0001> help jstack", "Impact on the target"),
-        ("<@U0DIAG0001> frobnicate", "There is no diagnostic"),
+        ("<@U0DIAG0001> frobnicate", "There is no diagnostic or runbook"),
     ] {
         let body = json!({ "user": "ada", "channel": "shop-oncall", "text": text, "thread_ts": root.ts });
         bot.people.act("message", body).await;

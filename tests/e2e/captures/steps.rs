@@ -77,6 +77,7 @@ impl Step {
             sensitive: matches!(self, Self::HeapDump),
             limit_bytes: 256 << 20,
             deadline_s: 60,
+            optional: false,
         }
     }
 }

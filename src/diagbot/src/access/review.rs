@@ -50,6 +50,9 @@ pub struct Decision {
     /// The authorizer's words.
     #[serde(default)]
     pub authorizer_reason: String,
+    /// The diagnostic that was asked about; of several the one that was denied.
+    #[serde(default)]
+    pub diagnostic: String,
     /// When.
     pub at: MicroTime,
 }
@@ -239,6 +242,7 @@ impl Access {
                 user: principal.user,
                 groups: principal.groups,
                 authorizer_reason: "other organisations read this channel".to_owned(),
+                diagnostic: diagnostic.to_owned(),
                 at: MicroTime(self.0.clock.now()),
             });
         }
@@ -300,6 +304,7 @@ impl Access {
             user: question.principal.user.clone(),
             groups: question.principal.groups.clone(),
             authorizer_reason: status.reason.or(status.evaluation_error).unwrap_or_default(),
+            diagnostic: question.diagnostic.clone(),
             at: MicroTime(self.0.clock.now()),
         })
     }

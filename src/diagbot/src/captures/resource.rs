@@ -99,6 +99,9 @@ pub struct StepSpec {
     pub limit_bytes: u64,
     /// Longest time of the tool in seconds.
     pub deadline_s: u32,
+    /// Left out, without being a failure, where the target has no process of its runtime.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// How a step is taken.

@@ -57,6 +57,7 @@ pub(super) fn step(name: &str) -> StepSpec {
         sensitive: false,
         limit_bytes: 64 << 20,
         deadline_s: 60,
+        optional: false,
     }
 }
 

@@ -11,7 +11,7 @@ mod choose;
 mod pin;
 
 pub use self::{
-    choose::{Listed, Match, Visible, last_end, near},
+    choose::{Listed, Match, Visible, is_healthy, last_end, near},
     pin::{Need, Pin, PinError, pin},
 };
 
@@ -23,15 +23,15 @@ use kube::{Api, api::ListParams};
 
 use crate::cluster::{
     CallError, Cluster, deadline,
-    target::{TargetKind, TargetRef, is_name},
+    target::{TargetKind, TargetRef, is_name, is_selector},
 };
 
 /// Longest wait for one call.
 const CALL: Duration = Duration::from_secs(10);
 /// Pods of one page: about 1 MiB of metadata.
 const PAGE: u32 = 500;
-/// Most pods of which the state is read to tell live ones and to give hints.
-const LOOKED_AT: usize = 25;
+/// Pods of which the state is read to tell live ones and to give hints, where one is meant.
+pub const LOOKED_AT: usize = 25;
 /// Most pods among which the sickest is looked for.
 const JUDGED: usize = 300;
 /// Calls at a time.
@@ -48,6 +48,8 @@ pub struct Found {
     pub count: usize,
     /// Names that are near, where nothing fits.
     pub near: Vec<String>,
+    /// Further pods of the same workload, where they were asked for; sickest first.
+    pub siblings: Vec<Pod>,
 }
 
 /// How pods fit what was typed.
@@ -59,6 +61,8 @@ pub enum How {
     Workload(TargetKind),
     /// It is the beginning of their names.
     Prefix,
+    /// They have its labels.
+    Selector,
     /// Not at all.
     Nothing,
 }
@@ -87,37 +91,44 @@ impl<E> From<CallError> for LookUpError<E> {
     }
 }
 
-/// Finds the pods that fit the target. Except for a whole pod name in a namespace that the person named, `visible` is asked
-/// for the namespaces of every match and of every near name, and what it does not return is not there.
-pub async fn find<V, F, E>(cluster: &Cluster, target: &TargetRef, visible: V) -> Result<Found, LookUpError<E>>
+/// Finds the pods that fit the target, and reads the state of at most `most`. Except for a whole pod name in a namespace that
+/// the person named, `visible` is asked for the namespaces of every match and of every near name, and what it does not return
+/// is not there.
+pub async fn find<V, F, E>(
+    cluster: &Cluster,
+    target: &TargetRef,
+    most: usize,
+    visible: V,
+) -> Result<Found, LookUpError<E>>
 where
     V: Fn(BTreeSet<String>) -> F,
     F: Future<Output = Result<Visible, E>>,
 {
+    let of_one = |how, pods: Vec<Pod>| Found {
+        how,
+        count: pods.len(),
+        pods,
+        near: Vec::new(),
+        siblings: Vec::new(),
+    };
     // Names become parts of URLs: what is no name is not asked for.
     let named = |name: &String| is_name(name, 253);
-    if !named(&target.name) || !target.namespace.iter().all(named) {
-        return Ok(Found {
-            how: How::Nothing,
-            pods: Vec::new(),
-            count: 0,
-            near: Vec::new(),
-        });
+    let sound = match &target.selector {
+        Some(selector) => target.name.is_empty() && is_selector(selector),
+        None => named(&target.name),
+    };
+    if !sound || !target.namespace.iter().all(named) {
+        return Ok(of_one(How::Nothing, Vec::new()));
     }
     let scope = target.namespace.clone().map_or(Scope::All, Scope::Named);
-    let by_name = target.kind.is_none_or(|kind| kind == TargetKind::Pod);
+    let by_name = target.selector.is_none() && target.kind.is_none_or(|kind| kind == TargetKind::Pod);
     if let (Scope::Named(namespace), true) = (&scope, by_name) {
         let api: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
         if let Some(pod) = deadline(CALL, api.get_opt(&target.name)).await? {
-            return Ok(Found {
-                how: How::Exact,
-                pods: vec![pod],
-                count: 1,
-                near: Vec::new(),
-            });
+            return Ok(of_one(How::Exact, vec![pod]));
         }
     }
-    let listed = list(cluster, &scope).await?;
+    let listed = list(cluster, &scope, target.selector.as_deref()).await?;
     let matched = choose::matches(&listed, target);
     let touched: BTreeSet<String> = matched
         .pods
@@ -127,7 +138,7 @@ where
         .collect();
     let visible = visible(touched).await.map_err(LookUpError::Visible)?;
     let matched = choose::matches_seen(&listed, target, &visible);
-    let most = if target.sickest { JUDGED } else { LOOKED_AT };
+    let most = if target.sickest { most.max(JUDGED) } else { most };
     let pods = read(cluster, &matched.pods, most).await?;
     let near = if matched.pods.is_empty() {
         near(&listed, target, &visible)
@@ -137,14 +148,33 @@ where
     Ok(choose::settle(&matched, pods, near))
 }
 
+/// The live pods with the same controller as `pod`, itself left out; sickest first.
+pub async fn siblings(cluster: &Cluster, pod: &Pod) -> Result<Vec<Pod>, CallError> {
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    let Some(own) = Listed::of(pod.metadata.clone()).filter(|own| !own.owners.is_empty()) else {
+        return Ok(Vec::new());
+    };
+    let mut listed = list(cluster, &Scope::Named(namespace), None).await?;
+    listed.retain(|other| other.name != own.name && other.owners.iter().any(|owner| own.owners.contains(owner)));
+    let pods = read(cluster, &listed, LOOKED_AT).await?;
+    let matched = Match {
+        how: How::Exact,
+        pods: listed,
+    };
+    Ok(choose::settle(&matched, pods, Vec::new()).pods)
+}
+
 /// The metadata of the pods in scope.
-async fn list(cluster: &Cluster, scope: &Scope) -> Result<Vec<Listed>, CallError> {
+async fn list(cluster: &Cluster, scope: &Scope, selector: Option<&str>) -> Result<Vec<Listed>, CallError> {
     let api: Api<Pod> = match scope {
         Scope::Named(namespace) => Api::namespaced(cluster.client.clone(), namespace),
         Scope::All => Api::all(cluster.client.clone()),
     };
     let mut listed = Vec::new();
     let mut params = ListParams::default().limit(PAGE);
+    if let Some(selector) = selector {
+        params = params.labels(selector);
+    }
     loop {
         let page = deadline(CALL, api.list_metadata(&params)).await?;
         listed.extend(page.items.into_iter().filter_map(|pod| Listed::of(pod.metadata)));

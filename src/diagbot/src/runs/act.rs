@@ -6,7 +6,7 @@ mod survey;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use diagbot_catalog::Sensitivity;
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::SignedDuration;
 use kube::{
     Api,
@@ -109,12 +109,17 @@ impl Actor<'_> {
 
     async fn dispatch(&self, run: &DiagnosticRun, action: Action) -> Result<Done, ActError> {
         match action {
-            Action::FindTarget { cluster, diagnostic } => Box::pin(self.find_target(run, &cluster, &diagnostic)).await,
+            Action::FindTarget {
+                cluster,
+                diagnostic,
+                most,
+                siblings,
+            } => Box::pin(self.find_target(run, &cluster, &diagnostic, most, siblings)).await,
             Action::Review {
                 cluster,
                 namespace,
-                diagnostic,
-            } => self.review(run, &cluster, &namespace, &diagnostic).await,
+                diagnostics,
+            } => Box::pin(self.review(run, &cluster, &namespace, &diagnostics)).await,
             Action::Survey(question) => Box::pin(self.survey(run, &question)).await,
             Action::Record(status) => self.record(run, *status).await,
             Action::CreateCapture(capture) => self.create_capture(*capture).await,
@@ -137,7 +142,14 @@ impl Actor<'_> {
         self.service.now().duration_since(run.spec.received_at.0)
     }
 
-    async fn find_target(&self, run: &DiagnosticRun, cluster: &str, diagnostic: &str) -> Result<Done, ActError> {
+    async fn find_target(
+        &self,
+        run: &DiagnosticRun,
+        cluster: &str,
+        diagnostic: &str,
+        most: usize,
+        siblings: bool,
+    ) -> Result<Done, ActError> {
         let Some(known) = self.service.clusters().get(cluster) else {
             let known = self.service.clusters().names().map(ToString::to_string).collect();
             return Ok(Done::Target(Err(Reason::UnknownCluster {
@@ -146,7 +158,13 @@ impl Actor<'_> {
             })));
         };
         let visible = async |namespaces| self.visible(run, known, diagnostic, namespaces).await;
-        let find = resolve::find(known, &run.spec.target, visible);
+        let find = async {
+            let mut found = resolve::find(known, &run.spec.target, most, visible).await?;
+            if let (true, [only]) = (siblings, found.pods.as_slice()) {
+                found.siblings = resolve::siblings(known, only).await?;
+            }
+            Ok(found)
+        };
         let (found, ()) = tokio::join!(find, Box::pin(self.review_ahead(run, known, diagnostic)));
         let error = match found {
             Ok(found) => return Ok(Done::Target(Ok(found))),
@@ -228,25 +246,39 @@ impl Actor<'_> {
         Ok(Visible::Only(seen.into_iter().flatten().collect()))
     }
 
+    /// Every diagnostic must be allowed: the answer is the first that denies, else the last.
     async fn review(
         &self,
         run: &DiagnosticRun,
         cluster: &str,
         namespace: &str,
-        diagnostic: &str,
+        diagnostics: &[String],
     ) -> Result<Done, ActError> {
         let Some(known) = self.service.clusters().get(cluster) else {
             return Ok(Done::Reviewed(Err(Reason::ReviewFailed {
                 what: format!("the cluster {cluster} is not configured any more"),
             })));
         };
-        let reviewed = match self.ask(run, known, namespace, Verb::Run, diagnostic).await {
-            Ok(decision) => {
-                self.record_decision(run, &decision, (cluster, namespace), diagnostic);
-                self.check_record(run, diagnostic)?.map_or(Ok(decision), Err)
-            }
-            Err(error) => Err(self.denial(run, error)?),
+        let asked = diagnostics
+            .iter()
+            .map(|name| self.ask(run, known, namespace, Verb::Run, name))
+            .collect::<Vec<_>>();
+        let answers: Result<Vec<Decision>, AccessError> = stream::iter(asked).buffered(PARALLEL).try_collect().await;
+        let decisions = match answers {
+            Ok(decisions) => decisions,
+            Err(error) => return Ok(Done::Reviewed(Err(self.denial(run, error)?))),
         };
+        for (decision, diagnostic) in decisions.iter().zip(diagnostics) {
+            self.record_decision(run, decision, (cluster, namespace), diagnostic);
+        }
+        for diagnostic in diagnostics {
+            if let Some(away) = self.check_record(run, diagnostic)? {
+                return Ok(Done::Reviewed(Err(away)));
+            }
+        }
+        let denied = decisions.iter().find(|decision| !decision.allowed);
+        let counts = denied.or(decisions.last()).cloned();
+        let reviewed = counts.ok_or(Reason::NoTarget);
         Ok(Done::Reviewed(reviewed))
     }
 

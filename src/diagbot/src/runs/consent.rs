@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     access::{Decision, Requester},
     captures::resource::PinnedTarget,
-    runs::resource::DiagnosticRun,
+    runs::resource::{DiagnosticRun, RunStep},
 };
 
 /// Annotation on a run: what a person said when asked to consent. The first one wins. Only a request: whoever leads reviews
@@ -46,6 +46,9 @@ pub struct Approval {
     /// The parameters that it covers.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
+    /// What it covers of each target, in order, with every parameter.
+    #[serde(default)]
+    pub steps: Vec<RunStep>,
     /// Digest of the allowlist that it covers.
     pub catalog_sha256: String,
     /// The images that it covers.

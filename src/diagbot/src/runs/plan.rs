@@ -7,6 +7,7 @@ mod approval;
 mod before;
 mod diagnostic;
 mod during;
+mod fanout;
 mod rules;
 mod spec;
 mod target;
@@ -81,8 +82,12 @@ pub enum Action {
     FindTarget {
         /// Cluster.
         cluster: String,
-        /// Canonical diagnostic: what the person may see depends on it.
+        /// A diagnostic that is meant: what the person may see depends on it.
         diagnostic: String,
+        /// How many of the pods that fit are looked at.
+        most: usize,
+        /// Their replicas are looked for too.
+        siblings: bool,
     },
     /// Ask whether the person may.
     Review {
@@ -90,8 +95,8 @@ pub enum Action {
         cluster: String,
         /// Namespace.
         namespace: String,
-        /// Canonical diagnostic.
-        diagnostic: String,
+        /// Canonical diagnostics; each must be allowed.
+        diagnostics: Vec<String>,
     },
     /// Look at the targets and their places, at who may see what comes of it, and at whoever consented.
     Survey(Box<Question>),

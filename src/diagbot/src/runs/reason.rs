@@ -68,6 +68,27 @@ pub enum Reason {
         /// How many fit.
         count: usize,
     },
+    /// More targets than one run may have.
+    TooManyTargets {
+        /// As typed.
+        typed: String,
+        /// How many fit.
+        count: usize,
+        /// Most that a run may have.
+        most: usize,
+    },
+    /// All of them are meant, and they are of several namespaces.
+    SeveralNamespaces {
+        /// As typed.
+        typed: String,
+        /// Some of them.
+        namespaces: Vec<String>,
+    },
+    /// No step of the runbook fits the target's state.
+    NothingToTake {
+        /// `shop/checkout-…`
+        target: String,
+    },
     /// Several containers fit; they are offered as buttons.
     SeveralContainers {
         /// Pod.
@@ -259,8 +280,8 @@ impl Reason {
                 format!("Ask again in {seconds} s."),
             ),
             Self::UnknownDiagnostic { typed, near } => (
-                format!("There is no diagnostic `{}`.", shown(typed)),
-                suggest(near, "`list` shows all diagnostics."),
+                format!("There is no diagnostic or runbook `{}`.", shown(typed)),
+                suggest(near, "`list` shows them all."),
             ),
             Self::SeveralDiagnostics { typed, fitting } => (
                 format!("`{}` is the beginning of several diagnostics.", shown(typed)),
@@ -291,7 +312,23 @@ impl Reason {
             ),
             Self::SeveralTargets { typed, count } => (
                 format!("`{}` fits {count} targets.", shown(typed)),
-                "Choose one of them, or type its whole name.".to_owned(),
+                "Choose one of them, type its whole name, or add `--all`, or `--max n` for the sickest n.".to_owned(),
+            ),
+            Self::TooManyTargets { typed, count, most } => (
+                format!("`{}` fits {count} targets; one run takes at most {most}.", shown(typed)),
+                format!("Narrow it down with `-n` or `-l`, or take the sickest ones with `--max {most}`."),
+            ),
+            Self::SeveralNamespaces { typed, namespaces } => (
+                format!(
+                    "`{}` fits targets of several namespaces: {}.",
+                    shown(typed),
+                    names(namespaces)
+                ),
+                "Name the one that you mean with `-n`.".to_owned(),
+            ),
+            Self::NothingToTake { target } => (
+                format!("No step of the runbook fits the state of `{target}`."),
+                format!("`pod-report {target}` works in every state."),
             ),
             Self::SeveralContainers { pod, containers } => (
                 format!("`{pod}` has several containers and names no default."),

@@ -1,7 +1,7 @@
 //! `DiagnosticRun`: one accepted request as a custom resource. The spec is what a person asked and never changes; the
 //! status is what became of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::CustomResource;
@@ -29,6 +29,9 @@ pub const LABEL_POD: &str = "diagbot.dev/pod";
 pub const LABEL_DIAGNOSTIC: &str = "diagbot.dev/diagnostic";
 /// Condition type: people were told the current state.
 pub const CONDITION_REPORTED: &str = "Reported";
+
+/// Up to so many captures of a run are told one by one; of more, people get a table.
+pub const MANY_CAPTURES: usize = 10;
 
 /// What was asked, by whom, from where.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -172,9 +175,12 @@ pub struct RunStatus {
     /// Entries of the record about this run that its store did not take yet, oldest first; at most 32.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unrecorded: Vec<String>,
-    /// Canonical diagnostic, once known.
+    /// Canonical diagnostic or runbook, once known.
     #[serde(default)]
     pub diagnostic: Option<String>,
+    /// What is taken, in order: the steps of a runbook with their repetitions, or the one diagnostic.
+    #[serde(default)]
+    pub steps: Vec<RunStep>,
     /// Complete, checked parameters.
     #[serde(default)]
     pub parameters: BTreeMap<String, String>,
@@ -208,6 +214,9 @@ pub struct RunStatus {
     /// One summary a capture, in order.
     #[serde(default)]
     pub captures: Vec<CaptureSummary>,
+    /// When the captures of a run with many were last summed up here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_at: Option<MicroTime>,
     /// Who cancelled.
     #[serde(default)]
     pub cancelled_by: Option<Requester>,
@@ -274,6 +283,51 @@ pub struct Candidate {
     pub hint: String,
 }
 
+/// One step of a run, decided: a diagnostic with complete parameters, one of its repetitions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStep {
+    /// Canonical diagnostic.
+    pub diagnostic: String,
+    /// Every parameter with its value.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// Pause before it in seconds.
+    #[serde(default)]
+    pub after_s: u32,
+    /// Where it fails, the steps behind it are not begun.
+    #[serde(default)]
+    pub stop_on_error: bool,
+    /// Left out, without being a failure, where the target has no process of its runtime.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+impl RunStatus {
+    /// Canonical names of all that the run takes, each once. What an earlier version recorded has no steps: there it is the
+    /// one diagnostic.
+    pub fn diagnostics(&self) -> BTreeSet<&str> {
+        let steps = self.steps.iter().map(|step| step.diagnostic.as_str());
+        if self.steps.is_empty() {
+            self.diagnostic.as_deref().into_iter().collect()
+        } else {
+            steps.collect()
+        }
+    }
+
+    /// Canonical names of what one capture takes, each once; all of the run's where its record does not say.
+    pub fn taken_by(&self, capture: &CaptureSummary) -> BTreeSet<&str> {
+        let steps: Option<BTreeSet<&str>> = capture
+            .steps
+            .iter()
+            .map(|index| self.steps.get(usize::from(*index)).map(|step| step.diagnostic.as_str()))
+            .collect();
+        steps
+            .filter(|steps| !steps.is_empty())
+            .unwrap_or_else(|| self.diagnostics())
+    }
+}
+
 /// A capture as the run's readers need it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -285,6 +339,12 @@ pub struct CaptureSummary {
     pub uid: Option<String>,
     /// What it looks at.
     pub target: PinnedTarget,
+    /// Which of the run's steps it takes; a target's steps by the agent and those by the bot are a capture each.
+    #[serde(default)]
+    pub steps: Vec<u16>,
+    /// It looks at a healthy replica, to compare.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub control: bool,
     /// Its phase.
     pub phase: crate::captures::resource::CapturePhase,
     /// Why it waits: an image that is being pulled, say.

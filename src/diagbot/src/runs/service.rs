@@ -3,7 +3,7 @@
 //! Owns acceptance: one create with a short budget, whose repetition is the same run. Decides nothing about permissions to
 //! run: that is the controller's part, from the recorded request.
 
-use std::{cmp::Reverse, fmt, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use diagbot_catalog::Catalog;
 use futures::Stream;
@@ -34,7 +34,7 @@ use crate::{
         reason::Reason,
         records::{Records, Reflection, reflection},
         request::{RunName, RunRequest, spoken_ids},
-        resource::{DiagnosticRun, LABEL_RUN, Phase},
+        resource::{DiagnosticRun, LABEL_RUN, Phase, RunStatus},
         schedule::DiagnosticSchedule,
     },
 };
@@ -505,6 +505,17 @@ impl DiagnosticRun {
     pub fn diagnostic_name(&self) -> &str {
         let known = self.status.as_ref().and_then(|status| status.diagnostic.as_deref());
         known.unwrap_or(&self.spec.diagnostic)
+    }
+
+    /// All that the run takes, each once; what was typed before that is known. Never empty, so that a review of each is one
+    /// of at least one.
+    pub fn diagnostics(&self) -> BTreeSet<&str> {
+        let known = self.status.as_ref().map(RunStatus::diagnostics).unwrap_or_default();
+        if known.is_empty() {
+            [self.spec.diagnostic.as_str()].into()
+        } else {
+            known
+        }
     }
 
     fn is_told_in(&self, channel: &str, thread_ts: &str) -> bool {

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use std::sync::Arc;
 
-use super::{ActError, Outcome, Scene, converse::names, notice};
+use super::{ActError, Outcome, Scene, converse::names, launch, notice};
 use crate::{
     artifacts::{self, StoreError, Stored},
     captures::{
@@ -156,7 +156,7 @@ fn artifact(
     let sensitive = spec.sensitive || is_unredacted(scene, spec, report);
     Ok(ArtifactRecord {
         diagnostic: spec.diagnostic.clone(),
-        name: format!("{}{}", spec.artifact, report.suffix),
+        name: format!("{}{}", launch::object_name(&f.spec().steps, result.step), report.suffix),
         media_type: spec.media_type.clone(),
         key: upload.key.clone(),
         version: stored.version.clone(),

@@ -156,7 +156,7 @@ fn record(f: &Facts, step: u16, key: &ArtifactKey, upload: &UploadId) -> UploadR
 }
 
 /// The step's file name; numbered where two steps make files of one name.
-fn object_name(steps: &[StepSpec], step: u16) -> String {
+pub(super) fn object_name(steps: &[StepSpec], step: u16) -> String {
     let name = &steps[usize::from(step)].artifact;
     if steps.iter().filter(|s| s.artifact == *name).count() > 1 {
         format!("{}-{name}", step + 1)

@@ -2,7 +2,7 @@
 
 use diagbot_wire::{
     control::CancelReason,
-    result::{StepOutcome, Via},
+    result::{Failure, StepOutcome, Via},
 };
 use jiff::SignedDuration;
 
@@ -292,7 +292,7 @@ fn ending(f: &Facts, conclusion: &Conclusion) -> Ending {
             && f.step_result(step)
                 .is_some_and(|r| matches!(r.outcome, StepOutcome::Done | StepOutcome::Truncated { .. }))
     };
-    if f.steps().all(whole) {
+    if f.steps().any(whole) && f.steps().all(|step| whole(step) || left_out(f, step)) {
         let mut ending = succeeded(f);
         if f.cancel_requested() {
             ending
@@ -348,8 +348,26 @@ fn ending(f: &Facts, conclusion: &Conclusion) -> Ending {
     }
 }
 
+/// The step is one that is taken only where a process of its runtime is found, and there is none.
+fn left_out(f: &Facts, step: u16) -> bool {
+    let optional = f.spec().steps.get(usize::from(step)).is_some_and(|spec| spec.optional);
+    let missing = |outcome: &StepOutcome| {
+        matches!(
+            outcome,
+            StepOutcome::Failed {
+                failure: Failure::NoSuchProcess,
+                ..
+            }
+        )
+    };
+    optional && f.step_result(step).is_some_and(|result| missing(&result.outcome))
+}
+
 /// Why a step has no whole artifact in the store.
 fn step_fault(f: &Facts, step: u16) -> Option<Explanation> {
+    if left_out(f, step) {
+        return None;
+    }
     let diagnostic = &f.spec().steps.get(usize::from(step))?.diagnostic;
     let result = f.step_result(step)?;
     if let StepOutcome::Failed { failure, detail } = &result.outcome {
@@ -372,6 +390,12 @@ fn notes(f: &Facts) -> Vec<String> {
         }
     };
     for step in f.steps() {
+        if left_out(f, step) {
+            let diagnostic = &f.spec().steps[usize::from(step)].diagnostic;
+            add(format!(
+                "{diagnostic} was left out: the container runs no process that it could look at"
+            ));
+        }
         if let Some(report) = f.step_result(step).and_then(|r| r.artifact.as_ref()) {
             add(explain::clean(&report.note));
             if report.via == Via::Relay && f.stored(step) {

@@ -116,6 +116,10 @@ pub(super) fn matches_seen(listed: &[Listed], target: &TargetRef, visible: &Visi
     };
     let exact = || of(How::Exact, &|pod| pod.name == name);
     let prefix = || of(How::Prefix, &|pod| pod.name.starts_with(name));
+    if target.selector.is_some() {
+        // The API server has chosen by the labels.
+        return of(How::Selector, &|_| true);
+    }
     let ways: Vec<Match> = match target.kind {
         Some(TargetKind::Pod) => vec![exact(), prefix()],
         Some(kind) => vec![workload(kind)],
@@ -179,7 +183,18 @@ pub(super) fn settle(matched: &Match, mut pods: Vec<Pod>, near: Vec<String>) -> 
         pods,
         count,
         near,
+        siblings: Vec::new(),
     }
+}
+
+/// Live, and with every container ready: fit to compare a sick one with.
+pub fn is_healthy(pod: &Pod) -> bool {
+    let statuses = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.container_statuses.as_ref());
+    let ready = statuses.is_some_and(|all| !all.is_empty() && all.iter().all(|status| status.ready));
+    is_live(pod) && ready
 }
 
 /// Neither ended nor ending.

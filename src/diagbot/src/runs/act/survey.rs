@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use futures::future::try_join_all;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::{Api, api::ListParams};
 
-use super::{ActError, Actor, Done, answer};
+use super::{ActError, Actor, Done, PARALLEL, answer};
 use crate::{
     access::{AccessError, Decision, Verb},
     captures::resource::PinnedTarget,
@@ -41,12 +41,12 @@ impl From<AccessError> for Missed {
 
 impl Actor<'_> {
     pub(super) async fn survey(&self, run: &DiagnosticRun, question: &Question) -> Result<Done, ActError> {
-        let sites = try_join_all(
-            question
-                .targets
-                .iter()
-                .map(|target| self.site(target, question.count_workload)),
-        );
+        let looks = question
+            .targets
+            .iter()
+            .map(|target| self.site(target, question.count_workload))
+            .collect::<Vec<_>>();
+        let sites = stream::iter(looks).buffered(PARALLEL).try_collect::<Vec<Site>>();
         let audience = self.audience(run, question);
         let break_glass = self.break_glass(run, question);
         let surveyed = tokio::try_join!(sites, audience, break_glass, self.approver(run, question));

@@ -19,18 +19,20 @@ pub(super) const APPROVAL_WINDOW: SignedDuration = SignedDuration::from_mins(15)
 impl Facts<'_> {
     /// Why it takes a second person; none where it does not.
     pub(super) fn demand(&self, status: &RunStatus, survey: &Survey) -> Option<String> {
-        let name = status.diagnostic.as_deref().unwrap_or_default();
-        let everywhere = self.catalog.get(name).is_some_and(|d| d.approval == Demand::Required);
-        if everywhere {
+        let diagnostics = status.diagnostics();
+        let mut names = diagnostics.iter();
+        let everywhere = names.find(|name| self.catalog.get(name).is_some_and(|d| d.approval == Demand::Required));
+        if let Some(name) = everywhere {
             return Some(format!("`{name}` takes two people wherever it runs"));
         }
+        // Owners can name a runbook as well as what it takes.
+        let called = status.diagnostic.as_deref().unwrap_or_default();
         for (capture, site) in status.captures.iter().zip(&survey.sites) {
             let asked = site.annotations.get(ANNOTATION_APPROVAL).map_or("", String::as_str);
-            if asked
-                .split(',')
-                .map(str::trim)
-                .any(|word| word == "all" || word == name)
-            {
+            let mut words = asked.split(',').map(str::trim);
+            let meant = words.find(|word| *word == "all" || *word == called || diagnostics.contains(word));
+            if let Some(word) = meant {
+                let name = if word == "all" { called } else { word };
                 return Some(format!(
                     "the owners of the namespace `{}` want two people for `{name}`",
                     capture.target.namespace
@@ -48,6 +50,7 @@ impl Facts<'_> {
             expires_at: MicroTime(later(self.now, APPROVAL_WINDOW)),
             targets: status.captures.iter().map(|capture| capture.target.clone()).collect(),
             parameters: status.parameters.clone(),
+            steps: status.steps.clone(),
             catalog_sha256: self.catalog.sha256(),
             images: self.images(status),
             verdict: None,
@@ -55,11 +58,9 @@ impl Facts<'_> {
     }
 
     fn images(&self, status: &RunStatus) -> Vec<String> {
-        let known = status.diagnostic.as_deref().and_then(|name| self.catalog.get(name));
-        known
-            .map(|diagnostic| spec::image(self, diagnostic))
-            .into_iter()
-            .collect()
+        let diagnostics = status.diagnostics();
+        let known = diagnostics.iter().filter_map(|name| self.catalog.get(name));
+        known.map(|diagnostic| spec::image(self, diagnostic)).collect()
     }
 
     /// What is no more as it was when the consent was asked for.
@@ -71,7 +72,8 @@ impl Facts<'_> {
             return Some("the image has changed".to_owned());
         }
         let targets = status.captures.iter().map(|capture| &capture.target);
-        if approval.parameters != status.parameters || !approval.targets.iter().eq(targets) {
+        let same = approval.parameters == status.parameters && approval.steps == status.steps;
+        if !same || !approval.targets.iter().eq(targets) {
             return Some("the request has changed".to_owned());
         }
         let mut sites = approval.targets.iter().zip(&survey.sites);

@@ -1,11 +1,14 @@
 //! Decisions before anything starts: what is meant, and whether the person may.
 
-use diagbot_catalog::{Diagnostic, Method};
+use std::collections::BTreeSet;
 
-use super::{Action, Facts, START_WINDOW, approval, diagnostic, later, spec, target};
+use super::{
+    Action, Facts, START_WINDOW, approval, diagnostic,
+    fanout::{self, Asked, Drafted},
+    later, spec,
+};
 use crate::{
     access::{BY_WILDCARD, Decision},
-    cluster::resolve::Need,
     runs::{
         phase::{Event, IllegalTransition},
         reason::Reason,
@@ -13,6 +16,9 @@ use crate::{
         survey::Survey,
     },
 };
+
+/// Targets of which a dry run tells every step.
+const DESCRIBED: usize = 3;
 
 /// Accepted, Resolving: diagnostic, parameters, target.
 pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
@@ -32,14 +38,18 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
         Ok(cluster) => cluster,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
-    if asked.target.name.is_empty() {
+    if asked.target.name.is_empty() && asked.target.selector.is_none() {
         return facts.end(status, Event::Refused, &Reason::NoTarget);
     }
+    let selection = asked.targets.or_else(|| choice.selection());
     let found = match facts.target {
         None => {
+            let any = choice.steps.first().map(|step| step.diagnostic.name.to_string());
             return Ok(Action::FindTarget {
                 cluster,
-                diagnostic: choice.diagnostic.name.to_string(),
+                diagnostic: any.unwrap_or_default(),
+                most: fanout::reach(selection),
+                siblings: choice.healthy_control(),
             });
         }
         Some(Err(reason)) => {
@@ -49,27 +59,26 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
         }
         Some(Ok(found)) => found,
     };
-    status.diagnostic = Some(choice.diagnostic.name.to_string());
-    status.parameters.clone_from(&choice.parameters);
+    status.diagnostic = Some(choice.name.to_owned());
+    status.parameters = choice.parameters();
+    status.steps = choice.recorded();
     status.notes.extend(choice.note.clone());
-    match target::settle(found, &asked.target, need(choice.diagnostic)) {
-        Ok(settled) => {
-            status.notes.extend(settled.notes);
-            let guessed = settled.completed || choice.note.is_some();
-            if guessed && let Some(words) = spec::impact_words(choice.diagnostic.impact) {
-                let pod = format!("{}/{}", settled.pin.namespace, settled.pin.pod);
-                if !asked.confirmed && !asked.dry_run {
-                    status.needs_confirmation = true;
-                    status.candidates = vec![settled.candidate];
-                    let reason = Reason::ConfirmationNeeded {
-                        diagnostic: choice.diagnostic.name.to_string(),
-                        target: pod,
-                        impact: words,
-                    };
-                    return facts.end(status, Event::Refused, &reason);
-                }
+    let place = Asked {
+        run: facts.name(),
+        cluster: &cluster,
+        target: &asked.target,
+        selection,
+    };
+    match fanout::draft(found, place, &choice) {
+        Ok(drafted) => {
+            if let Some(reason) = unconfirmed(facts, &choice, &drafted) {
+                status.notes.extend(drafted.notes);
+                status.needs_confirmation = true;
+                status.candidates = drafted.candidate.into_iter().collect();
+                return facts.end(status, Event::Refused, &reason);
             }
-            status.captures = vec![target::summary(facts.name(), 0, &cluster, settled.pin)];
+            status.notes.extend(drafted.notes);
+            status.captures = drafted.summaries;
             facts.enter(&mut status, Event::Resolved)?;
             // Looking and asking change nothing that a restart would have to know: one record of both.
             decide(facts, status)
@@ -79,6 +88,29 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
             facts.end(status, Event::Refused, &unsettled.reason)
         }
     }
+}
+
+/// Why a person must confirm first: the impact would hit what was guessed, or several targets at once.
+fn unconfirmed(facts: &Facts<'_>, choice: &diagnostic::Choice<'_>, drafted: &Drafted) -> Option<Reason> {
+    let asked = &facts.run.spec;
+    if asked.confirmed || asked.dry_run {
+        return None;
+    }
+    let impact = spec::impact_words(choice.impact())?;
+    let one = drafted
+        .candidate
+        .as_ref()
+        .map(|one| format!("{}/{}", one.namespace, one.pod));
+    let target = match (&drafted.guessed, &choice.note) {
+        (Some(guessed), _) => guessed.clone(),
+        (None, Some(_)) => one?,
+        (None, None) => return None,
+    };
+    Some(Reason::ConfirmationNeeded {
+        diagnostic: choice.name.to_owned(),
+        target,
+        impact,
+    })
 }
 
 /// Authorizing: the access review, right before launch, and every rule; AwaitingApproval: what a second person said.
@@ -149,10 +181,9 @@ fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransit
 
 /// The last rules, and the launch; or the plan of a dry run.
 pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -> Result<Action, IllegalTransition> {
-    let name = status.diagnostic.clone().unwrap_or_default();
-    let Some(diagnostic) = facts.catalog.get(&name) else {
-        return facts.end(status, Event::Refused, &gone(name));
-    };
+    if let Some(gone) = gone(facts, &status) {
+        return facts.end(status, Event::Refused, &gone);
+    }
     // The person is reviewed once more where time has passed since: a second person took a while to consent.
     match facts.review {
         None => return review(facts, status),
@@ -169,7 +200,7 @@ pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -
     }
     status.audience = Some(survey.audience);
     if facts.run.spec.dry_run {
-        status.plan = plan_lines(facts, &status, diagnostic);
+        status.plan = plan_lines(facts, &status);
         facts.enter(&mut status, Event::Planned)?;
         status.captures.clear();
     } else {
@@ -187,7 +218,7 @@ fn break_glass(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -> Res
         Some(decision) if decision.allowed => admit(facts, status, survey),
         Some(decision) => {
             let reason = Reason::BreakGlassNotAllowed {
-                diagnostic: status.diagnostic.clone().unwrap_or_default(),
+                diagnostic: decision.diagnostic.clone(),
                 wildcard: decision.authorizer_reason == BY_WILDCARD,
                 user: decision.user.clone(),
             };
@@ -203,27 +234,49 @@ fn appeals(facts: &Facts<'_>) -> bool {
     appeal.ask_owners || appeal.break_glass.is_some()
 }
 
+/// The review of everything that the run takes. All its targets are in one namespace of one cluster, which is held here: a
+/// review of one place says nothing of another.
 fn review(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransition> {
-    let name = status.diagnostic.clone().unwrap_or_default();
-    if facts.catalog.get(&name).is_none() {
-        return facts.end(status, Event::Refused, &gone(name));
+    if let Some(gone) = gone(facts, &status) {
+        return facts.end(status, Event::Refused, &gone);
     }
-    match status.captures.first().map(|capture| capture.target.clone()) {
-        Some(target) => Ok(Action::Review {
-            cluster: target.cluster,
-            namespace: target.namespace,
-            diagnostic: name,
+    let places: BTreeSet<(&str, &str)> = status
+        .captures
+        .iter()
+        .map(|capture| (capture.target.cluster.as_str(), capture.target.namespace.as_str()))
+        .collect();
+    if places.len() > 1 {
+        let reason = Reason::SeveralNamespaces {
+            typed: facts.run.spec.target.to_string(),
+            namespaces: places.iter().map(|(_, namespace)| (*namespace).to_owned()).collect(),
+        };
+        return facts.end(status, Event::Refused, &reason);
+    }
+    match places.first() {
+        Some((cluster, namespace)) => Ok(Action::Review {
+            cluster: (*cluster).to_owned(),
+            namespace: (*namespace).to_owned(),
+            diagnostics: status.diagnostics().into_iter().map(str::to_owned).collect(),
         }),
         None => facts.end(status, Event::Refused, &Reason::NoTarget),
     }
 }
 
-/// The allowlist changed since the target was resolved.
-fn gone(name: String) -> Reason {
-    Reason::UnknownDiagnostic {
-        typed: name,
+/// The allowlist changed since the target was resolved: something that the run takes is not in it any more.
+fn gone(facts: &Facts<'_>, status: &RunStatus) -> Option<Reason> {
+    let diagnostics = status.diagnostics();
+    let mut names = diagnostics.iter().copied();
+    let missing = names.find(|name| facts.catalog.get(name).is_none());
+    let typed = match missing {
+        Some(name) => name,
+        // Nothing is known that could be reviewed.
+        None if diagnostics.is_empty() => "",
+        None => return None,
+    };
+    Some(Reason::UnknownDiagnostic {
+        typed: typed.to_owned(),
         near: Vec::new(),
-    }
+    })
 }
 
 fn not_allowed(status: &RunStatus, decision: &Decision) -> Reason {
@@ -231,7 +284,7 @@ fn not_allowed(status: &RunStatus, decision: &Decision) -> Reason {
     let target = target.unwrap_or_default();
     Reason::NotAllowed {
         verb: "run",
-        diagnostic: status.diagnostic.clone().unwrap_or_default(),
+        diagnostic: decision.diagnostic.clone(),
         namespace: target.namespace,
         cluster: target.cluster,
         user: decision.user.clone(),
@@ -272,19 +325,14 @@ fn cluster(facts: &Facts<'_>) -> Result<String, Reason> {
     }
 }
 
-fn need(diagnostic: &Diagnostic) -> Need {
-    match diagnostic.method {
-        Method::Ephemeral => Need::Running,
-        Method::Api => Need::Record,
-    }
-}
-
 /// What a dry run tells: what would run, where, as whom, within which limits.
-fn plan_lines(facts: &Facts<'_>, status: &RunStatus, diagnostic: &Diagnostic) -> Vec<String> {
+fn plan_lines(facts: &Facts<'_>, status: &RunStatus) -> Vec<String> {
     let mut lines = Vec::new();
-    for capture in &status.captures {
-        lines.extend(spec::describe(facts, diagnostic, &status.parameters, &capture.target));
+    for capture in status.captures.iter().take(DESCRIBED) {
+        lines.extend(spec::describe(facts, status, capture));
     }
+    let more = status.captures.iter().skip(DESCRIBED);
+    lines.extend(more.map(|capture| format!("The same of {}/{}", capture.target.namespace, capture.target.pod)));
     if let Some(decision) = &status.decision {
         lines.push(format!("Permission: allowed for {}", decision.user));
     }

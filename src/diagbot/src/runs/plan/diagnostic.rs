@@ -1,10 +1,14 @@
-//! Which diagnostic a word means, and whether the parameters fit. Pure.
+//! Which diagnostic or runbook a word means, and whether the parameters fit. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use diagbot_catalog::{Catalog, Diagnostic, ParameterError};
+use diagbot_catalog::{Catalog, Entry, Impact, Method, ParameterError, PlannedStep, Runbook, Targets};
+use std::time::Duration;
 
-use crate::runs::reason::{Reason, shown};
+use crate::runs::{
+    reason::{Reason, shown},
+    resource::{RunStep, Selection},
+};
 
 /// Shortest beginning that is completed.
 const SHORTEST_PREFIX: usize = 2;
@@ -13,15 +17,66 @@ const LIKENESS: f64 = 0.75;
 /// Most near words in a message.
 const NEAR: usize = 3;
 
-/// A diagnostic and its complete, checked parameters.
+/// What is taken of each target.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Choice<'a> {
-    /// The diagnostic.
-    pub(super) diagnostic: &'a Diagnostic,
-    /// Every parameter with its value.
-    pub(super) parameters: BTreeMap<String, String>,
+    /// Canonical name.
+    pub(super) name: &'a str,
+    /// The runbook, where it is one.
+    pub(super) runbook: Option<&'a Runbook>,
+    /// The steps, in order; each with every parameter.
+    pub(super) steps: Vec<PlannedStep<'a>>,
     /// What people should know: the word was completed.
     pub(super) note: Option<String>,
+}
+
+impl Choice<'_> {
+    /// The parameters of a diagnostic; a runbook's are its steps'.
+    pub(super) fn parameters(&self) -> BTreeMap<String, String> {
+        match (self.runbook, self.steps.as_slice()) {
+            (None, [only]) => only.parameters.clone(),
+            _ => BTreeMap::new(),
+        }
+    }
+
+    /// The most that any step does to the target.
+    pub(super) fn impact(&self) -> Impact {
+        let impacts = self.steps.iter().map(|step| step.diagnostic.impact);
+        impacts.max().unwrap_or(Impact::None)
+    }
+
+    /// Which of the pods that fit are meant, unless the request says so.
+    pub(super) fn selection(&self) -> Option<Selection> {
+        match self.runbook?.targets {
+            Targets::One => None,
+            Targets::All => Some(Selection { max: None }),
+            Targets::Max(max) => Some(Selection { max: Some(max) }),
+        }
+    }
+
+    /// A healthy replica is looked at too.
+    pub(super) fn healthy_control(&self) -> bool {
+        self.runbook.is_some_and(|runbook| runbook.healthy_control)
+    }
+
+    /// The steps as they are recorded.
+    pub(super) fn recorded(&self) -> Vec<RunStep> {
+        let of = |step: &PlannedStep<'_>| RunStep {
+            diagnostic: step.diagnostic.name.to_string(),
+            parameters: step.parameters.clone(),
+            after_s: u32::try_from(step.after.as_secs()).unwrap_or(u32::MAX),
+            stop_on_error: step.stop_on_error,
+            optional: step.optional,
+        };
+        self.steps.iter().map(of).collect()
+    }
+
+    /// Indexes of the steps that are taken so.
+    pub(super) fn by(&self, method: Method) -> Vec<u16> {
+        let numbered = (0_u16..).zip(&self.steps);
+        let fitting = numbered.filter(|(_, step)| step.diagnostic.method == method);
+        fitting.map(|(index, _)| index).collect()
+    }
 }
 
 /// By canonical name, alias or unique beginning of one.
@@ -31,35 +86,61 @@ pub(super) fn choose<'a>(
     given: &BTreeMap<String, String>,
 ) -> Result<Choice<'a>, Reason> {
     let word = typed.trim().to_ascii_lowercase();
-    let (diagnostic, note) = match catalog.get(&word) {
-        Some(diagnostic) => (diagnostic, None),
+    let (entry, note) = match catalog.entry(&word) {
+        Some(entry) => (entry, None),
         None => complete(catalog, &word)?,
     };
-    let parameters = diagnostic
-        .check_parameters(given)
-        .map_err(|errors| Reason::BadParameters {
-            faults: errors.iter().map(words).collect(),
-            known: diagnostic.parameters.keys().cloned().collect(),
-        })?;
-    Ok(Choice {
-        diagnostic,
-        parameters,
-        note,
-    })
+    let bad = |faults, known| Reason::BadParameters { faults, known };
+    match entry {
+        Entry::Diagnostic(diagnostic) => {
+            let parameters = diagnostic.check_parameters(given).map_err(|errors| {
+                let known = diagnostic.parameters.keys().cloned().collect();
+                bad(errors.iter().map(words).collect(), known)
+            })?;
+            let only = PlannedStep {
+                diagnostic,
+                parameters,
+                after: Duration::ZERO,
+                stop_on_error: false,
+                optional: false,
+                container: None,
+            };
+            Ok(Choice {
+                name: diagnostic.name.as_str(),
+                runbook: None,
+                steps: vec![only],
+                note,
+            })
+        }
+        Entry::Runbook(_) if !given.is_empty() => {
+            let name = given.keys().next().map_or("", String::as_str);
+            let fault = format!(
+                "a runbook fixes its steps' parameters, so there is no `{}`",
+                shown(name)
+            );
+            Err(bad(vec![fault], Vec::new()))
+        }
+        Entry::Runbook(runbook) => Ok(Choice {
+            name: runbook.name.as_str(),
+            runbook: Some(runbook),
+            steps: runbook.plan(catalog),
+            note,
+        }),
+    }
 }
 
-fn complete<'a>(catalog: &'a Catalog, word: &str) -> Result<(&'a Diagnostic, Option<String>), Reason> {
-    let fitting: BTreeSet<String> = catalog
+fn complete<'a>(catalog: &'a Catalog, word: &str) -> Result<(Entry<'a>, Option<String>), Reason> {
+    let fitting: BTreeSet<&str> = catalog
         .words()
         .filter(|known| word.len() >= SHORTEST_PREFIX && known.starts_with(word))
-        .filter_map(|known| catalog.get(known))
-        .map(|diagnostic| diagnostic.name.to_string())
+        .filter_map(|known| catalog.entry(known))
+        .map(Entry::name)
         .collect();
     let only = fitting.first().filter(|_| fitting.len() == 1);
-    match only.and_then(|name| catalog.get(name)) {
-        Some(diagnostic) => {
-            let note = format!("`{}` was completed to `{}`.", shown(word), diagnostic.name);
-            Ok((diagnostic, Some(note)))
+    match only.and_then(|name| catalog.entry(name)) {
+        Some(entry) => {
+            let note = format!("`{}` was completed to `{}`.", shown(word), entry.name());
+            Ok((entry, Some(note)))
         }
         None if fitting.is_empty() => Err(Reason::UnknownDiagnostic {
             typed: word.to_owned(),
@@ -67,7 +148,7 @@ fn complete<'a>(catalog: &'a Catalog, word: &str) -> Result<(&'a Diagnostic, Opt
         }),
         None => Err(Reason::SeveralDiagnostics {
             typed: word.to_owned(),
-            fitting: fitting.into_iter().collect(),
+            fitting: fitting.into_iter().map(str::to_owned).collect(),
         }),
     }
 }

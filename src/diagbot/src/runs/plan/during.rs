@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Action, Facts, GRACE, later, spec};
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
     runs::{
         phase::{Event, IllegalTransition, Outcome},
         reason::Reason,
-        resource::{CaptureSummary, Phase, RunStatus},
+        resource::{CaptureSummary, MANY_CAPTURES, Phase, RunStatus},
     },
 };
 
@@ -18,18 +19,23 @@ use crate::{
 /// a write that their end may have to wait for.
 const QUIET: SignedDuration = SignedDuration::from_secs(1);
 
+/// Between two sums of a run with many captures.
+const COUNT_EVERY: SignedDuration = SignedDuration::from_secs(1);
+
 /// Capturing, Cancelling.
 pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     let before = facts.status();
     let mut status = before.clone();
     let deadline = capture_deadline(facts, &status);
     let cancel = facts.cancel();
+    let many = is_many(&before);
     for (index, summary) in status.captures.iter_mut().enumerate() {
         let capture = facts
             .captures
             .iter()
             .find(|c| c.metadata.name.as_ref() == Some(&summary.name));
         match capture {
+            Some(capture) if many => follow_one_of_many(summary, capture),
             Some(capture) => follow_capture(summary, capture),
             None if summary.phase.is_final() => {}
             None if summary.uid.is_some() => {
@@ -66,6 +72,14 @@ pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     if status == before {
         return Ok(Action::Wait(Some(later(deadline, GRACE))));
     }
+    if is_many(&before) {
+        let counted = before.counted_at.as_ref().map(|at| later(at.0, COUNT_EVERY));
+        if let Some(due) = counted.filter(|due| facts.now < *due) {
+            return Ok(Action::Wait(Some(due)));
+        }
+        status.counted_at = Some(MicroTime(facts.now));
+        return Ok(Action::Record(Box::new(status)));
+    }
     let shown_from = later(begun_at(facts, &before), QUIET);
     if facts.now < shown_from && differs_in_progress_only(&before, &status) {
         return Ok(Action::Wait(Some(shown_from)));
@@ -98,10 +112,7 @@ fn begun_at(facts: &Facts<'_>, status: &RunStatus) -> Timestamp {
 fn capture_deadline(facts: &Facts<'_>, status: &RunStatus) -> Timestamp {
     let allowed_at = begun_at(facts, status);
     let recorded = facts.captures.iter().map(|capture| capture.spec.deadline.0).max();
-    let diagnostic = status.diagnostic.as_deref().and_then(|name| facts.catalog.get(name));
-    recorded
-        .or_else(|| diagnostic.map(|diagnostic| spec::deadline(diagnostic, allowed_at)))
-        .unwrap_or(allowed_at)
+    recorded.unwrap_or_else(|| spec::deadline(facts, &status.steps, allowed_at))
 }
 
 fn new_capture(
@@ -114,20 +125,7 @@ fn new_capture(
     if let Some((_, answer)) = facts.refused.filter(|(name, _)| *name == summary.name) {
         return Err(Reason::CaptureRefused { answer: answer.clone() });
     }
-    let name = status.diagnostic.clone().unwrap_or_default();
-    // The allowlist may have changed since the run was allowed.
-    let diagnostic = facts.catalog.get(&name).ok_or_else(|| Reason::UnknownDiagnostic {
-        typed: name.clone(),
-        near: Vec::new(),
-    })?;
-    Ok(spec::capture(
-        facts,
-        diagnostic,
-        &status.parameters,
-        index,
-        summary,
-        deadline,
-    ))
+    spec::capture(facts, status, index, deadline)
 }
 
 fn follow_capture(summary: &mut CaptureSummary, capture: &Arc<DiagnosticCapture>) {
@@ -141,6 +139,26 @@ fn follow_capture(summary: &mut CaptureSummary, capture: &Arc<DiagnosticCapture>
     summary.artifacts.clone_from(&status.artifacts);
     summary.reason.clone_from(&status.reason);
     summary.notes.clone_from(&status.notes);
+}
+
+/// Of many captures only their ends are told, without their texts: those are in the captures and in the store. So the record
+/// stays small, and is written once a second whatever the number.
+fn follow_one_of_many(summary: &mut CaptureSummary, capture: &Arc<DiagnosticCapture>) {
+    summary.uid.clone_from(&capture.metadata.uid);
+    if !capture.status.as_ref().is_some_and(|status| status.phase.is_final()) {
+        return;
+    }
+    follow_capture(summary, capture);
+    summary.notes.truncate(1);
+    for artifact in &mut summary.artifacts {
+        artifact.preview.clear();
+        artifact.findings.truncate(1);
+    }
+}
+
+/// More captures than are told one by one.
+fn is_many(status: &RunStatus) -> bool {
+    status.captures.len() > MANY_CAPTURES
 }
 
 fn fail(summary: &mut CaptureSummary, reason: &Reason) {
@@ -170,13 +188,18 @@ fn outcome(captures: &[CaptureSummary], cancelling: bool) -> Outcome {
         Outcome::Succeeded
     } else if cancelled > 0 && (cancelling || cancelled == captures.len()) {
         Outcome::Cancelled
-    } else if succeeded > 0 {
+    } else if succeeded > 0 || captures.iter().any(is_partial) {
         Outcome::PartlyFailed
     } else if count(CapturePhase::TimedOut) == captures.len() {
         Outcome::TimedOut
     } else {
         Outcome::Failed
     }
+}
+
+/// Some of its steps gave what they should.
+fn is_partial(capture: &CaptureSummary) -> bool {
+    capture.steps.len() > 1 && capture.artifacts.iter().any(|artifact| !artifact.truncated)
 }
 
 /// Captures that still run and have not been asked to stop.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use diagbot_catalog::{Impact, Method, policy::ENABLED_LABEL};
+use diagbot_catalog::{Catalog, Impact, Method, policy::ENABLED_LABEL};
 use jiff::Timestamp;
 
 use super::Facts;
@@ -59,39 +59,43 @@ impl Facts<'_> {
         let crowded = self.uses.len() + targets.len() > least;
         Question {
             count_workload: crowded || self.pausing(status),
-            diagnostics: status.diagnostic.iter().cloned().collect(),
+            diagnostics: status.diagnostics().into_iter().map(str::to_owned).collect(),
             targets,
         }
     }
 
-    /// Whether what is run makes its target stand still.
+    /// Whether anything that is run makes its target stand still.
     fn pausing(&self, status: &RunStatus) -> bool {
-        let known = status.diagnostic.as_deref().and_then(|name| self.catalog.get(name));
-        known.is_some_and(|diagnostic| diagnostic.impact != Impact::None)
+        pauses(self.catalog, &status.diagnostics())
     }
 
     /// The first rule that says no.
     pub(super) fn check_rules(&self, status: &RunStatus, survey: &Survey) -> Result<(), Reason> {
+        if survey.sites.len() != status.captures.len() {
+            return Err(Reason::ReviewFailed {
+                what: "not every target was looked at".to_owned(),
+            });
+        }
         for (capture, site) in status.captures.iter().zip(&survey.sites) {
             self.check_place(&capture.target, site)?;
         }
         if self.run.spec.dry_run {
             return Ok(());
         }
-        let known = status.diagnostic.as_deref().and_then(|name| self.catalog.get(name));
-        let adds_container = known.is_some_and(|diagnostic| diagnostic.method == Method::Ephemeral);
         let asked: Vec<Ask> = status
             .captures
             .iter()
             .zip(&survey.sites)
+            // What ended before it began is never made.
+            .filter(|(capture, _)| !capture.phase.is_final())
             .map(|(capture, site)| Ask {
                 cluster: capture.target.cluster.clone(),
                 namespace: capture.target.namespace.clone(),
                 pod_uid: capture.target.pod_uid.clone(),
                 pod: format!("{}/{}", capture.target.namespace, capture.target.pod),
                 siblings: site.siblings.clone(),
-                pausing: self.pausing(status),
-                adds_container,
+                pausing: pauses(self.catalog, &status.taken_by(capture)),
+                adds_container: adds_container(self.catalog, &status.taken_by(capture)),
                 containers: site.containers,
             })
             .collect();
@@ -116,23 +120,29 @@ impl Facts<'_> {
     }
 }
 
+/// Whether any of these diagnostics makes its target stand still; of one that is not known that is assumed.
+fn pauses(catalog: &Catalog, diagnostics: &BTreeSet<&str>) -> bool {
+    let mut known = diagnostics.iter().map(|name| catalog.get(name));
+    known.any(|diagnostic| diagnostic.is_none_or(|d| d.impact != Impact::None))
+}
+
+/// Whether any of these diagnostics is taken by an ephemeral container; of one that is not known that is assumed.
+fn adds_container(catalog: &Catalog, diagnostics: &BTreeSet<&str>) -> bool {
+    let mut known = diagnostics.iter().map(|name| catalog.get(name));
+    known.any(|diagnostic| diagnostic.is_none_or(|d| d.method == Method::Ephemeral))
+}
+
 /// The captures of these runs as the budgets count them; `but` is the run that asks.
-pub fn uses<'a>(
-    runs: impl Iterator<Item = &'a DiagnosticRun>,
-    catalog: &diagbot_catalog::Catalog,
-    but: &DiagnosticRun,
-) -> Vec<Use> {
+pub fn uses<'a>(runs: impl Iterator<Item = &'a DiagnosticRun>, catalog: &Catalog, but: &DiagnosticRun) -> Vec<Use> {
     let begun = |run: &&DiagnosticRun| run.metadata.name != but.metadata.name;
     runs.filter(begun).flat_map(|run| uses_of(run, catalog)).collect()
 }
 
-fn uses_of(run: &DiagnosticRun, catalog: &diagbot_catalog::Catalog) -> Vec<Use> {
+fn uses_of(run: &DiagnosticRun, catalog: &Catalog) -> Vec<Use> {
     let Some(status) = &run.status else { return Vec::new() };
     let Some(at): Option<Timestamp> = status.entered.get(Phase::Capturing.as_str()).map(|time| time.0) else {
         return Vec::new();
     };
-    let known = status.diagnostic.as_deref().and_then(|name| catalog.get(name));
-    let pausing = known.is_none_or(|diagnostic| diagnostic.impact != Impact::None);
     status
         .captures
         .iter()
@@ -142,7 +152,7 @@ fn uses_of(run: &DiagnosticRun, catalog: &diagbot_catalog::Catalog) -> Vec<Use> 
             pod_uid: capture.target.pod_uid.clone(),
             at,
             running: !capture.phase.is_final() && !status.phase.is_final(),
-            pausing,
+            pausing: pauses(catalog, &status.taken_by(capture)),
         })
         .collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use diagbot_catalog::{Diagnostic, Impact, Method, Sensitivity};
+use diagbot_wire::args::StepArgs;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, OwnerReference};
 use kube::api::ObjectMeta;
@@ -10,8 +11,12 @@ use kube::api::ObjectMeta;
 use super::{Facts, later};
 use crate::{
     captures::resource::{CaptureSpec, DiagnosticCapture, PinnedTarget, StepMethod, StepSpec},
-    runs::resource::{
-        CaptureSummary, DiagnosticRun, LABEL_CLUSTER, LABEL_DIAGNOSTIC, LABEL_NAMESPACE, LABEL_POD, LABEL_RUN,
+    runs::{
+        reason::Reason,
+        resource::{
+            CaptureSummary, DiagnosticRun, LABEL_CLUSTER, LABEL_DIAGNOSTIC, LABEL_NAMESPACE, LABEL_POD, LABEL_RUN,
+            RunStatus, RunStep,
+        },
     },
 };
 
@@ -24,49 +29,98 @@ const FINISH: SignedDuration = SignedDuration::from_mins(2);
 /// Longest label value: <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/>.
 const LONGEST_LABEL: usize = 63;
 
-/// When a capture that was allowed then gives up.
-pub(super) fn deadline(diagnostic: &Diagnostic, allowed_at: Timestamp) -> Timestamp {
-    let tool = SignedDuration::from_secs(i64::try_from(diagnostic.deadline.as_secs()).unwrap_or(i64::MAX));
-    let upload = SignedDuration::from_secs(i64::try_from(diagnostic.limit.0 / UPLOAD_RATE).unwrap_or(i64::MAX));
-    [LAUNCH, tool, upload, FINISH].into_iter().fold(allowed_at, later)
+/// When a capture of all these steps that was allowed then gives up.
+pub(super) fn deadline(facts: &Facts<'_>, steps: &[RunStep], allowed_at: Timestamp) -> Timestamp {
+    let seconds = |s: u64| SignedDuration::from_secs(i64::try_from(s).unwrap_or(i64::MAX));
+    let taken = steps.iter().filter_map(|step| {
+        let diagnostic = facts.catalog.get(&step.diagnostic)?;
+        let upload = diagnostic.limit.0 / UPLOAD_RATE;
+        Some(seconds(
+            diagnostic.deadline.as_secs() + u64::from(step.after_s) + upload,
+        ))
+    });
+    [LAUNCH, FINISH].into_iter().chain(taken).fold(allowed_at, later)
 }
 
 /// The capture object of a summary. The same facts give the same object, so that creating it twice is creating it once.
 pub(super) fn capture(
     facts: &Facts<'_>,
-    diagnostic: &Diagnostic,
-    parameters: &BTreeMap<String, String>,
+    status: &RunStatus,
     index: usize,
-    summary: &CaptureSummary,
     deadline: Timestamp,
-) -> DiagnosticCapture {
+) -> Result<DiagnosticCapture, Reason> {
+    let summary = &status.captures[index];
+    let taken = taken(facts, status, summary)?;
     let spec = CaptureSpec {
         run: facts.name().to_owned(),
         index: u32::try_from(index).unwrap_or(u32::MAX),
         target: summary.target.clone(),
-        steps: vec![step(diagnostic, parameters)],
-        image: image(facts, diagnostic),
+        steps: taken
+            .iter()
+            .map(|(recorded, diagnostic)| step(recorded, diagnostic))
+            .collect(),
+        image: taken
+            .first()
+            .map(|(_, diagnostic)| image(facts, diagnostic))
+            .unwrap_or_default(),
         requester: facts.run.spec.requester.user_name(),
         catalog_sha256: facts.catalog.sha256(),
         deadline: MicroTime(deadline),
     };
     let mut capture = DiagnosticCapture::new(&summary.name, spec);
     capture.metadata = ObjectMeta {
-        labels: Some(labels(facts.name(), diagnostic, &summary.target)),
+        labels: Some(labels(
+            facts.name(),
+            status.diagnostic.as_deref().unwrap_or_default(),
+            &summary.target,
+        )),
         owner_references: Some(vec![owner(facts.run)]),
         namespace: facts.run.metadata.namespace.clone(),
         ..capture.metadata
     };
-    capture
+    Ok(capture)
 }
 
-/// What a dry run tells about one target.
-pub(super) fn describe(
-    facts: &Facts<'_>,
-    diagnostic: &Diagnostic,
-    parameters: &BTreeMap<String, String>,
-    target: &PinnedTarget,
-) -> Vec<String> {
+/// The steps of a capture with their diagnostics. The allowlist may have changed since the run was allowed.
+fn taken<'a>(
+    facts: &Facts<'a>,
+    status: &'a RunStatus,
+    summary: &CaptureSummary,
+) -> Result<Vec<(&'a RunStep, &'a Diagnostic)>, Reason> {
+    // What an earlier version recorded does not say what a capture takes.
+    if summary.steps.is_empty() {
+        return Err(Reason::NothingToTake {
+            target: format!("{}/{}", summary.target.namespace, summary.target.pod),
+        });
+    }
+    let steps = summary
+        .steps
+        .iter()
+        .filter_map(|index| status.steps.get(usize::from(*index)));
+    steps
+        .map(|step| match facts.catalog.get(&step.diagnostic) {
+            Some(diagnostic) => Ok((step, diagnostic)),
+            None => Err(Reason::UnknownDiagnostic {
+                typed: step.diagnostic.clone(),
+                near: Vec::new(),
+            }),
+        })
+        .collect()
+}
+
+/// What a dry run tells about one capture.
+pub(super) fn describe(facts: &Facts<'_>, status: &RunStatus, summary: &CaptureSummary) -> Vec<String> {
+    if let Some(reason) = &summary.reason {
+        return vec![format!("Would not run: {}", reason.message)];
+    }
+    let taken = taken(facts, status, summary).unwrap_or_default();
+    taken
+        .into_iter()
+        .flat_map(|(step, diagnostic)| describe_step(facts, step, diagnostic, &summary.target))
+        .collect()
+}
+
+fn describe_step(facts: &Facts<'_>, recorded: &RunStep, diagnostic: &Diagnostic, target: &PinnedTarget) -> Vec<String> {
     let place = format!(
         "{}/{} in cluster {} on node {}",
         target.namespace, target.pod, target.cluster, target.node
@@ -74,12 +128,11 @@ pub(super) fn describe(
     let mut lines = Vec::new();
     match diagnostic.method {
         Method::Ephemeral => {
-            let step = diagnostic.render_step(parameters);
             lines.push(format!(
                 "Would run: {} beside container {} of {place}",
                 diagnostic.name, target.container
             ));
-            lines.push(format!("Arguments: --step={}", step.render()));
+            lines.push(format!("Arguments: --step={}", step(recorded, diagnostic).step));
             lines.push(format!("Image: {}", image(facts, diagnostic)));
             let capabilities = &diagnostic.capabilities;
             lines.push(if capabilities.is_empty() {
@@ -119,8 +172,12 @@ pub(super) fn impact_words(impact: Impact) -> Option<&'static str> {
     }
 }
 
-fn step(diagnostic: &Diagnostic, parameters: &BTreeMap<String, String>) -> StepSpec {
-    let rendered = diagnostic.render_step(parameters);
+fn step(recorded: &RunStep, diagnostic: &Diagnostic) -> StepSpec {
+    let rendered = StepArgs {
+        after_s: recorded.after_s,
+        stop_on_error: recorded.stop_on_error,
+        ..diagnostic.render_step(&recorded.parameters)
+    };
     let ephemeral = diagnostic.method == Method::Ephemeral;
     StepSpec {
         diagnostic: diagnostic.name.to_string(),
@@ -129,7 +186,7 @@ fn step(diagnostic: &Diagnostic, parameters: &BTreeMap<String, String>) -> StepS
         } else {
             StepMethod::Api
         },
-        parameters: parameters.clone(),
+        parameters: recorded.parameters.clone(),
         step: if ephemeral { rendered.render() } else { String::new() },
         capabilities: diagnostic.capabilities.clone(),
         artifact: diagnostic.artifact.name.clone(),
@@ -137,6 +194,7 @@ fn step(diagnostic: &Diagnostic, parameters: &BTreeMap<String, String>) -> StepS
         sensitive: sensitive(diagnostic),
         limit_bytes: diagnostic.limit.0,
         deadline_s: rendered.deadline_s,
+        optional: recorded.optional,
     }
 }
 
@@ -152,13 +210,13 @@ pub(super) fn image(facts: &Facts<'_>, diagnostic: &Diagnostic) -> String {
     }
 }
 
-fn labels(run: &str, diagnostic: &Diagnostic, target: &PinnedTarget) -> BTreeMap<String, String> {
+fn labels(run: &str, diagnostic: &str, target: &PinnedTarget) -> BTreeMap<String, String> {
     let labels = [
         (LABEL_RUN, run),
         (LABEL_CLUSTER, &target.cluster),
         (LABEL_NAMESPACE, &target.namespace),
         (LABEL_POD, &target.pod),
-        (LABEL_DIAGNOSTIC, diagnostic.name.as_str()),
+        (LABEL_DIAGNOSTIC, diagnostic),
     ];
     labels
         .into_iter()

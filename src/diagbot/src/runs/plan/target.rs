@@ -17,11 +17,11 @@ use crate::{
 /// Most candidates that are offered as buttons.
 const CANDIDATES: usize = 10;
 
-/// One target, pinned.
+/// One target.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Settled {
-    /// The pin.
-    pub(super) pin: Pin,
+pub(super) struct Settled<'a> {
+    /// The pod.
+    pub(super) pod: &'a Pod,
     /// The same as a candidate, for a confirming button.
     pub(super) candidate: Candidate,
     /// The name was completed from its beginning.
@@ -40,7 +40,7 @@ pub(super) struct Unsettled {
 }
 
 /// Chooses among what was found.
-pub(super) fn settle(found: &Found, typed: &TargetRef, need: Need) -> Result<Settled, Box<Unsettled>> {
+pub(super) fn settle<'a>(found: &'a Found, typed: &TargetRef, need: Need) -> Result<Settled<'a>, Box<Unsettled>> {
     let wanted = typed.pod_uid.as_deref();
     let chosen = found
         .pods
@@ -78,13 +78,14 @@ pub(super) fn settle(found: &Found, typed: &TargetRef, need: Need) -> Result<Set
         How::Prefix => Some(format!("The target `{typed}` was completed to `{place}`.")),
         How::Workload(kind) => Some(format!("The {kind} `{}` has one pod that fits: `{place}`.", typed.name)),
         How::Exact if typed.namespace.is_none() => Some(format!("Found in namespace `{}`.", pin.namespace)),
+        How::Selector => Some(format!("`{typed}` fits one pod: `{place}`.")),
         How::Exact | How::Nothing => None,
     };
     Ok(Settled {
         candidate: candidate(pod, Some(&pin.container)),
         completed: found.how == How::Prefix,
         notes: notes.into_iter().collect(),
-        pin,
+        pod,
     })
 }
 
@@ -103,6 +104,8 @@ pub(super) fn summary(run: &str, index: usize, cluster: &str, pin: Pin) -> Captu
             restart_count: pin.restart_count,
             node: pin.node,
         },
+        steps: Vec::new(),
+        control: false,
         phase: CapturePhase::Pending,
         waiting: None,
         progress: None,
@@ -124,7 +127,7 @@ fn unknown(found: &Found, typed: &TargetRef) -> Reason {
     }
 }
 
-fn unpinned(pod: &Pod, typed: &TargetRef, error: PinError) -> Box<Unsettled> {
+pub(super) fn unpinned(pod: &Pod, typed: &TargetRef, error: PinError) -> Box<Unsettled> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let name = pod.metadata.name.clone().unwrap_or_default();
     let target = format!("{namespace}/{name}");

@@ -82,37 +82,38 @@ impl RunService {
         Err(ServiceError::Contended)
     }
 
-    /// Reviews a verb where the run's target is. A person's own run passes for [`Verb::Cancel`].
+    /// Reviews a verb where the run's target is, for everything that the run takes. A person's own run passes for [`Verb::Cancel`].
     pub(super) async fn check_may(&self, verb: Verb, run: &DiagnosticRun, by: &Requester) -> Result<(), ServiceError> {
         if verb == Verb::Cancel && run.spec.requester == *by {
             return Ok(());
         }
         let (cluster, namespace) = run.place(self.clusters());
-        let diagnostic = run.diagnostic_name().to_owned();
         let Some(known) = self.clusters().get(&cluster) else {
             return Err(ServiceError::NotFound);
         };
-        let decision = self
-            .0
-            .parts
-            .access
-            .review(known, &namespace, verb, &diagnostic, by, Some(&run.spec.origin.channel))
-            .await
-            .map_err(|error| match error {
-                AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
-                error => error.into(),
-            })?;
-        if decision.allowed {
-            return Ok(());
+        for diagnostic in run.diagnostics() {
+            let decision = self
+                .0
+                .parts
+                .access
+                .review(known, &namespace, verb, diagnostic, by, Some(&run.spec.origin.channel))
+                .await
+                .map_err(|error| match error {
+                    AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
+                    error => error.into(),
+                })?;
+            if !decision.allowed {
+                let reason = Reason::NotAllowed {
+                    verb: verb.as_str(),
+                    diagnostic: diagnostic.to_owned(),
+                    namespace,
+                    cluster,
+                    user: decision.user,
+                };
+                return Err(ServiceError::Denied(reason.explain()));
+            }
         }
-        let reason = Reason::NotAllowed {
-            verb: verb.as_str(),
-            diagnostic,
-            namespace,
-            cluster,
-            user: decision.user,
-        };
-        Err(ServiceError::Denied(reason.explain()))
+        Ok(())
     }
 }
 

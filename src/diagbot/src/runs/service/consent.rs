@@ -87,12 +87,13 @@ impl RunService {
         let decision = run.status.as_ref()?.decision.as_ref().filter(|d| !d.allowed)?;
         let (_, namespace) = run.place(self.clusters());
         let diagnostic = run.diagnostic_name();
+        let names = run.diagnostics().into_iter().collect::<Vec<_>>().join(", ");
         Some(format!(
             "apiVersion: rbac.authorization.k8s.io/v1\n\
              kind: Role\n\
              metadata: {{ name: diagbot-{diagnostic}, namespace: {namespace} }}\n\
              rules:\n\
-             - apiGroups: [diagbot.dev]\n  resources: [diagnostics]\n  resourceNames: [{diagnostic}]\n  verbs: [run, read, list]\n\
+             - apiGroups: [diagbot.dev]\n  resources: [diagnostics]\n  resourceNames: [{names}]\n  verbs: [run, read, list]\n\
              ---\n\
              apiVersion: rbac.authorization.k8s.io/v1\n\
              kind: RoleBinding\n\

@@ -1,8 +1,9 @@
 //! The schedules on record: what fronts may do with them, and what the scheduler records. The rules of cron are checked
 //! before anything is kept; whether the owner may is reviewed at each firing, and once before saving.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use diagbot_catalog::Entry;
 use futures::Stream;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
@@ -179,25 +180,35 @@ impl Schedules<'_> {
             ServiceError::Denied(Reason::UnknownCluster { typed, known }.explain())
         })?;
         let namespace = namespace.clone().unwrap_or_default();
-        let review = service
-            .access()
-            .review(known, &namespace, verb, &spec.diagnostic, by, Some(&spec.channel))
-            .await;
-        let decision = review.map_err(|error| match error {
-            AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
-            error => error.into(),
-        })?;
-        if decision.allowed {
-            return Ok(());
-        }
-        let reason = Reason::NotAllowed {
-            verb: verb.as_str(),
-            diagnostic: spec.diagnostic.clone(),
-            namespace,
-            cluster: cluster.to_owned(),
-            user: decision.user,
+        let names = match service.catalog().entry(&spec.diagnostic) {
+            Some(Entry::Runbook(runbook)) => runbook
+                .steps
+                .iter()
+                .map(|step| step.diagnostic.to_string())
+                .collect::<BTreeSet<String>>(),
+            _ => [spec.diagnostic.clone()].into(),
         };
-        Err(ServiceError::Denied(reason.explain()))
+        for diagnostic in names {
+            let review = service
+                .access()
+                .review(known, &namespace, verb, &diagnostic, by, Some(&spec.channel))
+                .await;
+            let decision = review.map_err(|error| match error {
+                AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
+                error => error.into(),
+            })?;
+            if !decision.allowed {
+                let reason = Reason::NotAllowed {
+                    verb: verb.as_str(),
+                    diagnostic,
+                    namespace,
+                    cluster: cluster.to_owned(),
+                    user: decision.user,
+                };
+                return Err(ServiceError::Denied(reason.explain()));
+            }
+        }
+        Ok(())
     }
 
     fn api(self) -> Api<DiagnosticSchedule> {

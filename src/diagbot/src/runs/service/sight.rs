@@ -29,14 +29,18 @@ impl RunService {
                 continue;
             }
             let (cluster, namespace) = run.place(self.clusters());
-            let place = (cluster, namespace, run.diagnostic_name().to_owned());
-            let known = asked.get(&place).copied();
-            let may = match known {
-                Some(may) => may,
-                None => self.may_be_told(&place, by, channel).await,
-            };
-            asked.insert(place, may);
-            if may {
+            let mut all = true;
+            for diagnostic in run.diagnostics() {
+                let place = (cluster.clone(), namespace.clone(), diagnostic.to_owned());
+                let known = asked.get(&place).copied();
+                let may = match known {
+                    Some(may) => may,
+                    None => self.may_be_told(&place, by, channel).await,
+                };
+                asked.insert(place, may);
+                all &= may;
+            }
+            if all {
                 seen.push(run);
             }
         }

@@ -38,7 +38,7 @@ impl Front {
             Ok(target) => target,
             Err(fault) => return self.fault(&fault),
         };
-        let completed = context.service.catalog().get(&call.typed.to_lowercase()).is_none();
+        let completed = context.service.catalog().entry(&call.typed.to_lowercase()).is_none();
         let what = format!("{} {target}", call.diagnostic);
         let request = RunRequest {
             key: said.key,
@@ -47,7 +47,7 @@ impl Front {
             diagnostic: call.typed.to_lowercase(),
             parameters: call.parameters,
             target,
-            targets: None,
+            targets: call.targets,
             dry_run: call.dry_run,
             confirmed: false,
             appeal: Appeal {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use diagbot_catalog::Entry;
 use futures::{FutureExt as _, future::BoxFuture};
 
 use super::{Front, Said, reply::Outcome};
@@ -46,8 +47,9 @@ impl Front {
             Request::Schedule(call) => self.schedule(call, &said),
             Request::Health => self.health(),
             Request::List => Outcome::Say(answers::list(catalog, command)),
-            Request::Help(name) => Outcome::Say(match name.and_then(|name| catalog.get(&name)) {
-                Some(diagnostic) => answers::help_one(diagnostic, command),
+            Request::Help(name) => Outcome::Say(match name.and_then(|name| catalog.entry(&name)) {
+                Some(Entry::Diagnostic(diagnostic)) => answers::help_one(diagnostic, command),
+                Some(Entry::Runbook(runbook)) => answers::help_runbook(runbook, catalog, command),
                 None => answers::help(command),
             }),
             Request::Status(id) => match self.meant(id.as_deref(), &said, false) {

@@ -93,7 +93,7 @@ impl Front {
             diagnostic: run.diagnostic_name().to_owned(),
             parameters: run.spec.parameters.clone(),
             target,
-            targets: run.spec.targets,
+            targets: run.spec.targets.filter(|_| !matches!(button, Button::Choose { .. })),
             dry_run: run.spec.dry_run,
             confirmed: run.spec.confirmed || matches!(button, Button::Confirm { .. }),
             appeal: Appeal {
@@ -172,7 +172,11 @@ fn target(button: &Button, run: &DiagnosticRun) -> Option<TargetRef> {
         .unwrap_or_default();
     match button {
         Button::Choose { index, .. } => candidates.get(*index).map(|candidate| chosen(run, candidate)),
-        Button::Confirm { .. } => candidates.first().map(|candidate| chosen(run, candidate)),
+        // Several targets have no candidate: the same are chosen again.
+        Button::Confirm { .. } => candidates
+            .first()
+            .map(|candidate| chosen(run, candidate))
+            .or_else(|| Some(run.spec.target.clone())),
         Button::Again { .. } | Button::AskOwners { .. } => Some(TargetRef {
             pod_uid: None,
             ..run.spec.target.clone()

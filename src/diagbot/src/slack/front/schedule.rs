@@ -108,7 +108,7 @@ fn spec(new: &NewSchedule, target: crate::runs::resource::TargetRef, channel: &s
         successful_runs_history_limit: kept,
         failed_runs_history_limit: kept,
         target,
-        targets: None,
+        targets: new.call.targets,
         diagnostic: new.call.diagnostic.clone(),
         parameters: new.call.parameters.clone(),
         channel: channel.to_owned(),

@@ -6,7 +6,7 @@ use super::{name, text};
 use crate::cluster::target::TargetError;
 
 /// Every option, for did-you-mean.
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 12] = [
     "-n",
     "--namespace",
     "-c",
@@ -15,6 +15,10 @@ const OPTIONS: [&str; 8] = [
     "--dry-run",
     "--since",
     "--break-glass",
+    "-l",
+    "--selector",
+    "--all",
+    "--max",
 ];
 
 /// Why a text is no request. `Display` says what is wrong; [`Fault::remedy`] what to type.
@@ -36,7 +40,7 @@ pub enum Fault {
     #[error("A quotation mark is never closed.")]
     OpenQuote,
     /// The first word is neither a diagnostic nor one of ours.
-    #[error("There is no diagnostic `{word}`{}.", .foreign.as_ref().map(|c| format!(": it holds the character {c}, which no name has")).unwrap_or_default())]
+    #[error("There is no diagnostic or runbook `{word}`{}.", .foreign.as_ref().map(|c| format!(": it holds the character {c}, which no name has")).unwrap_or_default())]
     UnknownDiagnostic {
         /// The word, short.
         word: String,
@@ -130,6 +134,18 @@ pub enum Fault {
         /// What is wrong.
         faults: Vec<ParameterError>,
     },
+    /// `-l` is no label selector.
+    #[error("`{0}` are no labels.")]
+    Selector(String),
+    /// `--max` is no number of targets.
+    #[error("`{0}` is no number of targets: from 1 to {most}.", most = diagbot_catalog::lint::MAX_TARGETS)]
+    Max(String),
+    /// Two ways to say how many.
+    #[error("`--all` and `--max` contradict each other.")]
+    AllAndMax,
+    /// Two ways to say which.
+    #[error("A target is named or told by its labels (`-l`), not both.")]
+    NameAndLabels,
     /// `--since` is no time.
     #[error("`{0}` is no time.")]
     Since(String),
@@ -174,7 +190,8 @@ impl Fault {
                 format!("Type more of the name, `{command} {first} …` say.")
             }
             Self::UnknownOption { meant: word, .. } => format!(
-                "{}Options are `-n namespace`, `-c container`, `--cluster name` and `--dry-run`; parameters are `key=value`.",
+                "{}Options are `-n namespace`, `-c container`, `-l labels`, `--cluster name`, `--all`, `--max n` and `--dry-run`; \
+                 parameters are `key=value`.",
                 meant(word)
             ),
             Self::Target { .. } | Self::SeveralTargets { .. } | Self::NoTarget | Self::Conflict { .. } => {
@@ -190,6 +207,13 @@ impl Fault {
             Self::Parameters { diagnostic, .. } => {
                 format!("`{command} help {diagnostic}` shows its parameters.")
             }
+            Self::Selector(_) => {
+                format!("Type them as `{command} <diagnostic> -l app=checkout,tier=web -n shop --all`.")
+            }
+            Self::Max(_) | Self::AllAndMax => {
+                "`--all` takes every pod that fits; `--max 3` takes the three sickest.".to_owned()
+            }
+            Self::NameAndLabels => "Leave one of them out; `-n` narrows labels to a namespace.".to_owned(),
             Self::Since(_) => {
                 format!("Type a number and `s`, `m`, `h` or `d`, at most 30d: `{command} runs --since 24h`.")
             }

@@ -2,10 +2,10 @@
 //! the two, nothing panics, nothing is looked up but the catalog's names.
 //!
 //! ```text
-//! <diagnostic> [target] [key=value …] [-n namespace] [-c container] [--cluster name] [--dry-run]
-//!     [--break-glass "reason"]
+//! <diagnostic|runbook> [target] [key=value …] [-n namespace] [-c container] [-l labels] [--cluster name]
+//!     [--all] [--max n] [--dry-run] [--break-glass "reason"]
 //! schedule add|list|show|pause|resume|delete … | health
-//! list | help [diagnostic] | status [run] | runs [target] [--since 24h] | cancel [run]
+//! list | help [diagnostic|runbook] | status [run] | runs [target] [--since 24h] | cancel [run]
 //! pause [cluster|namespace] | resume [cluster|namespace]
 //! ```
 
@@ -20,13 +20,17 @@ mod tests;
 
 use std::{collections::BTreeMap, fmt};
 
-use diagbot_catalog::Catalog;
+use diagbot_catalog::{Catalog, Entry, ParameterError, lint::MAX_TARGETS};
 use jiff::SignedDuration;
 
 pub(in crate::slack) use self::text::{behind_mention, is_direction};
 pub use self::{fault::Fault, name::BuiltIn};
 use self::{name::Meaning, words::Word};
-use crate::{cluster::ClusterName, runs::resource::TargetRef, slack::config::ChannelDefaults};
+use crate::{
+    cluster::ClusterName,
+    runs::resource::{Selection, TargetRef},
+    slack::config::ChannelDefaults,
+};
 
 /// Longest text that is looked at, in bytes; a command with every parameter set stays far below.
 const LONGEST_BYTES: usize = 4_000;
@@ -36,11 +40,11 @@ const LONGEST_SINCE: SignedDuration = SignedDuration::from_hours(24 * 30);
 /// What a person wants.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    /// A diagnostic on a target.
+    /// A diagnostic or runbook on targets.
     Run(RunCall),
     /// The diagnostics.
     List,
-    /// Help, in general or on one diagnostic (canonical name).
+    /// Help, in general or on one diagnostic or runbook (canonical name).
     Help(Option<String>),
     /// A run's state; without an id the run of this thread, or the person's latest.
     Status(Option<String>),
@@ -68,7 +72,7 @@ pub enum Request {
     },
 }
 
-/// A diagnostic on a target, as typed and checked against the catalog.
+/// A diagnostic or runbook on targets, as typed and checked against the catalog.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunCall {
     /// Canonical name.
@@ -81,6 +85,8 @@ pub struct RunCall {
     pub place: Place,
     /// Parameters, checked.
     pub parameters: BTreeMap<String, String>,
+    /// `--all`, `--max n`
+    pub targets: Option<Selection>,
     /// Only tell what would happen.
     pub dry_run: bool,
     /// Nobody shall be waited for: the reason.
@@ -96,6 +102,8 @@ pub struct Place {
     pub namespace: Option<String>,
     /// `-c`
     pub container: Option<String>,
+    /// `-l`
+    pub selector: Option<String>,
 }
 
 impl RunCall {
@@ -106,9 +114,18 @@ impl RunCall {
             let text = defaults.target.as_deref()?;
             crate::cluster::target::parse(text).ok()
         };
-        let (mut target, typed) = match &self.target {
-            Some(target) => (target.clone(), true),
-            None => (implied.or_else(of_channel).ok_or(Fault::NoTarget)?, false),
+        let (mut target, typed) = match (&self.target, &self.place.selector) {
+            (Some(target), None) => (target.clone(), true),
+            (Some(_), Some(_)) => return Err(Fault::NameAndLabels),
+            (None, Some(selector)) => {
+                let selector = Some(selector.clone());
+                let of_labels = TargetRef {
+                    selector,
+                    ..TargetRef::default()
+                };
+                (of_labels, false)
+            }
+            (None, None) => (implied.or_else(of_channel).ok_or(Fault::NoTarget)?, false),
         };
         let fields = [
             ("--cluster", &mut target.cluster, &self.place.cluster, &defaults.cluster),
@@ -153,7 +170,7 @@ fn command(first: &Word, rest: &[Word], catalog: &Catalog) -> Result<Request, Fa
     }
     let arguments = Arguments::of(rest)?;
     match name::meaning(&first.text, catalog)? {
-        Meaning::Diagnostic(diagnostic) => arguments.run(diagnostic, &first.text),
+        Meaning::Entry(entry) => arguments.run(entry, &first.text),
         Meaning::BuiltIn(built_in) => arguments.built_in(built_in, catalog),
     }
 }
@@ -165,6 +182,8 @@ struct Arguments {
     parameters: BTreeMap<String, String>,
     place: Place,
     dry_run: bool,
+    all: bool,
+    max: Option<String>,
     since: Option<String>,
     break_glass: Option<String>,
 }
@@ -187,6 +206,12 @@ impl Arguments {
                     out.dry_run = true;
                     continue;
                 }
+                "--all" if inline.is_none() => {
+                    out.all = true;
+                    continue;
+                }
+                "-l" | "--selector" => &mut out.place.selector,
+                "--max" => &mut out.max,
                 "-n" | "--namespace" => &mut out.place.namespace,
                 "-c" | "--container" => &mut out.place.container,
                 "--cluster" => &mut out.place.cluster,
@@ -222,34 +247,67 @@ impl Arguments {
     /// Folds case, since phones capitalise, and checks the names.
     fn check_place(&mut self) -> Result<(), Fault> {
         let is_label = |text: &str| crate::cluster::target::is_name(text, 63) && !text.contains('.');
+        if let Some(selector) = &self.place.selector
+            && !crate::cluster::target::is_selector(selector)
+        {
+            return Err(Fault::Selector(fault::shown(selector)));
+        }
         let is_cluster = |text: &str| ClusterName::try_from(text.to_owned()).is_ok();
         check("-n", &mut self.place.namespace, is_label)?;
         check("-c", &mut self.place.container, is_label)?;
         check("--cluster", &mut self.place.cluster, is_cluster)
     }
 
-    fn run(self, diagnostic: &diagbot_catalog::Diagnostic, typed: &str) -> Result<Request, Fault> {
+    fn run(self, entry: Entry<'_>, typed: &str) -> Result<Request, Fault> {
         if self.since.is_some() {
             return Err(Fault::NotHere("--since"));
         }
         let target = self.one_target()?;
-        let mut faults = diagnostic.check_parameters(&self.parameters).err().unwrap_or_default();
+        if target.is_some() && self.place.selector.is_some() {
+            return Err(Fault::NameAndLabels);
+        }
+        let targets = self.selection()?;
+        let mut faults = match entry {
+            Entry::Diagnostic(diagnostic) => diagnostic.check_parameters(&self.parameters).err().unwrap_or_default(),
+            Entry::Runbook(runbook) => {
+                let unknown = |name: &String| ParameterError::Unknown {
+                    diagnostic: runbook.name.to_string(),
+                    name: name.clone(),
+                    known: Vec::new(),
+                };
+                self.parameters.keys().map(unknown).collect()
+            }
+        };
         if !faults.is_empty() {
             faults.truncate(10);
             return Err(Fault::Parameters {
-                diagnostic: diagnostic.name.to_string(),
+                diagnostic: entry.name().to_owned(),
                 faults,
             });
         }
         Ok(Request::Run(RunCall {
-            diagnostic: diagnostic.name.to_string(),
+            diagnostic: entry.name().to_owned(),
             typed: typed.to_owned(),
             target,
             place: self.place,
             parameters: self.parameters,
+            targets,
             dry_run: self.dry_run,
             break_glass: self.break_glass,
         }))
+    }
+
+    /// Which of the pods that fit.
+    fn selection(&self) -> Result<Option<Selection>, Fault> {
+        match &self.max {
+            None => Ok(self.all.then_some(Selection { max: None })),
+            Some(_) if self.all => Err(Fault::AllAndMax),
+            Some(text) => {
+                let max = text.parse().ok().filter(|max| (1..=MAX_TARGETS).contains(max));
+                let max = max.ok_or_else(|| Fault::Max(fault::shown(text)))?;
+                Ok(Some(Selection { max: Some(max) }))
+            }
+        }
     }
 
     fn built_in(self, built_in: BuiltIn, catalog: &Catalog) -> Result<Request, Fault> {
@@ -262,6 +320,9 @@ impl Arguments {
         let placed = matches!(built_in, BuiltIn::Runs | BuiltIn::Pause | BuiltIn::Resume);
         let foreign = [
             (self.dry_run, "--dry-run"),
+            (self.all, "--all"),
+            (self.max.is_some(), "--max"),
+            (self.place.selector.is_some(), "-l"),
             (self.since.is_some() && built_in != BuiltIn::Runs, "--since"),
             (self.place.container.is_some(), "-c"),
             (self.break_glass.is_some(), "--break-glass"),
@@ -278,7 +339,7 @@ impl Arguments {
             BuiltIn::Help => match self.plain.first() {
                 None => Ok(Request::Help(None)),
                 Some(word) => match name::meaning(word, catalog)? {
-                    Meaning::Diagnostic(diagnostic) => Ok(Request::Help(Some(diagnostic.name.to_string()))),
+                    Meaning::Entry(entry) => Ok(Request::Help(Some(entry.name().to_owned()))),
                     Meaning::BuiltIn(_) => Ok(Request::Help(None)),
                 },
             },
@@ -383,11 +444,17 @@ impl fmt::Display for RunCall {
             ("-n", &self.place.namespace),
             ("-c", &self.place.container),
             ("--cluster", &self.place.cluster),
+            ("-l", &self.place.selector),
         ];
         for (option, value) in options {
             if let Some(value) = value {
                 write!(f, " {option} {value}")?;
             }
+        }
+        match self.targets {
+            None => {}
+            Some(Selection { max: None }) => f.write_str(" --all")?,
+            Some(Selection { max: Some(max) }) => write!(f, " --max {max}")?,
         }
         if self.dry_run {
             f.write_str(" --dry-run")?;

@@ -1,6 +1,6 @@
-//! The first word: a diagnostic by name, alias or unique beginning, or one of our own words; else what was meant.
+//! The first word: a diagnostic or runbook by name, alias or unique beginning, or one of our own words; else what was meant.
 
-use diagbot_catalog::{Catalog, Diagnostic};
+use diagbot_catalog::{Catalog, Entry};
 
 use super::{Fault, fault};
 
@@ -60,7 +60,7 @@ impl BuiltIn {
 /// What the first word means.
 #[derive(Debug)]
 pub(super) enum Meaning<'a> {
-    Diagnostic(&'a Diagnostic),
+    Entry(Entry<'a>),
     BuiltIn(BuiltIn),
 }
 
@@ -75,20 +75,20 @@ pub(super) fn meaning<'a>(word: &str, catalog: &'a Catalog) -> Result<Meaning<'a
     if let Some(built_in) = BuiltIn::ALL.into_iter().find(|b| b.word() == word) {
         return Ok(Meaning::BuiltIn(built_in));
     }
-    if let Some(diagnostic) = catalog.get(&word) {
-        return Ok(Meaning::Diagnostic(diagnostic));
+    if let Some(entry) = catalog.entry(&word) {
+        return Ok(Meaning::Entry(entry));
     }
-    let mut begun: Vec<&Diagnostic> = Vec::new();
+    let mut begun: Vec<Entry<'a>> = Vec::new();
     let long_enough = word.len() >= SHORTEST_PREFIX;
     for name in catalog.words().filter(|name| long_enough && name.starts_with(&word)) {
-        if let Some(diagnostic) = catalog.get(name)
-            && !begun.iter().any(|d| d.name == diagnostic.name)
+        if let Some(entry) = catalog.entry(name)
+            && !begun.iter().any(|known| known.name() == entry.name())
         {
-            begun.push(diagnostic);
+            begun.push(entry);
         }
     }
     match begun.as_slice() {
-        [one] => Ok(Meaning::Diagnostic(one)),
+        [one] => Ok(Meaning::Entry(*one)),
         [] => Err(Fault::UnknownDiagnostic {
             word: fault::shown(&word),
             foreign: super::text::foreign(&word),
@@ -103,7 +103,7 @@ pub(super) fn meaning<'a>(word: &str, catalog: &'a Catalog) -> Result<Meaning<'a
         }),
         several => Err(Fault::AmbiguousDiagnostic {
             word: fault::shown(&word),
-            names: several.iter().map(|d| d.name.to_string()).take(10).collect(),
+            names: several.iter().map(|entry| entry.name().to_owned()).take(10).collect(),
         }),
     }
 }

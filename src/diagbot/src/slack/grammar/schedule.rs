@@ -104,7 +104,7 @@ fn add(words: &[Word], catalog: &Catalog) -> Result<NewSchedule, Fault> {
                 word.word()
             )));
         }
-        Meaning::Diagnostic(_) => super::command(first, behind, catalog)?,
+        Meaning::Entry(_) => super::command(first, behind, catalog)?,
     };
     let Request::Run(call) = request else {
         return Err(Fault::Schedule(

@@ -3,7 +3,7 @@
 use crate::{
     runs::{
         request::RunName,
-        resource::{CONDITION_REPORTED, CaptureSummary, DiagnosticRun, KeyKind, KeyRecord, Phase},
+        resource::{CONDITION_REPORTED, CaptureSummary, DiagnosticRun, KeyKind, KeyRecord, MANY_CAPTURES, Phase},
     },
     slack::{
         button::Button,
@@ -15,6 +15,8 @@ use crate::{
 pub(super) const ROOT: &str = "root";
 /// Part name of the message to the person who asked, where the channel may not see the evidence.
 pub(super) const DIRECT: &str = "direct";
+/// Part name of the table of many targets.
+pub(super) const TABLE: &str = "table";
 /// Key in the record of what was sent: the run that a button started, as the root message says it.
 pub(super) const SUCCESSOR: &str = "successor";
 
@@ -38,6 +40,7 @@ pub(super) struct Wanted<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Content<'a> {
     Root,
+    Table,
     Capture(&'a CaptureSummary),
     Direct,
 }
@@ -55,7 +58,9 @@ pub(super) fn wanted<'a>(view: &RunView<'a>) -> Vec<Wanted<'a>> {
         .map(|status| status.captures.as_slice())
         .unwrap_or_default();
     let mut all = vec![of(view, ROOT.to_owned(), Content::Root, ended, captures.iter().take(1))];
-    if captures.len() > 1 {
+    if captures.len() > MANY_CAPTURES {
+        all.push(of(view, TABLE.to_owned(), Content::Table, ended, std::iter::empty()));
+    } else if captures.len() > 1 {
         let ended = captures.iter().filter(|capture| capture.phase.is_final());
         all.extend(ended.map(|capture| {
             let captures = std::iter::once(capture);
@@ -105,6 +110,7 @@ impl Wanted<'_> {
 fn render(view: &RunView<'_>, content: Content<'_>, links: Links<'_>) -> Message {
     match content {
         Content::Root => view.root(links),
+        Content::Table => view.table(),
         Content::Capture(capture) => view.part(capture, links),
         Content::Direct => RunView {
             hidden: false,

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use diagbot_catalog::{Catalog, Diagnostic, Impact, Method, Sensitivity};
+use diagbot_catalog::{
+    Catalog, ContainerState, Diagnostic, Impact, Method, Runbook, RunbookStep, Sensitivity, Targets,
+};
 use jiff::Timestamp;
 
 use super::{
@@ -260,7 +262,7 @@ pub fn button_over(run: &RunName) -> Message {
     ))
 }
 
-/// All diagnostics.
+/// All diagnostics and runbooks.
 pub fn list(catalog: &Catalog, command: &str) -> Message {
     let lines: Vec<String> = catalog
         .iter()
@@ -276,11 +278,83 @@ pub fn list(catalog: &Catalog, command: &str) -> Message {
     for chunk in lines.chunks(15) {
         message = message.section(&chunk.join("\n"));
     }
+    let runbooks: Vec<String> = catalog
+        .runbooks()
+        .map(|r| {
+            let impact = match r.impact(catalog) {
+                Impact::None => String::new(),
+                impact => format!(" – _{}_", impact_words(impact)),
+            };
+            format!("{} – {}{impact}", code(r.name.as_str()), line(&r.summary))
+        })
+        .collect();
+    for chunk in runbooks.chunks(15) {
+        message = message.section(&format!("*Runbooks*\n{}", chunk.join("\n")));
+    }
     message
         .context(&format!(
             "`{command} &lt;diagnostic&gt; &lt;target&gt;` runs one; `{command} help &lt;diagnostic&gt;` tells more."
         ))
         .build()
+}
+
+/// One runbook in detail.
+pub fn help_runbook(runbook: &Runbook, catalog: &Catalog, command: &str) -> Message {
+    let name = runbook.name.as_str();
+    let mut text = format!("*{name}* (runbook) – {}", line(&runbook.summary));
+    if !runbook.aliases.is_empty() {
+        let aliases: Vec<String> = runbook.aliases.iter().map(|alias| code(alias.as_str())).collect();
+        let _ = write!(text, "\nAlso called {}.", aliases.join(", "));
+    }
+    let targets = match runbook.targets {
+        Targets::One => "one pod".to_owned(),
+        Targets::All => "every pod that fits".to_owned(),
+        Targets::Max(1) => "the sickest pod that fits".to_owned(),
+        Targets::Max(max) => format!("the {max} sickest pods that fit"),
+    };
+    let control = if runbook.healthy_control {
+        ", with a healthy replica to compare"
+    } else {
+        ""
+    };
+    let _ = write!(
+        text,
+        "\nLooks at {targets}{control}.\nImpact on the target: {}.",
+        impact_words(runbook.impact(catalog)),
+    );
+    let steps: Vec<String> = (1..)
+        .zip(&runbook.steps)
+        .map(|(number, step)| format!("{number}. {}", step_line(step)))
+        .collect();
+    let mut message = Builder::new().section(&text).section(&steps.join("\n"));
+    if !runbook.description.is_empty() {
+        message = message.section(&line(&runbook.description));
+    }
+    message
+        .context(&format!(
+            "`{command} {name} &lt;target&gt;` runs it; `--dry-run` tells what it would do."
+        ))
+        .build()
+}
+
+fn step_line(step: &RunbookStep) -> String {
+    let mut text = code(step.diagnostic.as_str());
+    for (key, value) in &step.parameters {
+        let _ = write!(text, " {}", code(&format!("{key}={value}")));
+    }
+    if let Some(repeat) = step.repeat {
+        let _ = write!(text, ", {} times, {} s apart", repeat.count, repeat.every.as_secs());
+    }
+    match step.when.container {
+        Some(ContainerState::Running) => text.push_str(", if the container runs"),
+        Some(ContainerState::NotRunning) => text.push_str(", if the container does not run"),
+        Some(ContainerState::Restarted) => text.push_str(", if the container was restarted"),
+        None => {}
+    }
+    if step.when.runtime.is_some() {
+        text.push_str(", if it is a JVM");
+    }
+    text
 }
 
 /// How commands are written.
@@ -293,7 +367,9 @@ pub fn help(command: &str) -> Message {
         ))
         .section(
             "A target is `[cluster:][namespace/][kind/]name`; the name may be a pod, the beginning of one, or a workload. In a \
-             run's thread it may be left out. In threads, mention the bot instead of typing the command.",
+             run's thread it may be left out. In threads, mention the bot instead of typing the command.\n\
+             `--all` takes every pod that fits, `--max n` the sickest n; `-l app=x` takes labels instead of a name. A runbook is \
+             named like a diagnostic and runs several.",
         )
         .section(&format!(
             "`{command} list` – what there is\n`{command} help &lt;diagnostic&gt;` – one in detail\n`{command} status [run]` – where a run \

@@ -12,6 +12,7 @@ pub mod form;
 mod remark;
 mod run;
 pub mod schedule;
+mod table;
 
 #[cfg(test)]
 pub(in crate::slack) mod tests;

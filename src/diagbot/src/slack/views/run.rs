@@ -1,16 +1,19 @@
 //! A run as people see it: the root message that is edited in place, and one message a capture where there are several.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::{
     Builder, Message, artifact, consent,
     escape::{block, code, line, moment, short_size},
+    table,
 };
 use crate::{
     captures::resource::{CapturePhase, Explanation, Progress},
     runs::{
         request::RunName,
-        resource::{Candidate, CaptureSummary, Cause, DiagnosticRun, Phase, Requester, RunStatus},
+        resource::{Candidate, CaptureSummary, Cause, DiagnosticRun, MANY_CAPTURES, Phase, Requester, RunStatus},
         service::ArtifactLink,
     },
     slack::button::Button,
@@ -68,6 +71,7 @@ impl RunView<'_> {
         }
         message = match status.captures.as_slice() {
             [only] => artifact::sections(message, only, status.reason.as_ref(), links, self.hidden),
+            many if many.len() > MANY_CAPTURES => message.section(&table::summary(many)),
             several => several
                 .iter()
                 .fold(message, |message, capture| message.section(&capture_line(capture))),
@@ -136,12 +140,14 @@ impl RunView<'_> {
                 code(&only.target.container),
                 code(&only.target.cluster)
             ),
-            [first, ..] => format!(
-                "*{diagnostic}* of {} ({} targets), cluster {}",
-                code(&typed.name),
-                captures.len(),
-                code(&first.target.cluster)
-            ),
+            [first, ..] => {
+                let pods: BTreeSet<&str> = captures.iter().map(|c| c.target.pod_uid.as_str()).collect();
+                let what = match pods.len() {
+                    1 => code(&format!("{}/{}", first.target.namespace, first.target.pod)),
+                    count => format!("{} ({count} targets)", code(&typed.to_string())),
+                };
+                format!("*{diagnostic}* of {what}, cluster {}", code(&first.target.cluster))
+            }
         }
     }
 
@@ -305,7 +311,13 @@ pub(super) fn phase_word(phase: Phase) -> &'static str {
 
 fn capture_line(capture: &CaptureSummary) -> String {
     let target = code(&format!("{}/{}", capture.target.namespace, capture.target.pod));
-    format!("{target} – {}", capture_state(capture))
+    let control = if capture.control { " (healthy, to compare)" } else { "" };
+    let files = match capture.artifacts.len() {
+        0 => String::new(),
+        1 => ": 1 file".to_owned(),
+        files => format!(": {files} files"),
+    };
+    format!("{target}{control} – {}{files}", capture_state(capture))
 }
 
 /// Where a capture is, in words.

@@ -59,14 +59,20 @@ pub(in crate::runs) fn run(change: impl FnOnce(&mut RunSpec)) -> DiagnosticRun {
 }
 
 pub(in crate::runs) fn catalog() -> Catalog {
-    let files = ["jstack", "heap-dump", "heap-histogram", "pod-report"].map(|name| {
-        let text = match name {
-            "jstack" => include_str!("../../../../../../commands/jstack.yaml"),
-            "heap-dump" => include_str!("../../../../../../commands/heap-dump.yaml"),
-            "heap-histogram" => include_str!("../../../../../../commands/heap-histogram.yaml"),
-            _ => include_str!("../../../../../../commands/pod-report.yaml"),
-        };
-        (format!("{name}.yaml"), text.to_owned())
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../commands");
+    let names = [
+        "jstack.yaml",
+        "heap-dump.yaml",
+        "heap-histogram.yaml",
+        "pod-report.yaml",
+        "process.yaml",
+        "sockets.yaml",
+        "runbooks/first-response.yaml",
+        "runbooks/slow-network.yaml",
+    ];
+    let files = names.map(|name| {
+        let text = std::fs::read_to_string(format!("{folder}/{name}")).expect("it is shipped");
+        (name.to_owned(), text)
     });
     let allowances = Allowances { unpinned_images: true };
     Catalog::parse(&files, allowances).expect("the shipped catalog is sound")
@@ -90,6 +96,7 @@ pub(in crate::runs) fn found(how: How, names: &[&str]) -> Found {
         pods: names.iter().map(|name| pod(name)).collect(),
         count: names.len(),
         near: Vec::new(),
+        siblings: Vec::new(),
     }
 }
 
@@ -99,6 +106,7 @@ pub(in crate::runs) fn allowed(allowed: bool) -> Decision {
         user: "slack:T1:U1".into(),
         groups: vec![],
         authorizer_reason: String::new(),
+        diagnostic: String::new(),
         at: MicroTime(NOW),
     }
 }
@@ -185,7 +193,14 @@ impl World {
             match action {
                 Action::FindTarget { .. } => answered.0 = true,
                 Action::Review { .. } => answered.1 = true,
-                Action::Survey(_) => surveyed = true,
+                Action::Survey(question) => {
+                    surveyed = true;
+                    // Further targets are like the first.
+                    if let Ok(survey) = &mut self.survey {
+                        let first = survey.sites.first().cloned().unwrap_or_default();
+                        survey.sites.resize(question.targets.len(), first);
+                    }
+                }
                 Action::Record(status) => self.run.status = Some(*status),
                 Action::CreateCapture(mut capture) => {
                     capture.metadata.uid = Some("capture-uid".into());
