@@ -74,7 +74,7 @@ impl RunView<'_> {
             many if many.len() > MANY_CAPTURES => message.section(&table::summary(many)),
             several => several
                 .iter()
-                .fold(message, |message, capture| message.section(&capture_line(capture))),
+                .fold(message, |message, capture| message.section(&self.capture_line(capture))),
         };
         if self.successor.is_none() {
             message = candidates(message, status);
@@ -169,6 +169,19 @@ impl RunView<'_> {
             _ => String::new(),
         };
         format!("State: *{word}*{detail}")
+    }
+
+    /// One capture among several. Whoever may not read what was captured is not told how much it is.
+    fn capture_line(&self, capture: &CaptureSummary) -> String {
+        let target = code(&format!("{}/{}", capture.target.namespace, capture.target.pod));
+        let control = if capture.control { " (healthy, to compare)" } else { "" };
+        let files = match capture.artifacts.len() {
+            0 => String::new(),
+            _ if self.hidden => String::new(),
+            1 => ": 1 file".to_owned(),
+            files => format!(": {files} files"),
+        };
+        format!("{target}{control} – {}{files}", capture_state(capture))
     }
 
     /// ` after 2.1 s`.
@@ -307,17 +320,6 @@ pub(super) fn phase_word(phase: Phase) -> &'static str {
         Phase::Cancelled => "cancelled",
         Phase::TimedOut => "timed out",
     }
-}
-
-fn capture_line(capture: &CaptureSummary) -> String {
-    let target = code(&format!("{}/{}", capture.target.namespace, capture.target.pod));
-    let control = if capture.control { " (healthy, to compare)" } else { "" };
-    let files = match capture.artifacts.len() {
-        0 => String::new(),
-        1 => ": 1 file".to_owned(),
-        files => format!(": {files} files"),
-    };
-    format!("{target}{control} – {}{files}", capture_state(capture))
 }
 
 /// Where a capture is, in words.

@@ -70,7 +70,8 @@ impl<'a> Row<'a> {
         }
     }
 
-    fn line(&self) -> String {
+    /// Where not everybody who reads it may see what was captured, it tells the state only.
+    fn line(&self, hidden: bool) -> String {
         let mark = match self.standing {
             Standing::Failed => '✗',
             Standing::Partly => '~',
@@ -90,6 +91,7 @@ impl<'a> Row<'a> {
             Standing::Failed | Standing::Partly => self.code.to_owned(),
             Standing::Stopped => "stopped".to_owned(),
             Standing::UnderWay => String::new(),
+            Standing::Done if hidden => "done".to_owned(),
             Standing::Done => {
                 let size = short_size(self.bytes).unwrap_or_else(|| format!("{} B", self.bytes));
                 match self.files {
@@ -152,7 +154,7 @@ impl RunView<'_> {
     pub fn table(&self) -> Message {
         let status = self.run.status.as_ref();
         let captures = status.map(|status| status.captures.as_slice()).unwrap_or_default();
-        let lines: Vec<String> = rows(captures).iter().map(Row::line).collect();
+        let lines: Vec<String> = rows(captures).iter().map(|row| row.line(self.hidden)).collect();
         let mut message = Builder::new();
         for chunk in lines.chunks(LINES) {
             message = message.section(&block(&chunk.join("\n"), LINES, POD + DETAIL + 4));

@@ -255,3 +255,43 @@ fn a_button_that_was_pressed_goes_and_its_person_is_named() {
     assert!(!after.json().to_string().contains("\"button\""));
     assert_ne!(before.digest(), after.digest());
 }
+
+#[test]
+fn many_targets_are_a_table_that_tells_the_state_only_where_not_everybody_may_read() {
+    let captures = (0..12).map(|index| {
+        let mut one = capture(CapturePhase::Succeeded);
+        one.target.pod = format!("checkout-{index}");
+        one.target.pod_uid = format!("uid-{index}");
+        one.artifacts = vec![artifact(false)];
+        if index == 7 {
+            one.phase = CapturePhase::Failed;
+            one.artifacts.clear();
+        }
+        one
+    });
+    let run = run(RunStatus {
+        captures: captures.collect(),
+        ..ended(Phase::PartlyFailed)
+    });
+    let name: RunName = "d-0123456789abcdef".parse().unwrap();
+    let table = |hidden| {
+        let view = RunView {
+            name: &name,
+            run: &run,
+            home: "local",
+            successor: None,
+            hidden,
+        };
+        view.table().text
+    };
+    let (open, closed) = (table(false), table(true));
+    assert!(open.starts_with("```\n✗ checkout-7\n✓ checkout-0"), "{open}");
+    assert!(open.contains("1.5 MiB") && !closed.contains("MiB"), "{closed}");
+    assert!(open.lines().all(|line| line.chars().count() <= 42), "{open}");
+    assert_eq!(open.lines().count(), closed.lines().count());
+    assert!(
+        root(&run).text.contains("12 targets: 11 done, 1 failed."),
+        "{}",
+        root(&run).text
+    );
+}
