@@ -98,7 +98,7 @@ async fn all_of_a_swarm(count: usize) -> String {
         .public()
         .await
         .into_iter()
-        .find(|m| m.text.contains("swarm-000"));
+        .find(|m| m.text.contains("✓ swarm-000"));
     let table = table.expect("a table in the thread");
     assert_eq!(table.thread_ts.as_deref(), Some(told.root.ts.as_str()));
     let mut report = format!("{count} pods in {:.1} s", took.as_secs_f64());
