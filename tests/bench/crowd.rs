@@ -118,7 +118,8 @@ fn bot_peak(installation: &Installation, what: &str, table: &mut Table) -> anyho
     Ok(())
 }
 
-fn bot(installation: &Installation) -> anyhow::Result<u32> {
+/// The process of the bot.
+pub(crate) fn bot(installation: &Installation) -> anyhow::Result<u32> {
     installation.bot_pids().first().copied().context("a bot runs")
 }
 
@@ -134,7 +135,8 @@ fn binding() -> Value {
     })
 }
 
-async fn start(plan: &Plan) -> anyhow::Result<Installation> {
+/// Starts the sandbox with programs built as this one.
+pub(crate) async fn start(plan: &Plan) -> anyhow::Result<Installation> {
     let program = Path::new(env!("CARGO_BIN_EXE_sandbox-under-test"));
     let plan = Plan {
         kubernetes: KubernetesConfig {

@@ -1,6 +1,6 @@
 //! Benchmarks: what was promised about speed and memory, as one table.
 //!
-//! `cargo bench -p diagbot-tests` runs all; words behind `--` choose sections: `crowd`, `idle`, `latency`, `bulk`. The last two need
+//! `cargo bench -p diagbot-tests` runs all; words behind `--` choose sections: `crowd`, `idle`, `typing`, `latency`, `bulk`. The last two need
 //! a real cluster, prepared as for `tests/e2e`, whose harness they use; `bulk` also needs `DIAGBOT_BENCH_IMAGE`, an image by
 //! digest on the node that holds the agent and a static `/cat`. `.ci/long` prepares both. Ends with 1 when a promise is
 //! not kept.
@@ -30,6 +30,7 @@ mod namespaces;
 #[path = "../e2e/outcome.rs"]
 mod outcome;
 mod table;
+mod typing;
 #[allow(dead_code, reason = "see installation")]
 #[path = "../e2e/workload.rs"]
 mod workload;
@@ -49,7 +50,10 @@ async fn main() -> ExitCode {
     let cluster = std::env::var_os("KUBECONFIG").is_some() && std::env::var_os("DIAGBOT_E2E_AGENT_IMAGE").is_some();
     let mut table = Table::default();
     let mut sound = true;
-    for section in ["crowd", "idle", "latency", "bulk"].into_iter().filter(|s| wanted(s)) {
+    for section in ["crowd", "idle", "typing", "latency", "bulk"]
+        .into_iter()
+        .filter(|s| wanted(s))
+    {
         eprintln!("{section}");
         if matches!(section, "latency" | "bulk") && !cluster {
             table.not_run(section, "no KUBECONFIG and DIAGBOT_E2E_AGENT_IMAGE of a real cluster");
@@ -58,6 +62,7 @@ async fn main() -> ExitCode {
         let result = match section {
             "crowd" => crowd::commands_at_once(&mut table).await,
             "idle" => crowd::idle(&mut table).await,
+            "typing" => typing::measure(&mut table).await,
             "latency" => latency::measure(&mut table).await,
             _ => bulk::measure(&mut table).await,
         };

@@ -82,6 +82,15 @@ async fn a_schedule_is_seen_before_it_is_saved_runs_once_a_due_time_and_is_quiet
     assert!(public.iter().all(|m| m.text.contains("no-such-thing")), "{public:#?}");
 
     assert!(product.types("schedule list").await.contains("Europe/Berlin"));
+    // Who may not know that the place exists hears of no schedule there.
+    for (text, answer) in [
+        ("schedule list", "There are no schedules"),
+        ("schedule show quiet", "There is no schedule"),
+        ("schedule delete quiet", "There is no schedule"),
+    ] {
+        let said = product.people.command("linus", "incidents", text).await;
+        assert!(said.contains(answer) && !said.contains("shop"), "{text}: {said}");
+    }
     assert!(product.types("schedule pause gone").await.contains("is paused"));
     let show = product.types("schedule show gone").await;
     assert!(show.contains("Missed so far: 0") && show.contains("Next"), "{show}");

@@ -304,7 +304,10 @@ impl Reason {
                 format!("Known are {}.", names(known)),
             ),
             Self::UnknownTarget { typed, place, near } => (
-                format!("Nothing called `{}` was found {place} that you may see.", shown(typed)),
+                format!(
+                    "Nothing called `{}` was found {place}, as far as you may see.",
+                    shown(typed)
+                ),
                 suggest(
                     near,
                     "Check the name and the namespace (`-n`); if both are right, ask the owners of the namespace to let you use it.",

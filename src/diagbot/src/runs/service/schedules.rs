@@ -155,6 +155,11 @@ impl Schedules<'_> {
         let found = found.map_err(|source| call("read the schedule", source))?;
         let schedule = found.ok_or(ServiceError::NotFound)?;
         if schedule.spec.owner != *by {
+            let told = vec![Arc::new(schedule.clone())];
+            let channel = &schedule.spec.channel;
+            if self.0.schedules_told_of(told, by, channel).await.is_empty() {
+                return Err(ServiceError::NotFound);
+            }
             self.may(Verb::Cancel, &schedule.spec, by).await?;
         }
         Ok(schedule)
@@ -170,6 +175,14 @@ impl Schedules<'_> {
         })
     }
 
+    /// Names of all the diagnostics that a schedule's runs take.
+    pub(super) fn takes(self, spec: &ScheduleSpec) -> BTreeSet<String> {
+        match self.0.catalog().entry(&spec.diagnostic) {
+            Some(Entry::Runbook(runbook)) => runbook.steps.iter().map(|step| step.diagnostic.to_string()).collect(),
+            _ => [spec.diagnostic.clone()].into(),
+        }
+    }
+
     async fn may(&self, verb: Verb, spec: &ScheduleSpec, by: &Requester) -> Result<(), ServiceError> {
         let service = self.0;
         let TargetRef { cluster, namespace, .. } = &spec.target;
@@ -180,15 +193,7 @@ impl Schedules<'_> {
             ServiceError::Denied(Reason::UnknownCluster { typed, known }.explain())
         })?;
         let namespace = namespace.clone().unwrap_or_default();
-        let names = match service.catalog().entry(&spec.diagnostic) {
-            Some(Entry::Runbook(runbook)) => runbook
-                .steps
-                .iter()
-                .map(|step| step.diagnostic.to_string())
-                .collect::<BTreeSet<String>>(),
-            _ => [spec.diagnostic.clone()].into(),
-        };
-        for diagnostic in names {
+        for diagnostic in self.takes(spec) {
             let review = service
                 .access()
                 .review(known, &namespace, verb, &diagnostic, by, Some(&spec.channel))

@@ -36,27 +36,31 @@ impl Front {
         let context = &self.0.context;
         let service = context.service.clone();
         let command = context.config.command.clone();
-        let by = said.by.clone();
+        let (by, channel) = (said.by.clone(), said.origin.channel.clone());
         let now = context.clock.now();
         let work: BoxFuture<'static, Message> = match call {
-            ScheduleCall::List => {
+            ScheduleCall::List => async move {
                 let all = service.schedules().all();
-                let all: Vec<&DiagnosticSchedule> = all.iter().map(Arc::as_ref).collect();
-                return Outcome::Say(schedule::list(&all, &command));
+                let seen = service.schedules_told_of(all, &by, &channel).await;
+                let seen: Vec<&DiagnosticSchedule> = seen.iter().map(Arc::as_ref).collect();
+                schedule::list(&seen, &command)
             }
-            ScheduleCall::Show(name) => {
-                return Outcome::Say(match service.schedules().get(&name) {
-                    Some(found) => schedule::show(&found, now),
+            .boxed(),
+            ScheduleCall::Show(name) => async move {
+                let found = service.schedules().get(&name).into_iter().collect();
+                match service.schedules_told_of(found, &by, &channel).await.first() {
+                    Some(seen) => schedule::show(seen, now),
                     None => schedule::unknown(&name, &command),
-                });
+                }
             }
+            .boxed(),
             ScheduleCall::Add(new) => {
                 let defaults = context.config.defaults(&said.origin.channel);
                 let target = match new.call.target(None, &defaults) {
                     Ok(target) => target,
                     Err(fault) => return self.fault(&fault),
                 };
-                let spec = spec(&new, target, &said.origin.channel, by);
+                let spec = spec(&new, target, &channel, by);
                 async move {
                     match service.schedules().draft(&new.name, spec).await {
                         Ok(Some(kept)) => schedule::draft(&kept, now),
