@@ -23,7 +23,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, Client, api::ListParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
+use tokio::{
+    process::{Child, Command},
+    sync::{RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
 
 use crate::{
     kubectl::{apply, kubectl, log, ready},
@@ -55,6 +58,8 @@ pub(crate) struct Variation {
     pub(crate) catalog: Option<PathBuf>,
     /// Labels of the target namespace.
     pub(crate) labels: Vec<(&'static str, &'static str)>,
+    /// No other story has the cluster meanwhile.
+    pub(crate) alone: bool,
 }
 
 /// A running installation.
@@ -79,12 +84,32 @@ pub(crate) struct Installation {
     _store: Child,
 }
 
+/// Who has the cluster: one story that disturbs it for all, or any number of others.
+static CLUSTER: RwLock<()> = RwLock::const_new(());
+
+/// A story's turn on the cluster; over when dropped.
+#[expect(dead_code, reason = "held for as long as the story lasts")]
+pub(crate) enum Turn {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
+/// A turn beside other stories.
+pub(crate) async fn shared_turn() -> Turn {
+    Turn::Shared(CLUSTER.read().await)
+}
+
 /// Runs a story on an installation of its own; tells what it took, and on failure what people and logs saw.
 pub(crate) async fn story(
     name: &str,
     variation: Variation,
     body: impl AsyncFnOnce(&mut Installation) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let _turn = if variation.alone {
+        Turn::Alone(CLUSTER.write().await)
+    } else {
+        shared_turn().await
+    };
     let mut installation = Installation::start(name, &variation).await?;
     let started = Instant::now();
     let result = body(&mut installation).await;
@@ -170,25 +195,54 @@ impl Installation {
 
     /// Starts the bot as a process on the node and waits until it is ready.
     pub(crate) async fn start_bot(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::File::create(self.folder.path().join("bot.log")).context("make the bot's log")?;
-        let child = program()
+        self.bot = Some(self.bot_of("bot").await?);
+        Ok(())
+    }
+
+    /// Starts one more replica of the bot; it ends with its handle.
+    pub(crate) async fn start_replica(&self) -> anyhow::Result<Child> {
+        let mut config = self.bot_settings("bot")?;
+        config["http"]["listen"] = json!(free_address(IpAddr::from([127, 0, 0, 1]))?);
+        let path = self.folder.path().join("replica.yaml");
+        std::fs::write(path, config.to_string()).context("write the replica's settings")?;
+        self.bot_of("replica").await
+    }
+
+    /// Kills the bot as the kernel would.
+    pub(crate) async fn kill_bot(&mut self) -> anyhow::Result<()> {
+        let mut bot = self.bot.take().context("the bot runs")?;
+        bot.kill().await.context("kill the bot")
+    }
+
+    async fn bot_of(&self, settings: &str) -> anyhow::Result<Child> {
+        let log = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(self.folder.path().join(format!("{settings}.log")))
+            .context("open the bot's log")?;
+        let mut bot = program()
             .args(["bot", "--log", "info,diagbot=debug", "serve", "--config"])
-            .arg(self.folder.path().join("bot.yaml"))
+            .arg(self.folder.path().join(format!("{settings}.yaml")))
             .stdout(log.try_clone().context("share the log")?)
             .stderr(log)
             .spawn()
             .context("start the bot")?;
-        let config = std::fs::read_to_string(self.folder.path().join("bot.yaml")).context("read the bot's settings")?;
-        let config: Value = serde_json::from_str(&config).context("the bot's settings are JSON")?;
+        let config = self.bot_settings(settings)?;
         let listen = config["http"]["listen"].as_str().context("the bot listens")?.to_owned();
         let ready = until(START_DEADLINE, "the bot is ready", async || {
             Ok(link::open(&format!("http://{listen}/readyz")).await.ok().map(|_| ()))
         });
-        let bot = self.bot.insert(child);
         tokio::select! {
-            ready = ready => ready,
+            ready = ready => ready?,
             ended = bot.wait() => bail!("the bot ended: {}", ended?),
         }
+        Ok(bot)
+    }
+
+    fn bot_settings(&self, name: &str) -> anyhow::Result<Value> {
+        let path = self.folder.path().join(format!("{name}.yaml"));
+        let config = std::fs::read_to_string(path).context("read the bot's settings")?;
+        serde_json::from_str(&config).context("the bot's settings are JSON")
     }
 
     /// The bot's process id.
@@ -335,7 +389,7 @@ impl Installation {
             let seen = kubectl(&["-n", &self.home, "get", what, "-o", "yaml"], None).await;
             eprintln!("{}", seen.unwrap_or_else(|error| format!("{error:#}")));
         }
-        for log in ["bot.log", "store.log"] {
+        for log in ["bot.log", "replica.log", "store.log"] {
             let text = std::fs::read_to_string(self.folder.path().join(log)).unwrap_or_default();
             let lines: Vec<_> = text.lines().rev().take(60).collect();
             eprintln!("--- end of {log}");

@@ -1,7 +1,8 @@
 //! Stories on a real cluster: everything that only a kubelet can answer.
 //!
 //! They need `KUBECONFIG` (an administrator of a one-node cluster whose pods reach the node's address), `kubectl` on `PATH`,
-//! `DIAGBOT_E2E_AGENT_IMAGE` (the agent by digest, on the node) and the images `localhost/jdk:17`, `localhost/ledger:1` and
+//! `DIAGBOT_E2E_AGENT_IMAGE` (the agent by digest, on the node), `K8S_HOME` and `DIAGBOT_E2E_UP` (the cluster's folder and the
+//! script that starts what of it does not run) and the images `localhost/jdk:17`, `localhost/ledger:1` and
 //! `localhost/busybox:1` there; `.ci/e2e` prepares all that. Each story has a home and a target namespace, a local Slack, a
 //! store and a bot of its own; the bot has exactly the rights of `deploy/base`. A failed story prints its thread and the
 //! end of the bot's log; `DIAGBOT_E2E_KEEP=1` keeps its namespaces.
@@ -17,6 +18,7 @@
 )]
 
 mod captures;
+mod crashes;
 mod deployed;
 mod fence;
 mod hostile;

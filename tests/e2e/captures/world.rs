@@ -31,6 +31,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::steps::Step;
+use crate::installation::{Turn, shared_turn};
 
 /// Longest wait for something that must come.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -51,6 +52,7 @@ pub(crate) struct World {
     tasks: JoinSet<()>,
     _server: StoreServer,
     _folder: TempDir,
+    _turn: Turn,
 }
 
 /// How a story's stage differs from the usual one.
@@ -66,6 +68,7 @@ pub(crate) struct Staging {
 
 impl World {
     pub(crate) async fn start(staging: Staging) -> Self {
+        let turn = shared_turn().await;
         let kubeconfig = std::env::var("KUBECONFIG").expect("KUBECONFIG names a cluster's file");
         let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base/crds.yaml");
         let applied = Command::new("kubectl")
@@ -109,6 +112,7 @@ impl World {
             tasks: JoinSet::new(),
             _server: server,
             _folder: folder,
+            _turn: turn,
         };
         world.config.pull_policy = PullPolicy::IfNotPresent;
         world.lead(1);
