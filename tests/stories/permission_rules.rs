@@ -100,6 +100,42 @@ async fn what_takes_two_people_is_done_when_another_agrees_who_may() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_runbook_takes_the_rights_and_the_second_person_that_any_of_its_steps_takes() {
+    let product = Product::start().await;
+    let some = ["pod-report", "process", "jstack"];
+    let rule = json!({
+        "apiGroups": ["diagbot.dev"], "resources": ["diagnostics"], "resourceNames": some, "verbs": ["run", "read", "list"],
+    });
+    give(&product, "some", "U0LINUS001", rule).await;
+    let target = format!("first-response shop/pod/{LEDGER}");
+    let denied = ends(&product, "linus", "incidents", &target).await;
+    denied.explains("You may not `run` the diagnostic `sockets`");
+    assert!(product.ephemeral(LEDGER).await.is_empty(), "not one step was taken");
+
+    let asked = json!({ "annotations": { "diagbot.dev/approval": "sockets" } });
+    mark(&product, "shop", asked).await;
+    let (id, message) = asks_for_two(&product, "ada", &target).await;
+    assert!(product.ephemeral(LEDGER).await.is_empty() && product.objects().is_empty());
+    product.people.click("grace", "incidents", &message, "Approve").await;
+    let told = product.ended(&id).await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+
+    // A bundle holds what its reader may read.
+    product
+        .people
+        .click("linus", "incidents", &told.root.ts, "Bundle")
+        .await;
+    let messages = product
+        .people
+        .reads("incidents", "Left out, since you may not read it")
+        .await;
+    let bundle = messages.iter().find(|m| m.text.contains("Left out, since")).unwrap();
+    assert!(bundle.ephemeral && bundle.text.contains("2 files"), "{}", bundle.text);
+    assert!(bundle.text.contains("`sockets`"), "{}", bundle.text);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_is_denied_can_ask_the_owners_and_see_what_they_would_apply() {
     let product = Product::start().await;
     let denied = ends(&product, "linus", "incidents", &format!("process shop/pod/{LEDGER}")).await;

@@ -33,7 +33,7 @@ const PROBE: &str = "/_probe/";
 /// Part of the keys of the record.
 const RECORD: &str = "/record/";
 /// Longest wait for anything; a dead leader is replaced after 15 s.
-const LONGEST: Duration = Duration::from_secs(45);
+pub(crate) const LONGEST: Duration = Duration::from_secs(45);
 
 /// An installation and its people.
 pub(crate) struct Product {

@@ -1,13 +1,20 @@
 //! Runbooks and many targets: several diagnostics of one pod in one container, and one diagnostic of many pods in one run.
 
-use std::{collections::BTreeSet, fmt::Write as _, time::Instant};
+use std::{collections::BTreeSet, fmt::Write as _, process::Command, time::Instant};
 
 use diagbot::runs::resource::{DiagnosticRun, Phase};
-use diagbot_sandbox::installation::Plan;
+use diagbot_sandbox::{installation::Plan, wait};
 use kube::api::ListParams;
-use serde_json::json;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
 
-use crate::product::{BILLING, LEDGER, Product};
+use crate::product::{BILLING, LEDGER, LONGEST, Product, Told, json_of, link_in, open};
+
+/// The pod of the JVM.
+const CHECKOUT: &str = "checkout-7d9f8b6c5-x2x4z";
+/// A second pod of the deployment `ledger`.
+const HEALTHY: &str = "ledger-6c7d5b9f4-aaaaa";
 
 fn files(run: &DiagnosticRun) -> BTreeSet<String> {
     let captures = run.status.iter().flat_map(|status| &status.captures);
@@ -63,6 +70,139 @@ async fn a_runbook_of_a_pod_that_crashes_brings_what_the_record_tells() {
 
     let refused = product.types("first-response ledger depth=3").await;
     assert!(refused.contains("no parameter `depth`"), "{refused}");
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runbook_with_a_healthy_control_looks_at_a_ready_replica_too() {
+    let product = Product::start().await;
+    let sick = product.pods().get(LEDGER).await.unwrap();
+    let twin = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": HEALTHY, "namespace": "shop", "labels": sick.metadata.labels,
+            "ownerReferences": sick.metadata.owner_references,
+        },
+        "spec": { "containers": sick.spec.as_ref().map(|spec| &spec.containers) },
+    });
+    product.installation.kubernetes().add(twin).unwrap();
+    product.pod_runs(HEALTHY).await;
+    let told = product.runs(&format!("slow-network shop/pod/{LEDGER}")).await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    told.says(&[
+        &format!("`shop/{HEALTHY}` is a healthy replica, to compare with."),
+        "(healthy, to compare) – done: 4 files",
+    ]);
+    let wanted = [
+        "1-sockets.txt",
+        "2-sockets.txt",
+        "3-sockets.txt",
+        "pod-report.txt",
+        "process.txt",
+    ];
+    assert_eq!(files(&told.run), wanted.map(str::to_owned).into());
+    for pod in [LEDGER, HEALTHY] {
+        assert_eq!(
+            product.ephemeral(pod).await.len(),
+            1,
+            "{pod}: its steps share one container"
+        );
+    }
+    product.stop().await;
+}
+
+/// Presses “Bundle” as a person; gives what only they see.
+async fn bundles(product: &Product, person: &str, told: &Told) -> String {
+    let before = product.messages("incidents").await.len();
+    product.people.click(person, "incidents", &told.root.ts, "Bundle").await;
+    let answer = wait::until(LONGEST, "the bundle is answered", || async {
+        let new = product.messages("incidents").await.split_off(before);
+        Ok(new.into_iter().find(|m| m.ephemeral && m.text.contains(&told.id)))
+    });
+    answer.await.unwrap().text
+}
+
+/// Opens the link in an answer and unpacks it as anybody would; gives the folder of the run.
+async fn unpacked(answer: &str, told: &Told) -> (TempDir, Value) {
+    let body = open(&link_in(answer).unwrap_or_else(|| panic!("no link: {answer}"))).await;
+    assert!(answer.contains(&hex::encode(Sha256::digest(&body))), "{answer}");
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("bundle.tar"), &body).unwrap();
+    let tar = Command::new("tar")
+        .args(["-xf", "bundle.tar"])
+        .current_dir(&folder)
+        .status();
+    assert!(tar.unwrap().success());
+    let run = told.run.metadata.name.clone().unwrap();
+    let manifest = json_of(&std::fs::read(folder.path().join(run).join("manifest.json")).unwrap());
+    for file in manifest["files"].as_array().unwrap() {
+        let bytes = std::fs::read(folder.path().join(file["path"].as_str().unwrap())).unwrap();
+        assert_eq!(hex::encode(Sha256::digest(&bytes)), file["sha256"].as_str().unwrap());
+    }
+    (folder, manifest)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_of_a_run_is_one_archive_with_a_manifest_for_who_may_read_it() {
+    let product = Product::start().await;
+    let told = product.runs("first-response ledger").await;
+    let answer = bundles(&product, "ada", &told).await;
+    for words in ["3 files and a manifest", "Proof: store-checked", "the link ends"] {
+        assert!(answer.contains(words), "{words}: {answer}");
+    }
+    let (_folder, manifest) = unpacked(&answer, &told).await;
+    assert_eq!(manifest["diagnostic"], "first-response");
+    assert_eq!(manifest["files"].as_array().unwrap().len(), 3, "{manifest}");
+    let archives = |product: &Product| {
+        product
+            .objects()
+            .iter()
+            .filter(|key| key.contains("/_bundles/"))
+            .count()
+    };
+    assert_eq!(archives(&product), 2, "the archive and what describes it");
+
+    let denied = bundles(&product, "linus", &told).await;
+    assert!(
+        denied.contains("You may not `read`") && link_in(&denied).is_none(),
+        "{denied}"
+    );
+    let again = bundles(&product, "grace", &told).await;
+    unpacked(&again, &told).await;
+    assert_eq!(archives(&product), 2, "it was made once");
+    let record = std::fs::read_to_string(product.installation.file("bot-0.record")).unwrap();
+    assert_eq!(record.matches("\\\"what\\\":\\\"bundle\\\"").count(), 2, "{record}");
+
+    // One file needs no bundle.
+    let one = product.runs("process ledger").await;
+    assert!(!one.text().contains("[Bundle]"), "{}", one.text());
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a JDK"]
+async fn runbooks_of_a_real_jvm_take_every_step_in_one_container() {
+    let product = Product::with_jvm(Plan::default()).await;
+    product.pod_runs(CHECKOUT).await;
+    let told = product.runs("jvm-hang checkout").await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    let status = told.run.status.as_ref().unwrap();
+    let steps: Vec<&str> = status.captures[1].artifacts.iter().map(|a| a.name.as_str()).collect();
+    println!("jvm-hang: {steps:?}");
+    assert_eq!(
+        steps.iter().filter(|name| name.contains("threads")).count(),
+        3,
+        "{steps:?}"
+    );
+    assert_eq!(product.ephemeral(CHECKOUT).await.len(), 1);
+
+    let told = product.runs("jvm-memory checkout").await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    assert_eq!(product.ephemeral(CHECKOUT).await.len(), 2);
+    let answer = bundles(&product, "ada", &told).await;
+    assert!(answer.contains("*Sensitive:*"), "{answer}");
+    let (_folder, manifest) = unpacked(&answer, &told).await;
+    println!("{}", serde_json::to_string_pretty(&manifest).unwrap());
     product.stop().await;
 }
 

@@ -40,7 +40,7 @@ async fn a_schedule_is_seen_before_it_is_saved_runs_once_a_due_time_and_is_quiet
     let product = Product::with(plan).await;
     saved(
         &product,
-        "schedule add quiet \"* * * * *\" process shop/ledger --keep 2 --tz Europe/Berlin",
+        "schedule add quiet \"* * * * *\" first-response shop/ledger --keep 2 --tz Europe/Berlin",
     )
     .await;
     saved(

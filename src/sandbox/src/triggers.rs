@@ -40,7 +40,7 @@ pub(crate) fn configure(folder: &Path, listen: SocketAddr, pagerduty: &str) -> a
                 "namespace": "${labels.namespace}",
                 "target": "deploy/${labels.deployment}",
                 "pod": "${labels.pod}",
-                "diagnostic": "pod-report",
+                "diagnostic": "crashloop",
             }, {
                 "name": "slow",
                 "when": { "labels": { "severity": "~critical|warning" } },

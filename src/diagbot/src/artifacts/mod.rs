@@ -11,6 +11,7 @@
 //! The bot, the pods and people may reach the store under different addresses, and a signature covers the host. So there
 //! are three clients over one set of credentials, and each URL is signed by the client of those who will use it.
 
+mod archive;
 mod config;
 mod credentials;
 mod error;
@@ -18,8 +19,10 @@ mod fetch;
 mod key;
 mod link;
 mod probe;
+mod reading;
 mod s3;
 pub mod store;
+mod tar;
 mod upload;
 mod verify;
 
@@ -27,6 +30,7 @@ mod verify;
 mod tests;
 
 pub use self::{
+    archive::{Archive, ArchiveFile, Content},
     config::{Encryption, LinkLifetimes, StoreConfig, Transfer},
     error::StoreError,
     key::{ArtifactKey, InvalidKey, UploadId},

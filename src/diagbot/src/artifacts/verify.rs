@@ -2,6 +2,7 @@
 
 use diagbot_wire::{digest::Hasher, result::ArtifactReport, upload};
 use md5::{Digest as _, Md5};
+use serde::{Deserialize, Serialize};
 
 use super::{
     ArtifactKey, Store, StoreError,
@@ -9,7 +10,8 @@ use super::{
 };
 
 /// How an artifact was proven whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Proof {
     /// The store compared the whole object's CRC-64/NVME with the agent's, after it had compared every part's MD5.
     StoreChecked,

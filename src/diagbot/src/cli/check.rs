@@ -70,8 +70,9 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     };
     table.add("catalog", config.catalog(), |catalog| {
         format!(
-            "{} diagnostics in {}",
+            "{} diagnostics and {} runbooks in {}",
             catalog.iter().count(),
+            catalog.runbooks().count(),
             config.catalog.folder.display()
         )
     });

@@ -129,6 +129,21 @@ pub enum Event {
         /// When the first of them ends.
         expires: Option<Timestamp>,
     },
+    /// A run's artifacts were put into one archive for a person; links to it are entries of their own.
+    Bundle {
+        /// The run.
+        run: String,
+        /// For whom.
+        person: String,
+        /// Keys of the objects that are in it.
+        objects: Vec<String>,
+        /// Key of the archive.
+        object: String,
+        /// Its length.
+        size_bytes: u64,
+        /// Its SHA-256, hexadecimal.
+        sha256: String,
+    },
     /// Somebody asked a run to stop.
     Cancel {
         /// The run.
@@ -180,6 +195,7 @@ impl Event {
             | Self::Container { run, .. }
             | Self::Artifact { run, .. }
             | Self::Link { run, .. }
+            | Self::Bundle { run, .. }
             | Self::Cancel { run, .. }
             | Self::Recovered { run, .. }
             | Self::Ended { run, .. } => Some(run),

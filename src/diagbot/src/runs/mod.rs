@@ -5,6 +5,7 @@
 
 mod act;
 mod admissions;
+mod bundle;
 pub mod consent;
 pub mod controller;
 pub mod pause;

@@ -89,6 +89,17 @@ pub enum Reason {
         /// `shop/checkout-…`
         target: String,
     },
+    /// A run has no two artifacts that this person may read.
+    NothingToBundle,
+    /// The artifacts are longer than an archive may be.
+    BundleTooLong {
+        /// Together.
+        bytes: u64,
+        /// Most.
+        most: u64,
+    },
+    /// As many archives are being made as may.
+    BundlesBusy,
     /// Several containers fit; they are offered as buttons.
     SeveralContainers {
         /// Pod.
@@ -332,6 +343,22 @@ impl Reason {
             Self::NothingToTake { target } => (
                 format!("No step of the runbook fits the state of `{target}`."),
                 format!("`pod-report {target}` works in every state."),
+            ),
+            Self::NothingToBundle => (
+                "There are no two files of this run that you may read.".to_owned(),
+                "“Send me a link” gives what there is.".to_owned(),
+            ),
+            Self::BundleTooLong { bytes, most } => (
+                format!(
+                    "Together the files have {} MiB; a bundle holds {} MiB.",
+                    bytes >> 20,
+                    most >> 20
+                ),
+                "“Send me a link” gives them one by one.".to_owned(),
+            ),
+            Self::BundlesBusy => (
+                "Other bundles are being made just now.".to_owned(),
+                "Press the button again in a minute.".to_owned(),
             ),
             Self::SeveralContainers { pod, containers } => (
                 format!("`{pod}` has several containers and names no default."),

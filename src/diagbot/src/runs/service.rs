@@ -12,6 +12,7 @@ use kube::{
     Api,
     api::{ObjectMeta, PostParams},
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -40,6 +41,7 @@ use crate::{
 };
 
 mod alerts;
+mod bundle;
 mod cancel;
 mod consent;
 mod health;
@@ -51,8 +53,8 @@ mod sight;
 mod telling;
 
 pub use self::{
-    cancel::CancelOutcome, consent::ConsentOutcome, health::Health, links::ArtifactLink, offers::Sought,
-    pauses::PauseOutcome, schedules::Schedules,
+    bundle::Bundle, cancel::CancelOutcome, consent::ConsentOutcome, health::Health, links::ArtifactLink,
+    offers::Sought, pauses::PauseOutcome, schedules::Schedules,
 };
 
 /// The one create, among the actions of the bot.
@@ -212,6 +214,8 @@ struct Inner {
     pause_api: Api<DiagnosticPause>,
     pauses: Records<DiagnosticPause>,
     schedules: Records<DiagnosticSchedule>,
+    /// One for each bundle that may be made at a time.
+    bundling: Semaphore,
 }
 
 /// The watch behind the service's view of the runs; run it as a task.
@@ -265,6 +269,7 @@ impl RunService {
             pause_api,
             pauses,
             schedules,
+            bundling: Semaphore::new(bundle::AT_ONCE),
         };
         (Self(Arc::new(inner)), watch)
     }

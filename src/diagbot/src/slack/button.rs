@@ -31,6 +31,11 @@ pub enum Button {
         /// The run.
         run: RunName,
     },
+    /// Everything of the run as one archive, privately.
+    Bundle {
+        /// The run.
+        run: RunName,
+    },
     /// The same again.
     Again {
         /// The run.
@@ -66,6 +71,7 @@ impl Button {
             | Self::Confirm { run }
             | Self::Cancel { run }
             | Self::Link { run }
+            | Self::Bundle { run }
             | Self::Again { run }
             | Self::Approve { run }
             | Self::Refuse { run }
@@ -81,6 +87,7 @@ impl Button {
             Self::Confirm { .. } => "confirm".to_owned(),
             Self::Cancel { .. } => "cancel".to_owned(),
             Self::Link { .. } => "link".to_owned(),
+            Self::Bundle { .. } => "bundle".to_owned(),
             Self::Again { .. } => "again".to_owned(),
             Self::Approve { .. } => "approve".to_owned(),
             Self::Refuse { .. } => "refuse".to_owned(),
@@ -107,6 +114,7 @@ impl Button {
             "confirm" => Some(Self::Confirm { run }),
             "cancel" => Some(Self::Cancel { run }),
             "link" => Some(Self::Link { run }),
+            "bundle" => Some(Self::Bundle { run }),
             "again" => Some(Self::Again { run }),
             "approve" => Some(Self::Approve { run }),
             "refuse" => Some(Self::Refuse { run }),
@@ -135,6 +143,7 @@ mod tests {
             Button::Confirm { run: run.clone() },
             Button::Cancel { run: run.clone() },
             Button::Link { run: run.clone() },
+            Button::Bundle { run: run.clone() },
             Button::Again { run: run.clone() },
             Button::Approve { run: run.clone() },
             Button::Refuse { run: run.clone() },

@@ -1,5 +1,6 @@
 //! The client against the real server, over sockets, in one process.
 
+mod archive;
 mod fixture;
 
 use bytes::Bytes;

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CALL, RunService, ServiceError};
 use crate::{
-    access::{AccessError, Requester, Verb},
+    access::{AccessError, Decision, Requester, Verb},
     cluster::deadline,
     record,
     runs::{
@@ -87,22 +87,10 @@ impl RunService {
         if verb == Verb::Cancel && run.spec.requester == *by {
             return Ok(());
         }
-        let (cluster, namespace) = run.place(self.clusters());
-        let Some(known) = self.clusters().get(&cluster) else {
-            return Err(ServiceError::NotFound);
-        };
         for diagnostic in run.diagnostics() {
-            let decision = self
-                .0
-                .parts
-                .access
-                .review(known, &namespace, verb, diagnostic, by, Some(&run.spec.origin.channel))
-                .await
-                .map_err(|error| match error {
-                    AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
-                    error => error.into(),
-                })?;
+            let decision = self.decide(verb, run, diagnostic, by).await?;
             if !decision.allowed {
+                let (cluster, namespace) = run.place(self.clusters());
                 let reason = Reason::NotAllowed {
                     verb: verb.as_str(),
                     diagnostic: diagnostic.to_owned(),
@@ -114,6 +102,28 @@ impl RunService {
             }
         }
         Ok(())
+    }
+
+    /// Reviews a verb where the run's target is, for one diagnostic.
+    pub(super) async fn decide(
+        &self,
+        verb: Verb,
+        run: &DiagnosticRun,
+        diagnostic: &str,
+        by: &Requester,
+    ) -> Result<Decision, ServiceError> {
+        let (cluster, namespace) = run.place(self.clusters());
+        let known = self.clusters().get(&cluster).ok_or(ServiceError::NotFound)?;
+        let channel = Some(run.spec.origin.channel.as_str());
+        let review = self
+            .0
+            .parts
+            .access
+            .review(known, &namespace, verb, diagnostic, by, channel);
+        review.await.map_err(|error| match error {
+            AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
+            error => error.into(),
+        })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         button::Button,
         inbound::Click,
         socket::Ack,
-        views::{Message, answers, links, schedule::SAVE},
+        views::{Message, answers, bundle, links, schedule::SAVE},
     },
 };
 
@@ -48,6 +48,10 @@ impl Front {
                 }
                 Button::Link { run } => {
                     let work = self.linking(run.clone(), click.by.clone());
+                    self.afterwards(self.clone().say_result(speaker.clone(), work));
+                }
+                Button::Bundle { run } => {
+                    let work = self.bundling(run.clone(), click.by.clone());
                     self.afterwards(self.clone().say_result(speaker.clone(), work));
                 }
                 Button::Approve { run } | Button::Refuse { run } => {
@@ -161,6 +165,18 @@ impl Front {
         }
         .boxed()
     }
+
+    /// Everything as one archive, for the person who asks.
+    fn bundling(&self, run: RunName, by: Requester) -> BoxFuture<'static, Message> {
+        let service = self.0.context.service.clone();
+        async move {
+            match service.bundle(&run, &by).await {
+                Ok(made) => bundle(&run, &made),
+                Err(error) => failure(&run, &error),
+            }
+        }
+        .boxed()
+    }
 }
 
 /// What a button runs on; none where the run has no such choice.
@@ -183,6 +199,7 @@ fn target(button: &Button, run: &DiagnosticRun) -> Option<TargetRef> {
         }),
         Button::Cancel { .. }
         | Button::Link { .. }
+        | Button::Bundle { .. }
         | Button::Approve { .. }
         | Button::Refuse { .. }
         | Button::Grant { .. } => None,

@@ -9,7 +9,11 @@ use super::{
 };
 use crate::{
     captures::resource::{ArtifactRecord, Explanation, Proof},
-    runs::{request::RunName, resource::CaptureSummary, service::ArtifactLink},
+    runs::{
+        request::RunName,
+        resource::CaptureSummary,
+        service::{ArtifactLink, Bundle},
+    },
 };
 
 /// Lines of a preview.
@@ -103,6 +107,33 @@ fn anchor(link: &ArtifactLink) -> String {
     let url = link.url.expose().replace('&', "&amp;").replace(['<', '>', '|'], "");
     let label = line(&link.name).replace('|', "/");
     format!("<{url}|Download {label}> – {}", link_end(link.expires_at))
+}
+
+/// The link to everything as one archive, for one person.
+pub fn bundle(run: &RunName, bundle: &Bundle) -> Message {
+    let head = format!(
+        "The bundle of run {}, for you: {} files and a manifest.",
+        code(&run.short()),
+        bundle.files
+    );
+    let mut text = format!(
+        "{}\n{}\nSHA-256 {}\nProof: {}",
+        anchor(&bundle.link),
+        size(bundle.size_bytes),
+        code(&bundle.sha256),
+        proof(bundle.link.proof),
+    );
+    if bundle.link.truncated {
+        text.push_str("\n*Not all of it is whole:* the manifest tells which files exceeded their limit.");
+    }
+    if bundle.link.sensitive {
+        text.push_str("\n*Sensitive:* whoever has the link can read it until it ends.");
+    }
+    if !bundle.withheld.is_empty() {
+        let names: Vec<String> = bundle.withheld.iter().map(|name| code(name)).collect();
+        let _written = write!(text, "\nLeft out, since you may not read it: {}.", names.join(", "));
+    }
+    Builder::new().section(&head).section(&text).build()
 }
 
 /// Fresh links, for one person.

@@ -18,7 +18,7 @@ mod table;
 pub(in crate::slack) mod tests;
 
 pub use self::{
-    artifact::links,
+    artifact::{bundle, links},
     build::{Builder, Message},
     remark::{invitation, repeated},
     run::{Links, RunView, Successor},

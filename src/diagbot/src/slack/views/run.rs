@@ -231,9 +231,12 @@ impl RunView<'_> {
             }
             return buttons;
         }
-        let has_artifacts = status.captures.iter().any(|capture| !capture.artifacts.is_empty());
-        if has_artifacts {
+        let artifacts: usize = status.captures.iter().map(|capture| capture.artifacts.len()).sum();
+        if artifacts > 0 {
             buttons.push((Button::Link { run: run() }, "Send me a link".to_owned()));
+        }
+        if artifacts > 1 {
+            buttons.push((Button::Bundle { run: run() }, "Bundle".to_owned()));
         }
         if consent::can_be_granted(status) {
             if self.successor.is_none() && !self.run.spec.appeal.ask_owners {
