@@ -43,7 +43,7 @@ pub(crate) async fn measure(table: &mut Table) -> anyhow::Result<()> {
         .kubernetes()
         .add_idle_pods("shop", "idle", PODS)
         .context("add the pods")?;
-    until(Duration::from_secs(60), "the last pod is offered", async || {
+    until(Duration::from_mins(1), "the last pod is offered", async || {
         let offers = offered(&installation, &view, &format!("idle-{}", PODS - 1)).await?;
         Ok((!offers.0.is_empty()).then_some(()))
     })
