@@ -31,5 +31,6 @@ mod slack;
 mod slack_faults;
 mod stopping;
 mod store_faults;
+mod terminal;
 mod tools;
 mod triggers;

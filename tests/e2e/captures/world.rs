@@ -124,7 +124,7 @@ impl World {
         self.stop = CancellationToken::new();
         let context = CapturesContext {
             clusters: self.clusters.clone(),
-            store: self.store.clone(),
+            store: diagbot::artifacts::Destination::Store(self.store.clone()),
             record: Recorder::new("story", Clock::System),
             leadership: Leadership::always(epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).expect("long enough")),

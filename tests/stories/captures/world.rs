@@ -118,7 +118,7 @@ impl World {
         let config = json!({"image": AGENT_IMAGE, "launchLimitS": 10});
         let context = CapturesContext {
             clusters: self.clusters.clone(),
-            store: self.store.clone(),
+            store: diagbot::artifacts::Destination::Store(self.store.clone()),
             record: Recorder::new("story", Clock::System),
             leadership: Leadership::always(self.epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).unwrap()),

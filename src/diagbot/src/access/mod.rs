@@ -1,5 +1,6 @@
 //! Who may run what: the cluster's own RBAC decides. Owns principals and access reviews; never decides from names or handles.
 
+pub mod own;
 pub mod principal;
 pub mod review;
 

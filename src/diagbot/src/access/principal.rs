@@ -97,6 +97,8 @@ pub enum IdentityError {
 
 /// Begins the user names of triggers; no Slack person's begins so.
 const TRIGGER: &str = "trigger:";
+/// Begins the names of those who come with a kubeconfig of their own.
+const CALLER: &str = "kubernetes:";
 
 impl Requester {
     /// A trigger, which is a principal of its own: `trigger:<name>`.
@@ -107,15 +109,23 @@ impl Requester {
         }
     }
 
+    /// Who runs a diagnostic with their own rights, by the name that the cluster knows them by. To the bot this is nobody.
+    pub fn caller(user: &str) -> Self {
+        Self {
+            team: String::new(),
+            user: format!("{CALLER}{user}"),
+        }
+    }
+
     /// Whether a trigger asked. Slack's people always have a team.
     pub fn is_trigger(&self) -> bool {
         let name = self.user.strip_prefix(TRIGGER);
         self.team.is_empty() && name.is_some_and(is_trigger_name)
     }
 
-    /// The Kubernetes user name: `slack:<team>:<user id>` or `trigger:<name>`.
+    /// The name: `slack:<team>:<user id>`, `trigger:<name>`, or `kubernetes:<user>` of who comes with a kubeconfig.
     pub fn user_name(&self) -> String {
-        if self.is_trigger() {
+        if self.is_trigger() || self.team.is_empty() && self.user.starts_with(CALLER) {
             return self.user.clone();
         }
         format!("slack:{}:{}", self.team, self.user)

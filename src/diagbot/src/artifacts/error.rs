@@ -86,6 +86,14 @@ pub enum StoreError {
         /// The caller's limit.
         limit_bytes: u64,
     },
+    /// A file of this machine can't be written or read.
+    #[error("{call}: {detail}")]
+    File {
+        /// What was done.
+        call: &'static str,
+        /// The system's words.
+        detail: String,
+    },
     /// The settings can't be used.
     #[error("the settings of the store can't be used: {}", .0.join("; "))]
     Config(Vec<String>),
@@ -116,6 +124,7 @@ impl Permanence for StoreError {
             | Self::DiskFull { .. }
             | Self::Mismatch { .. }
             | Self::TooLong { .. }
+            | Self::File { .. }
             | Self::Config(_) => true,
         }
     }
@@ -134,6 +143,13 @@ impl StoreError {
         match self {
             Self::Mismatch { call, .. } => Self::Damaged { call },
             other => other,
+        }
+    }
+
+    pub(super) fn file(call: &'static str, error: &std::io::Error) -> Self {
+        Self::File {
+            call,
+            detail: presentable(&error.to_string()),
         }
     }
 

@@ -14,8 +14,10 @@
 mod archive;
 mod config;
 mod credentials;
+mod destination;
 mod error;
 mod fetch;
+mod folder;
 mod key;
 mod link;
 mod probe;
@@ -32,7 +34,9 @@ mod tests;
 pub use self::{
     archive::{Archive, ArchiveFile, Content},
     config::{Encryption, LinkLifetimes, StoreConfig, Transfer},
+    destination::{Destination, Part},
     error::StoreError,
+    folder::{Folder, FolderError},
     key::{ArtifactKey, InvalidKey, UploadId},
     link::{Link, SignedParts, SignedPut, SignedUrl},
     probe::{Finding, Outcome, Probe},

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::RedactionConfig;
 use crate::{
-    artifacts::Store,
+    artifacts::Destination,
     clock::Clock,
     cluster::{Clusters, lease::Leadership},
     record::Recorder,
@@ -36,6 +36,19 @@ pub struct CapturesConfig {
     /// What is removed from captured text.
     #[serde(default)]
     pub redaction: RedactionConfig,
+}
+
+impl CapturesConfig {
+    /// The defaults with this image.
+    pub fn of_image(image: String) -> Self {
+        Self {
+            image,
+            pull_policy: PullPolicy::default(),
+            concurrency: default_concurrency(),
+            launch_limit_s: default_launch_limit_s(),
+            redaction: RedactionConfig::default(),
+        }
+    }
 }
 
 /// When a node pulls the agent's image.
@@ -110,7 +123,7 @@ pub struct CapturesContext {
     /// Home and target clusters.
     pub clusters: Clusters,
     /// Where artifacts go.
-    pub store: Store,
+    pub store: Destination,
     /// Where everything that is done is told.
     pub record: Recorder,
     /// Whether we lead.

@@ -60,6 +60,8 @@ pub(super) enum Refusal {
     NoIdentity,
     /// The store refuses or can't be reached.
     Store,
+    /// A file of this machine can't be written.
+    Folder,
     /// What the store holds is not what the agent sent.
     NotVerified,
     /// The relay broke.
@@ -186,6 +188,10 @@ fn words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::Store => (
             "The store did not take the artifact",
             "Ask the bot's owners to run `diagbot check`, then ask again.",
+        ),
+        Refusal::Folder => (
+            "The artifact could not be written to its folder",
+            "Make room there, or name another folder, then ask again; nothing of it was left.",
         ),
         Refusal::NotVerified => (
             "What the store holds is not what was captured, so no link is given",

@@ -3,8 +3,10 @@
 //! The controller ([`controller`]) starts one pursuit ([`pursuit`]) for each capture that is not over. A pursuit gathers
 //! facts (the object, the pod, the agent's journal, the result object), asks [`plan`] what follows from them, and lets
 //! [`act`] do it. Start, retry and recovery after a crash are the same path: nothing that matters is held in memory alone.
+//! Who asks for a capture without a bot pursues it the same way ([`alone`]); then the record is in memory, and ends with it.
 
 mod act;
+pub mod alone;
 pub mod config;
 mod container;
 mod control;

@@ -82,12 +82,13 @@ pub(super) async fn pursue(scene: Arc<Scene>, learnt: Learnt, stop: Cancellation
     let target = scene.record.current().spec.target.pod.clone();
     streams.spawn(pods::watch(scene.streaming_pods(), target, tell));
     let known = learnt.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let facts = Facts::new(
+    let mut facts = Facts::new(
         scene.record.current(),
         scene.now(),
         scene.context.config.launch_limit_s,
         Arc::new(known),
     );
+    facts.direct = scene.context.store.direct().is_some();
     let mut pursuit = Pursuit {
         scene,
         facts,

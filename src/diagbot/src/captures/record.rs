@@ -1,4 +1,5 @@
-//! The capture's object: read, and written by the leader alone. Owns the only writes of a capture's status.
+//! The capture's object: read, and written by the leader alone, or by the one process that knows it. Owns the only writes
+//! of a capture's status, and where they go: to the home cluster, or nowhere but into this process's memory.
 //!
 //! # Design notes
 //! Writes are replaces with the resourceVersion, so that the API server refuses the write of a former leader; on a conflict
@@ -10,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use kube::{Api, api::PostParams};
 use tokio::sync::{Mutex, watch};
 
-use super::resource::{CaptureStatus, DiagnosticCapture};
+use super::resource::{ANNOTATION_CANCEL, CaptureStatus, DiagnosticCapture};
 use crate::{
     cluster::{CallError, deadline, lease::Leadership},
     failpoint,
@@ -18,6 +19,8 @@ use crate::{
 
 /// Longest wait for one call to the home cluster.
 const CALL: Duration = Duration::from_secs(5);
+/// The epoch of a process that is alone.
+const EPOCH: u64 = 1;
 /// Conflicts in a row after which the write is left to a later look.
 const ATTEMPTS: u32 = 5;
 
@@ -38,10 +41,19 @@ pub(super) enum RecordError {
     Contended,
 }
 
+/// Where the object is kept.
+#[derive(Debug)]
+enum Keeper {
+    /// In the home cluster.
+    Cluster(Box<Api<DiagnosticCapture>>),
+    /// Here alone: it ends with the process, as the capture does.
+    Memory,
+}
+
 /// One capture's object.
 #[derive(Debug)]
 pub(super) struct Record {
-    api: Api<DiagnosticCapture>,
+    keeper: Keeper,
     name: String,
     leadership: Leadership,
     epoch: u64,
@@ -58,7 +70,7 @@ impl Record {
         object: Arc<DiagnosticCapture>,
     ) -> Self {
         Self {
-            api,
+            keeper: Keeper::Cluster(Box::new(api)),
             name,
             leadership,
             epoch,
@@ -67,9 +79,32 @@ impl Record {
         }
     }
 
+    /// The record of a capture that no cluster knows.
+    pub(super) fn in_memory(name: String, object: Arc<DiagnosticCapture>) -> Self {
+        Self {
+            keeper: Keeper::Memory,
+            name,
+            leadership: Leadership::always(EPOCH),
+            epoch: EPOCH,
+            writing: Mutex::new(()),
+            current: watch::Sender::new(object),
+        }
+    }
+
     /// The object as last read or written.
     pub(super) fn current(&self) -> Arc<DiagnosticCapture> {
         Arc::clone(&self.current.borrow())
+    }
+
+    /// Notes that somebody wants it stopped, as an annotation in the cluster would. For a record in memory.
+    pub(super) async fn ask_to_stop(&self) {
+        let _writing = self.writing.lock().await;
+        self.current.send_modify(|current| {
+            let annotations = &mut Arc::make_mut(current).metadata.annotations;
+            annotations
+                .get_or_insert_default()
+                .insert(ANNOTATION_CANCEL.to_owned(), "true".to_owned());
+        });
     }
 
     /// Tells when the object changes.
@@ -117,8 +152,7 @@ impl Record {
             }
             object.status = Some(status);
             failpoint::unrecorded();
-            let params = PostParams::default();
-            match deadline(CALL, self.api.replace_status(&self.name, &params, &object)).await {
+            match self.keeper.replace(&self.name, &object).await {
                 Ok(written) => {
                     self.current.send_replace(Arc::new(written));
                     return Ok(());
@@ -133,13 +167,26 @@ impl Record {
     }
 
     async fn read(&self) -> Result<(), RecordError> {
-        match deadline(CALL, self.api.get(&self.name)).await {
+        let Keeper::Cluster(api) = &self.keeper else {
+            return Ok(());
+        };
+        match deadline(CALL, api.get(&self.name)).await {
             Ok(object) => {
                 self.current.send_replace(Arc::new(object));
                 Ok(())
             }
             Err(error) if error.is_not_found() => Err(RecordError::Gone),
             Err(error) => Err(RecordError::Call(error)),
+        }
+    }
+}
+
+impl Keeper {
+    /// Keeps the object in place of the former one; as it is kept.
+    async fn replace(&self, name: &str, object: &DiagnosticCapture) -> Result<DiagnosticCapture, CallError> {
+        match self {
+            Self::Cluster(api) => deadline(CALL, api.replace_status(name, &PostParams::default(), object)).await,
+            Self::Memory => Ok(object.clone()),
         }
     }
 }

@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use self::{body::PartBody, stream::CatStream};
 use crate::{
-    artifacts::{ArtifactKey, Store, StoreError, UploadId},
+    artifacts::{ArtifactKey, Destination, Part, StoreError, UploadId},
     cluster::CallError,
     retry::{Backoff, Permanence as _},
 };
@@ -78,8 +78,8 @@ pub(super) struct Relay<'a> {
     pub report: &'a ArtifactReport,
     /// Bytes of every part but the last.
     pub part_size_bytes: u64,
-    /// The store.
-    pub store: &'a Store,
+    /// Where it goes.
+    pub store: &'a Destination,
     /// Key of the artifact.
     pub key: &'a ArtifactKey,
     /// Its upload.
@@ -150,10 +150,15 @@ impl Relay<'_> {
 
     fn send(&self, number: u32, frames: mpsc::Receiver<Bytes>) -> Sending<'_> {
         let offset = u64::from(number - 1) * self.part_size_bytes;
-        let length = self.part_size_bytes.min(self.size_bytes() - offset);
-        let body = PartBody::new(frames, length);
+        let length_bytes = self.part_size_bytes.min(self.size_bytes() - offset);
+        let part = Part {
+            number,
+            offset,
+            length_bytes,
+        };
+        let body = PartBody::new(frames, length_bytes);
         Box::pin(async move {
-            let sent = self.store.stream_part(self.key, self.upload, number, length, body);
+            let sent = self.store.stream_part(self.key, self.upload, part, body);
             (number, sent.await)
         })
     }

@@ -17,7 +17,9 @@ const CALL: Duration = Duration::from_secs(30);
 
 /// Looks again and again; never ends.
 pub(super) async fn run(context: &CapturesContext) {
-    if let Err(error) = context.store.prepare().await {
+    if let Some(store) = context.store.store()
+        && let Err(error) = store.prepare().await
+    {
         tracing::warn!(error = %error, "the store can't be used yet");
     }
     loop {

@@ -2,21 +2,16 @@
 
 use std::{path::Path, process::ExitCode};
 
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use kube::{Api, api::PostParams};
-
 use super::{say, serve::LEASE, wildcards};
 use crate::{
+    access::own::{self, Right},
     artifacts::{Outcome as Trial, Store},
     clock::Clock,
-    cluster::{Cluster, Clusters, deadline},
+    cluster::{Cluster, Clusters},
     config::{Config, Secrets},
     slack::{api::SlackApi, scopes::SCOPES},
     telemetry::{Chain, metrics::Metrics},
 };
-
-/// Longest wait for one answer of a cluster.
-const CALL: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What the bot must be allowed to do in its own namespace: verb, group, resource, subresource.
 const HOME_RIGHTS: &[(&str, &str, &str, &str)] = &[
@@ -151,39 +146,27 @@ async fn check_wildcards(cluster: &Cluster, table: &mut Table) {
 async fn check_rights(
     cluster: &Cluster,
     namespace: Option<&str>,
-    rights: &[(&str, &str, &str, &str)],
+    rights: &[(&'static str, &'static str, &'static str, &'static str)],
     missing: Outcome,
     table: &mut Table,
 ) {
-    let api: Api<SelfSubjectAccessReview> = Api::all(cluster.client.clone());
     for (verb, group, resource, subresource) in rights {
-        let attributes = ResourceAttributes {
-            verb: Some((*verb).to_owned()),
-            group: Some((*group).to_owned()),
-            resource: Some((*resource).to_owned()),
-            subresource: Some((*subresource).to_owned()).filter(|s| !s.is_empty()),
-            namespace: namespace.map(str::to_owned),
-            // The role names the one lease; creating can't be narrowed to a name.
-            name: (*resource == "leases" && *verb != "create").then(|| LEASE.to_owned()),
-            ..ResourceAttributes::default()
+        let right = Right {
+            verb,
+            group,
+            resource,
+            subresource,
         };
-        let review = SelfSubjectAccessReview {
-            spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(attributes),
-                ..Default::default()
-            },
-            ..Default::default()
-        };
-        let slash = if subresource.is_empty() { "" } else { "/" };
-        let name = format!("{}: {verb} {resource}{slash}{subresource}", cluster.name);
-        let params = PostParams::default();
-        match deadline(CALL, api.create(&params, &review)).await {
-            Ok(answer) if answer.status.as_ref().is_some_and(|s| s.allowed) => table.row(&name, Outcome::Ok, "allowed"),
-            Ok(_) if missing == Outcome::Less => {
+        // The role names the one lease; creating can't be narrowed to a name.
+        let object = (*resource == "leases" && *verb != "create").then_some(LEASE);
+        let name = format!("{}: {right}", cluster.name);
+        match own::may(cluster, namespace, right, object).await {
+            Ok(true) => table.row(&name, Outcome::Ok, "allowed"),
+            Ok(false) if missing == Outcome::Less => {
                 let words = "not in every namespace: each that takes part needs a binding of the role diagbot-target";
                 table.row(&name, missing, words);
             }
-            Ok(_) => table.row(&name, missing, "not allowed: apply the roles in deploy/base"),
+            Ok(false) => table.row(&name, missing, "not allowed: apply the roles in deploy/base"),
             Err(error) => table.row(&name, Outcome::Fault, &Chain(&error).to_string()),
         }
     }

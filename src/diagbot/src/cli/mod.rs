@@ -6,6 +6,7 @@ pub mod crd;
 #[cfg(feature = "failpoints")]
 mod failpoints;
 mod policy;
+mod run;
 mod serve;
 mod signals;
 pub mod store;
@@ -32,9 +33,9 @@ struct Cli {
     /// How log lines look.
     #[arg(long, global = true, env = "DIAGBOT_LOG_FORMAT", default_value = "json", value_enum)]
     log_format: LogFormat,
-    /// What is logged: a level, or a filter such as `info,diagbot::slack=debug`.
-    #[arg(long, global = true, env = "DIAGBOT_LOG", default_value = "info")]
-    log: String,
+    /// What is logged: a level, or a filter such as `info,diagbot::slack=debug`. Default: `info`, and nothing for `run`.
+    #[arg(long, global = true, env = "DIAGBOT_LOG")]
+    log: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -43,6 +44,8 @@ struct Cli {
 enum Command {
     /// Runs the bot.
     Serve(ConfigFile),
+    /// Runs one diagnostic with your own kubeconfig and rights, and fetches what it captured.
+    Run(Box<run::RunArguments>),
     /// Checks configuration, catalog, Slack, clusters and store; prints a table.
     Check(ConfigFile),
     /// Runs a store of artifacts: the S3 protocol over a folder, for where there is none.
@@ -95,7 +98,13 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             };
         }
     };
-    telemetry::start(cli.log_format, &cli.log);
+    let quiet = matches!(cli.command, Command::Run(_));
+    match (&cli.log, quiet) {
+        (Some(level), _) => telemetry::start(cli.log_format, level, !quiet),
+        (None, false) => telemetry::start(cli.log_format, "info", true),
+        // Standard output and error are the caller's.
+        (None, true) => {}
+    }
     // Two providers in the graph would make rustls refuse to choose; there is one, and it is named here.
     let _already_installed = rustls::crypto::ring::default_provider().install_default();
     dispatch(cli.command).unwrap_or_else(|error| {
@@ -107,6 +116,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(file) => runtime()?.block_on(serve::run(&file.config)),
+        Command::Run(arguments) => runtime()?.block_on(run::run(*arguments)),
         Command::Store(file) => runtime()?.block_on(store::run(&file.config)),
         Command::Audit {
             command: AuditCommand::Verify(arguments),

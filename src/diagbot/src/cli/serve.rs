@@ -10,7 +10,7 @@ use super::signals;
 use crate::{
     access::Access,
     admission::Door,
-    artifacts::Store,
+    artifacts::{Destination, Store},
     captures::{self, CapturesContext},
     clock::Clock,
     cluster::{Clusters, census::Census, lease},
@@ -99,7 +99,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     tasks.start("runs", runs::controller::run(runs, stop.clone()));
     let captures = CapturesContext {
         clusters,
-        store,
+        store: Destination::Store(store),
         record: recorder,
         leadership,
         secret: Arc::new(secrets.key),

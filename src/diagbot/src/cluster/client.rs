@@ -88,6 +88,9 @@ pub enum ClusterError {
         #[source]
         source: Box<kube::config::KubeconfigError>,
     },
+    /// Who runs a capture themselves has no kubeconfig that can be used.
+    #[error("use your kubeconfig ($KUBECONFIG, else ~/.kube/config)")]
+    Caller(#[source] Box<kube::config::KubeconfigError>),
     /// There is no service account.
     #[error("use the service account of the pod for cluster `{name}`; outside a cluster, give a kubeconfig")]
     InCluster {
@@ -162,6 +165,15 @@ impl Clusters {
         })))
     }
 
+    /// One cluster alone, which holds no runs and captures.
+    pub fn alone(cluster: Cluster) -> Self {
+        Self(Arc::new(Inner {
+            all: BTreeMap::from([(cluster.name.clone(), cluster.clone())]),
+            home: cluster,
+            namespace: String::new(),
+        }))
+    }
+
     /// The cluster that holds runs and captures.
     pub fn home(&self) -> &Cluster {
         &self.0.home
@@ -186,7 +198,7 @@ impl Clusters {
 impl Cluster {
     async fn connect(config: &ClusterConfig) -> Result<Self, ClusterError> {
         let name = config.name.clone();
-        let mut kube = match &config.kubeconfig {
+        let kube = match &config.kubeconfig {
             Some(path) => {
                 let wrap = |source| ClusterError::Kubeconfig {
                     name: name.clone(),
@@ -204,6 +216,26 @@ impl Cluster {
                 source,
             })?,
         };
+        Self::build(&name, kube)
+    }
+
+    /// The cluster of the caller's own kubeconfig, found as kubectl finds it, with the namespace that its context names. Its
+    /// name is the context's, as far as that is one.
+    pub async fn of_caller(context: Option<&str>) -> Result<(Self, String), ClusterError> {
+        let wrap = |source| ClusterError::Caller(Box::new(source));
+        let file = Kubeconfig::read().map_err(wrap)?;
+        let options = KubeConfigOptions {
+            context: context.map(str::to_owned),
+            ..KubeConfigOptions::default()
+        };
+        let chosen = options.context.clone().or_else(|| file.current_context.clone());
+        let kube = Config::from_custom_kubeconfig(file, &options).await.map_err(wrap)?;
+        let namespace = kube.default_namespace.clone();
+        let name = spelled(&chosen.unwrap_or_default());
+        Ok((Self::build(&name, kube)?, namespace))
+    }
+
+    fn build(name: &ClusterName, mut kube: Config) -> Result<Self, ClusterError> {
         kube.default_retry = false;
         kube.connect_timeout = Some(CONNECT_TIMEOUT);
         kube.write_timeout = Some(WRITE_TIMEOUT);
@@ -219,6 +251,19 @@ impl Cluster {
             name: name.clone(),
         })
     }
+}
+
+/// A context's name as a cluster's: `kubernetes-admin@Prod` is `kubernetes-admin-prod`.
+fn spelled(context: &str) -> ClusterName {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.';
+    let name: String = context
+        .to_ascii_lowercase()
+        .chars()
+        .map(|c| if word(c) { c } else { '-' })
+        .skip_while(|c| !c.is_ascii_alphanumeric())
+        .take(63)
+        .collect();
+    ClusterName::try_from(name).unwrap_or_else(|_| ClusterName("cluster".to_owned()))
 }
 
 /// Why a call has no answer.
@@ -282,6 +327,13 @@ pub async fn deadline<T>(limit: Duration, call: impl Future<Output = kube::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn contexts_become_cluster_names() {
+        for (context, name) in [("Kind@Prod_EU", "kind-prod-eu"), ("", "cluster"), ("//", "cluster")] {
+            assert_eq!(spelled(context).as_str(), name);
+        }
+    }
 
     #[test]
     fn cluster_names_are_lower_case_words() {

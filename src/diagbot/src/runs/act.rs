@@ -3,6 +3,8 @@
 
 mod survey;
 
+pub(super) use survey::pod_site;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use diagbot_catalog::Sensitivity;
@@ -450,7 +452,7 @@ impl Actor<'_> {
 }
 
 /// An answer of an API server in a few words; the chain is in the log.
-fn answer(error: &CallError) -> String {
+pub(super) fn answer(error: &CallError) -> String {
     match error.status() {
         Some(status) if !status.message.is_empty() => status.message.clone(),
         Some(status) => format!("{} {}", status.code, status.reason),

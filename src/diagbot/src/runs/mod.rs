@@ -5,6 +5,7 @@
 
 mod act;
 mod admissions;
+pub mod alone;
 mod bundle;
 pub mod consent;
 pub mod controller;

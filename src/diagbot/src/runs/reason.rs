@@ -158,6 +158,20 @@ pub enum Reason {
         /// What it may not do: `list pods in any namespace`.
         what: String,
     },
+    /// Who comes with a kubeconfig may not do what it takes.
+    CallerForbidden {
+        /// Namespace.
+        namespace: String,
+        /// Cluster.
+        cluster: String,
+        /// What is missing: `patch pods/ephemeralcontainers`.
+        rights: Vec<String>,
+    },
+    /// A second person must agree, and there is none where it was asked.
+    NobodyToAgree {
+        /// Why it takes one.
+        why: String,
+    },
     /// Only who made it may do that.
     NotYours,
     /// The cluster's permissions say no.
@@ -398,6 +412,24 @@ impl Reason {
             Self::BotForbidden { cluster, what } => (
                 format!("diagbot itself may not {what} in the cluster `{cluster}`."),
                 "Name the namespace with `-n`, or ask the cluster's owners to grant it.".to_owned(),
+            ),
+            Self::CallerForbidden {
+                namespace,
+                cluster,
+                rights,
+            } => (
+                format!(
+                    "Your account may not {} in namespace `{namespace}` of `{cluster}`.",
+                    names(rights)
+                ),
+                format!(
+                    "Ask the owners of the namespace to grant that (`kubectl auth can-i {} -n {namespace}` tells when they have); nothing was started.",
+                    rights.first().map_or("", String::as_str)
+                ),
+            ),
+            Self::NobodyToAgree { why } => (
+                format!("It takes a second person: {}.", shown(why)),
+                "Ask the bot in a channel, where somebody can agree.".to_owned(),
             ),
             Self::NotYours => (
                 "This schedule is somebody else's.".to_owned(),

@@ -39,8 +39,8 @@ pub enum LogFormat {
 /// Log target of the record's entries: they go to standard output, everything else to standard error.
 const RECORD: &str = "record";
 
-/// Starts logging to standard error, and the record to standard output. `level` is one of tracing's level words or a filter such as `diagbot::slack=debug`.
-pub fn start(format: LogFormat, level: &str) {
+/// Starts logging to standard error, and with `record` the record to standard output. `level` is one of tracing's level words or a filter such as `diagbot::slack=debug`.
+pub fn start(format: LogFormat, level: &str, record: bool) {
     let mut filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     for directive in CAPPED {
         filter = filter.add_directive(directive.parse().expect("a constant directive parses"));
@@ -52,7 +52,7 @@ pub fn start(format: LogFormat, level: &str) {
         .flatten_event(true)
         .with_current_span(false)
         .with_writer(std::io::stdout)
-        .with_filter(filter_fn(|metadata| metadata.target() == RECORD));
+        .with_filter(filter_fn(move |metadata| record && metadata.target() == RECORD));
     let others = || filter_fn(|metadata| metadata.target() != RECORD);
     let registry = tracing_subscriber::registry().with(filter).with(entries);
     let started = match format {

@@ -18,6 +18,9 @@ const REVIEWS: [(&str, &str, bool); 4] = [
     ("LocalSubjectAccessReview", "localsubjectaccessreviews", true),
 ];
 
+/// The review of `authentication.k8s.io`.
+const WHO_AM_I: [(&str, &str, bool); 1] = [("SelfSubjectReview", "selfsubjectreviews", false)];
+
 /// The document at a discovery path.
 pub(super) fn document(path: &str) -> Option<Value> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -59,7 +62,7 @@ fn groups() -> BTreeSet<(&'static str, &'static str)> {
     kind::all()
         .filter(|k| !k.group.is_empty())
         .map(|k| (k.group, k.version))
-        .chain([("authorization.k8s.io", "v1")])
+        .chain([("authorization.k8s.io", "v1"), ("authentication.k8s.io", "v1")])
         .collect()
 }
 
@@ -78,11 +81,14 @@ fn resources(group: &str, version: &str) -> Value {
         .filter(|k| k.group == group && k.version == version)
         .flat_map(of_kind)
         .collect();
-    if group == "authorization.k8s.io" {
-        list.extend(REVIEWS.map(|(kind, plural, namespaced)| {
-            json!({ "name": plural, "singularName": kind.to_lowercase(), "namespaced": namespaced, "kind": kind, "verbs": ["create"] })
-        }));
-    }
+    let reviews: &[(&str, &str, bool)] = match group {
+        "authorization.k8s.io" => &REVIEWS,
+        "authentication.k8s.io" => &WHO_AM_I,
+        _ => &[],
+    };
+    list.extend(reviews.iter().map(|(kind, plural, namespaced)| {
+        json!({ "name": plural, "singularName": kind.to_lowercase(), "namespaced": namespaced, "kind": kind, "verbs": ["create"] })
+    }));
     json!({ "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": list })
 }
 

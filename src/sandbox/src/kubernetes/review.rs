@@ -1,4 +1,5 @@
-//! `authorization.k8s.io`: access reviews. Owns reading the question and wording the answer; the rules are in `rbac`.
+//! `authorization.k8s.io`: access reviews, and `authentication.k8s.io`: who one is oneself. Owns reading the question and
+//! wording the answer; the rules are in `rbac`.
 
 use http::{Method, Request};
 use http_body_util::BodyExt;
@@ -13,6 +14,9 @@ use super::{
     store::text,
 };
 
+/// Where one asks who one is.
+const WHO_AM_I: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+
 /// Answers a review; none where the path is something else.
 pub(super) async fn answer(
     cluster: &Cluster,
@@ -20,6 +24,14 @@ pub(super) async fn answer(
     path: &str,
     request: &mut Request<Incoming>,
 ) -> Result<Option<Value>, ApiError> {
+    if path == WHO_AM_I && request.method() == Method::POST {
+        return Ok(Some(json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "SelfSubjectReview",
+            "metadata": {},
+            "status": { "userInfo": { "username": user.name, "groups": user.groups } },
+        })));
+    }
     let Some(rest) = path.strip_prefix("/apis/authorization.k8s.io/v1/") else {
         return Ok(None);
     };

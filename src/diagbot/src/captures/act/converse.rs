@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{ActError, CALL, Outcome, Scene};
 use crate::{
-    artifacts::{ArtifactKey, SignedUrl, Transfer, UploadId},
+    artifacts::{ArtifactKey, SignedUrl, Store, UploadId},
     captures::{
         control::ControlError,
         explain::{self, Refusal},
@@ -69,21 +69,17 @@ async fn record_ticket(scene: &Scene, f: &Facts) -> Result<(), ActError> {
 }
 
 async fn ticket(scene: &Scene, f: &Facts) -> Result<Ticket, ActError> {
-    let store = &scene.context.store;
+    let direct = scene.context.store.direct();
+    let trusted = scene.context.store.store();
     let uid = f.capture.metadata.uid.as_deref().unwrap_or_default();
     let attempt = f.attempt_number();
     let hello = f.attempt.journal.hello.as_ref();
-    let direct = store.config().transfer == Transfer::Auto;
     let grants = async {
-        if !direct {
-            return Ok(Vec::new());
-        }
-        try_join_all(f.steps().map(|step| first_grant(scene, f, step))).await
+        let Some(store) = direct else { return Ok(Vec::new()) };
+        try_join_all(f.steps().map(|step| first_grant(store, f, step))).await
     };
     let result = async {
-        if !direct {
-            return Ok(None);
-        }
+        let Some(store) = direct else { return Ok(None) };
         let put = store
             .presign_put(&scene.key(attempt, super::keep::RESULT_NAME))
             .await
@@ -103,8 +99,8 @@ async fn ticket(scene: &Scene, f: &Facts) -> Result<Ticket, ActError> {
         grants,
         result_url,
         result_headers,
-        store_ca_pem: store.ca_pem_for_pods().map(str::to_owned),
-        proxy: store.proxy_for_pods().map(str::to_owned),
+        store_ca_pem: trusted.and_then(Store::ca_pem_for_pods).map(str::to_owned),
+        proxy: trusted.and_then(Store::proxy_for_pods).map(str::to_owned),
         room_bytes: f
             .pinned_pod()
             .and_then(|pod| launch::room_bytes(pod, &f.spec().target.container)),
@@ -112,7 +108,7 @@ async fn ticket(scene: &Scene, f: &Facts) -> Result<Ticket, ActError> {
     })
 }
 
-async fn first_grant(scene: &Scene, f: &Facts, step: u16) -> Result<Grant, ActError> {
+async fn first_grant(store: &Store, f: &Facts, step: u16) -> Result<Grant, ActError> {
     let limit_bytes = f.spec().steps[usize::from(step)].limit_bytes;
     let steps = u32::try_from(f.spec().steps.len()).unwrap_or(u32::MAX);
     let wanted = if limit_bytes > LONG_BYTES {
@@ -121,19 +117,17 @@ async fn first_grant(scene: &Scene, f: &Facts, step: u16) -> Result<Grant, ActEr
         FIRST_URLS
     };
     let fair = (MAX_URLS_PER_LINE as u32 / steps.max(1)).max(1);
-    grant(scene, f, step, 1, wanted.min(fair)).await
+    grant(store, f, step, 1, wanted.min(fair)).await
 }
 
-async fn grant(scene: &Scene, f: &Facts, step: u16, first_part: u32, most: u32) -> Result<Grant, ActError> {
+async fn grant(store: &Store, f: &Facts, step: u16, first_part: u32, most: u32) -> Result<Grant, ActError> {
     let upload = f.upload(step).ok_or_else(|| not_open(step))?;
     let limit_bytes = f.spec().steps[usize::from(step)].limit_bytes;
     // One part more than the limit fills: an artifact cut at the limit may carry a note about that.
     let parts = part_count(limit_bytes, upload.part_size_bytes).saturating_add(1);
     let count = most.min(parts.saturating_sub(first_part).saturating_add(1)).max(1);
     let (key, id) = names(upload)?;
-    let signed = scene
-        .context
-        .store
+    let signed = store
         .presign_parts(&key, &id, first_part, count)
         .await
         .map_err(|error| ActError::of_store(Fault::Ticket, &error))?;
@@ -167,7 +161,9 @@ fn not_open(step: u16) -> ActError {
 /// More, or renewed, URLs.
 pub(super) async fn send_urls(scene: &Scene, f: &Facts, step: u16, from_part: u32) -> Result<Outcome, ActError> {
     let again = f.attempt.urls_at.contains_key(&step);
-    let grant = grant(scene, f, step, from_part, MAX_URLS_PER_LINE as u32).await?;
+    // An agent that was given no URLs asks for none.
+    let store = scene.context.store.direct().ok_or_else(|| not_open(step))?;
+    let grant = grant(store, f, step, from_part, MAX_URLS_PER_LINE as u32).await?;
     let seq = next_number(scene, f).await?;
     send(scene, f, seq, Command::Urls { grant }, again).await?;
     Ok(Outcome::Sent)

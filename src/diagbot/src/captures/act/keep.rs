@@ -293,7 +293,7 @@ async fn put_manifest(scene: &Scene, f: &Facts, capture: &DiagnosticCapture) -> 
     scene
         .context
         .store
-        .put(&key, bytes.into(), manifest::MEDIA_TYPE)
+        .describe(&key, bytes.into(), manifest::MEDIA_TYPE)
         .await
         .map_err(|error| ActError::of_store(Fault::Manifest, &error))
 }

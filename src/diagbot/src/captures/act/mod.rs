@@ -126,6 +126,7 @@ impl ActError {
     pub(super) fn of_store(fault: Fault, error: &StoreError) -> Self {
         let refusal = match error {
             StoreError::Mismatch { .. } => Refusal::NotVerified,
+            StoreError::File { .. } => Refusal::Folder,
             _ => Refusal::Store,
         };
         if error.is_permanent() {

@@ -398,7 +398,7 @@ fn notes(f: &Facts) -> Vec<String> {
         }
         if let Some(report) = f.step_result(step).and_then(|r| r.artifact.as_ref()) {
             add(explain::clean(&report.note));
-            if report.via == Via::Relay && f.stored(step) {
+            if report.via == Via::Relay && f.direct && f.stored(step) {
                 add("fetched through the bot, since the pod could not reach the store".to_owned());
             }
         }

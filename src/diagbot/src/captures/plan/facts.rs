@@ -42,6 +42,8 @@ pub(crate) struct Facts {
     pub relayed_bytes: u64,
     /// Longest time from adding the container to its first words, in seconds.
     pub launch_limit_s: u32,
+    /// Pods may write to the store themselves.
+    pub direct: bool,
     /// Users of images that were met before.
     pub learnt: Arc<LearntUsers>,
 }
@@ -159,6 +161,7 @@ impl Facts {
             manifest_written: false,
             relayed_bytes: 0,
             launch_limit_s,
+            direct: true,
             learnt,
         }
     }

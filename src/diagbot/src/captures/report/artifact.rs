@@ -10,7 +10,7 @@ use diagbot_wire::{
 use std::time::Duration;
 
 use crate::{
-    artifacts::{ArtifactKey, Store, StoreError, UploadId},
+    artifacts::{ArtifactKey, Destination, Part, StoreError, UploadId},
     retry::{self, Backoff},
 };
 
@@ -24,8 +24,8 @@ const CUT: &str = "\n\n[cut here: the report reached its limit]\n";
 /// Where an artifact goes.
 #[derive(Clone, Copy)]
 pub(super) struct Sink<'a> {
-    /// The store.
-    pub store: &'a Store,
+    /// Where it is.
+    pub store: &'a Destination,
     /// The object.
     pub key: &'a ArtifactKey,
     /// Its upload.
@@ -119,12 +119,17 @@ impl<'a> Artifact<'a> {
         let bytes = Bytes::from(std::mem::take(&mut self.part));
         self.hasher.update(&bytes);
         self.etag.push(PartMd5::of(&bytes));
+        let part = Part {
+            number: self.parts + 1,
+            offset: u64::from(self.parts) * self.part_size as u64,
+            length_bytes: bytes.len() as u64,
+        };
         self.parts += 1;
         let backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
         retry::retry(ATTEMPTS, backoff, || {
             self.sink
                 .store
-                .upload_part(self.sink.key, self.sink.upload, self.parts, bytes.clone())
+                .upload_part(self.sink.key, self.sink.upload, part, bytes.clone())
         })
         .await
     }

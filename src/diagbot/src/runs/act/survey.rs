@@ -1,6 +1,6 @@
 //! Looking at a run's targets and places right before launch, all at once.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{Namespace, Pod};
@@ -10,7 +10,7 @@ use super::{ActError, Actor, Done, PARALLEL, answer};
 use crate::{
     access::{AccessError, Decision, Verb},
     captures::resource::PinnedTarget,
-    cluster::{CallError, deadline},
+    cluster::{CallError, Cluster, deadline},
     runs::{
         consent::Audience,
         plan::Question,
@@ -103,57 +103,31 @@ impl Actor<'_> {
     }
 
     async fn site(&self, target: &PinnedTarget, count_workload: bool) -> Result<Site, Missed> {
-        let missed = |what: String| {
-            let cluster = target.cluster.clone();
-            move |source| Missed::Call { cluster, what, source }
+        let missed = |(what, source)| Missed::Call {
+            cluster: target.cluster.clone(),
+            what,
+            source,
         };
         let Some(cluster) = self.service.clusters().get(&target.cluster) else {
             return Ok(Site::default());
         };
         let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
-        let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &target.namespace);
         let namespace = async {
             deadline(self.limit(), namespaces.get(&target.namespace))
                 .await
-                .map_err(missed(format!("read the namespace `{}`", target.namespace)))
+                .map_err(|error| missed((format!("read the namespace `{}`", target.namespace), error)))
         };
         let pod = async {
-            deadline(self.limit(), pods.get_opt(&target.pod))
+            pod_site(cluster, target, count_workload, self.limit())
                 .await
-                .map_err(missed(format!("read pods in `{}`", target.namespace)))
+                .map_err(missed)
         };
-        let (namespace, pod) = tokio::try_join!(namespace, pod)?;
-        let mut site = Site {
+        let (namespace, site) = tokio::try_join!(namespace, pod)?;
+        Ok(Site {
             labels: namespace.metadata.labels.unwrap_or_default(),
             annotations: namespace.metadata.annotations.unwrap_or_default(),
-            ..Site::default()
-        };
-        let Some(pod) = pod else { return Ok(site) };
-        site.container_id = container_id(&pod, &target.container);
-        site.containers = pod
-            .spec
-            .iter()
-            .flat_map(|spec| &spec.ephemeral_containers)
-            .map(Vec::len)
-            .sum();
-        if let Some(owner) = controller(&pod).filter(|_| count_workload) {
-            let params = ListParams::default().limit(COUNTED);
-            let listed = deadline(self.limit(), pods.list_metadata(&params))
-                .await
-                .map_err(missed(format!("list pods in `{}`", target.namespace)))?;
-            site.siblings = listed
-                .items
-                .into_iter()
-                .filter(|pod| pod.metadata.deletion_timestamp.is_none())
-                .filter(|pod| {
-                    let mut owners = pod.metadata.owner_references.iter().flatten();
-                    owners.any(|o| o.controller == Some(true) && o.uid == owner)
-                })
-                .filter_map(|pod| pod.metadata.uid)
-                .collect::<BTreeSet<String>>();
-        }
-        site.pod_uid = pod.metadata.uid;
-        Ok(site)
+            ..site
+        })
     }
 
     /// Who may see what comes of it: the channel's own principal, and the person. What can't be told counts as no.
@@ -219,6 +193,50 @@ impl Actor<'_> {
         }
         Ok(last)
     }
+}
+
+/// A target's pod afresh, without its namespace; an error says what could not be done.
+pub(in crate::runs) async fn pod_site(
+    cluster: &Cluster,
+    target: &PinnedTarget,
+    count_workload: bool,
+    limit: Duration,
+) -> Result<Site, (String, CallError)> {
+    let missed = |what: &str| {
+        let what = format!("{what} pods in `{}`", target.namespace);
+        move |error| (what, error)
+    };
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &target.namespace);
+    let pod = deadline(limit, pods.get_opt(&target.pod))
+        .await
+        .map_err(missed("read"))?;
+    let mut site = Site::default();
+    let Some(pod) = pod else { return Ok(site) };
+    site.container_id = container_id(&pod, &target.container);
+    site.containers = pod
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.ephemeral_containers)
+        .map(Vec::len)
+        .sum();
+    if let Some(owner) = controller(&pod).filter(|_| count_workload) {
+        let params = ListParams::default().limit(COUNTED);
+        let listed = deadline(limit, pods.list_metadata(&params))
+            .await
+            .map_err(missed("list"))?;
+        site.siblings = listed
+            .items
+            .into_iter()
+            .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+            .filter(|pod| {
+                let mut owners = pod.metadata.owner_references.iter().flatten();
+                owners.any(|o| o.controller == Some(true) && o.uid == owner)
+            })
+            .filter_map(|pod| pod.metadata.uid)
+            .collect::<BTreeSet<String>>();
+    }
+    site.pod_uid = pod.metadata.uid;
+    Ok(site)
 }
 
 fn told(review: Result<Decision, AccessError>) -> bool {
