@@ -56,6 +56,8 @@ pub(crate) struct Variation {
     pub(crate) published_slack: bool,
     /// Another folder of diagnostics than the shipped one.
     pub(crate) catalog: Option<PathBuf>,
+    /// Pods of the target namespace are captured by themselves when they are sick.
+    pub(crate) watches_pods: bool,
     /// Labels of the target namespace.
     pub(crate) labels: Vec<(&'static str, &'static str)>,
     /// No other story has the cluster meanwhile.
@@ -428,11 +430,17 @@ impl Installation {
             None => agent_image()?,
         };
         let store = format!("http://{}", self.store);
+        let sources = if variation.watches_pods {
+            json!([self.pods_as_a_source()])
+        } else {
+            json!([])
+        };
         let config = json!({
+            "triggers": { "sources": sources },
             "cluster": { "name": "local", "kubeconfig": file("kubeconfig") },
             "namespace": self.home,
             "secretFile": file("nonce-key"),
-            "catalog": { "folder": variation.catalog.clone().unwrap_or_else(|| repository().join("commands")) },
+            "catalog": { "folder": variation.catalog.clone().unwrap_or_else(catalog) },
             "agent": { "image": image, "launchLimitS": variation.launch_limit_s.unwrap_or(120) },
             // One pod is asked more often than in an incident; what makes it stand still is limited as ever.
             "budgets": {
@@ -459,6 +467,23 @@ impl Installation {
         std::fs::write(file("bot.yaml"), config.to_string()).context("write the bot's settings")
     }
 
+    /// The settings of a source that watches the target namespace.
+    fn pods_as_a_source(&self) -> Value {
+        json!({
+            "name": "kubernetes",
+            "from": { "kubernetes": {} },
+            "clusters": { "local": [self.target] },
+            "channel": "C0INCIDENT",
+            "rules": [{
+                "name": "sick",
+                "namespace": "${labels.namespace}",
+                "target": "${labels.kind}/${labels.workload}",
+                "pod": "${labels.pod}",
+                "diagnostic": "pod-report",
+            }],
+        })
+    }
+
     /// A kubeconfig with a token of the bot's service account instead of the administrator's credentials.
     pub(crate) async fn bot_kubeconfig(&self) -> anyhow::Result<Value> {
         let token = kubectl(&["-n", &self.home, "create", "token", "diagbot", "--duration=1h"], None).await?;
@@ -480,7 +505,13 @@ pub(crate) fn repository() -> &'static Path {
 }
 
 /// The program under test, which ends with its handle.
-fn program() -> Command {
+/// The folder of the shipped diagnostics.
+pub(crate) fn catalog() -> PathBuf {
+    repository().join("commands")
+}
+
+/// The program under test.
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sandbox-under-test"));
     command.stdin(Stdio::null()).kill_on_drop(true);
     command

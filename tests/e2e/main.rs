@@ -30,5 +30,7 @@ mod namespaces;
 mod outcome;
 mod permission;
 mod pods;
+mod sick;
 mod store_paths;
+mod terminal;
 mod workload;

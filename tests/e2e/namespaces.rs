@@ -65,6 +65,8 @@ pub(crate) async fn allow(target: &str, team: &str, user: &str) -> anyhow::Resul
     let person =
         json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": format!("slack:{team}:{user}") });
     apply(&binding("people", target, "diagbot-runner", &[person]).to_string()).await?;
+    let trigger = json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "trigger:kubernetes" });
+    apply(&binding("triggers", target, "diagbot-runner", &[trigger]).to_string()).await?;
     // Everybody in the channel may see what is captured, and Grace agrees to what others ask for.
     let channel =
         json!({ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "slack:channel:C0INCIDENT" });

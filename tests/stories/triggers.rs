@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use diagbot::runs::resource::DiagnosticRun;
 use diagbot_sandbox::{
+    installation::Plan,
     pagerduty::signature,
     triggers::{ALERTMANAGER_TOKEN, PAGERDUTY_SECRETS},
     wait,
@@ -12,7 +13,7 @@ use diagbot_sandbox::{
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use kube::api::ListParams;
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::product::{BILLING, LEDGER, Product};
@@ -306,5 +307,105 @@ async fn deliveries_that_prove_nothing_say_nothing_or_name_what_is_not_theirs_st
         );
     }
     assert_eq!(product.recorded().await, 0);
+    product.stop().await;
+}
+
+/// A plan in which the pods of `shop` are a source themselves.
+fn watching_pods() -> Plan {
+    Plan {
+        config: json!({ "triggers": { "sources": [{
+            "name": "kubernetes",
+            "from": { "kubernetes": {} },
+            "clusters": { "sandbox": ["shop"] },
+            "channel": "C0INCIDENT",
+            "rules": [{
+                "name": "sick",
+                "namespace": "${labels.namespace}",
+                "target": "${labels.kind}/${labels.workload}",
+                "pod": "${labels.pod}",
+                "diagnostic": "pod-report",
+            }],
+        }] } }),
+        ..Plan::default()
+    }
+}
+
+/// Waits until so many further alerts were counted on the run.
+async fn counted(product: &Product, run: &DiagnosticRun, least: u64) {
+    let name = run.metadata.name.as_deref().unwrap();
+    wait::until(LONGEST, "further alerts are counted", || async {
+        let run = product.installation.runs().get(name).await?;
+        Ok((run.alerts() >= least).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_crashes_again_and_again_is_captured_by_itself_once() {
+    let mut plan = watching_pods();
+    plan.replicas = 2;
+    let product = Product::with(plan).await;
+    let runs = told(&product, 1).await;
+    assert_eq!(runs[0].spec.requester.user, "trigger:kubernetes");
+    assert_eq!(runs[0].phase().as_str(), "Succeeded", "{:?}", runs[0].status);
+    let said = product.public().await;
+    assert!(
+        said[0].text.contains(BILLING) && said[0].text.contains("crash-looping"),
+        "{said:#?}"
+    );
+    // It goes on crashing: that is counted, and nothing is captured.
+    counted(&product, &runs[0], 1).await;
+    assert_eq!(product.recorded().await, 1);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_whose_pods_are_killed_for_memory_all_at_once_is_one_capture_and_a_count() {
+    let mut plan = watching_pods();
+    plan.config["triggers"]["sources"][0]["from"]["kubernetes"]["signals"] = json!(["oom-killed"]);
+    let product = Product::with(plan).await;
+    let name = |n: usize| format!("web-7d9f8b6c5-{n}");
+    for n in 0..8 {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": name(n), "namespace": "shop", "labels": { "pod-template-hash": "7d9f8b6c5" },
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-7d9f8b6c5", "uid": "r", "controller": true
+                }],
+            },
+            "spec": { "containers": [{ "name": "app", "image": "registry.sandbox/idle:1" }] },
+        });
+        product.installation.kubernetes().add(pod).unwrap();
+        product.pod_runs(&name(n)).await;
+    }
+    for n in 0..8 {
+        let ended = json!({ "exitCode": 137, "reason": "OOMKilled", "finishedAt": jiff::Timestamp::now().to_string() });
+        let status = json!({ "status": { "containerStatuses": [{
+            "name": "app", "image": "registry.sandbox/idle:1", "imageID": "", "ready": true, "restartCount": 1,
+            "state": { "running": {} }, "lastState": { "terminated": ended },
+        }] } });
+        let params = PatchParams::default();
+        product
+            .pods()
+            .patch_status(&name(n), &params, &Patch::Merge(&status))
+            .await
+            .unwrap();
+    }
+    let runs = told(&product, 1).await;
+    assert_eq!(runs[0].phase().as_str(), "Succeeded", "{:?}", runs[0].status);
+    let cause = runs[0].spec.origin.cause.as_ref().unwrap();
+    assert_eq!(cause.fingerprint, "sandbox/shop/deployment/web");
+    assert!(cause.title.starts_with("oom-killed: web-7d9f8b6c5-"), "{cause:?}");
+    counted(&product, &runs[0], 7).await;
+    wait::until(LONGEST, "the storm is told", || async {
+        let all = product.public().await;
+        let told = all.iter().any(|m| m.text.contains("7 more alerts of this kind came"));
+        Ok(told.then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!(product.recorded().await, 1);
     product.stop().await;
 }

@@ -54,6 +54,7 @@ const TARGET_RIGHTS: &[(&str, &str, &str, &str)] = &[
     ("create", "", "pods", "exec"),
     ("get", "", "namespaces", ""),
     ("list", "", "events", ""),
+    ("watch", "", "events", ""),
     ("create", "", "events", ""),
 ];
 

@@ -25,7 +25,7 @@ use crate::{
     slack::{self, api::SlackApi, context::SlackContext, directory::SlackDirectory, socket::SocketHealth},
     tasks::Tasks,
     telemetry::metrics::Metrics,
-    triggers::{config::TriggersConfig, front::TriggerFront, notes::Notes, tally::Tally},
+    triggers::{self, config::TriggersConfig, front::TriggerFront, notes::Notes, tally::Tally},
 };
 
 /// Name of the leader's lease.
@@ -132,20 +132,26 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The webhooks' listener and what goes with it, where triggers are configured.
+/// The webhooks' listener, the watches and what goes with them, where triggers are configured.
 async fn start_triggers(
     config: &TriggersConfig,
     service: &RunService,
     metrics: &Metrics,
     tasks: &mut Tasks,
 ) -> anyhow::Result<()> {
-    let Some(address) = config.listen else { return Ok(()) };
+    if config.sources.is_empty() {
+        return Ok(());
+    }
     let stop = tasks.stop_signal();
-    let listener = TcpListener::bind(address).await.context("listen for webhooks")?;
     let tally = Tally::default();
     let front = TriggerFront::new(config, service.clone(), tally.clone(), metrics.clone())?;
     let notes = Notes::new(config, service.clone())?;
-    tasks.start("webhooks", http::webhooks::serve(listener, front, stop.clone()));
+    if let Some(address) = config.listen {
+        let listener = TcpListener::bind(address).await.context("listen for webhooks")?;
+        tasks.start("webhooks", http::webhooks::serve(listener, front.clone(), stop.clone()));
+    }
+    let watch = triggers::kubernetes::run(config.clone(), front, service.clone(), stop.clone());
+    tasks.start("watch for sick pods", watch);
     tasks.start("counts of alerts", tally.run(service.clone(), stop.clone()));
     tasks.start("notes on incidents", notes.run(stop));
     Ok(())

@@ -4,6 +4,7 @@ pub mod census;
 mod client;
 pub mod lease;
 pub mod resolve;
+pub mod symptoms;
 pub mod target;
 
 pub use client::{CallError, Cluster, ClusterConfig, ClusterError, ClusterName, Clusters, deadline};

@@ -28,6 +28,8 @@ pub struct Alert {
     pub incident: Option<String>,
     /// When it was raised, if the source signs that.
     pub raised_at: Option<Timestamp>,
+    /// Its fingerprint names a workload: whichever pod of it an alert is about, one of them is captured in a window.
+    pub one_of_its_workload: bool,
 }
 
 /// A text, cut.

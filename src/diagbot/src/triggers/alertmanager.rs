@@ -60,12 +60,10 @@ fn alert(item: &Item) -> Alert {
     };
     Alert {
         fingerprint: cut(&item.fingerprint),
-        event: None,
         service: first([(&labels, "service"), (&labels, "job")]),
         title: first([(&details, "summary"), (&labels, "alertname")]),
-        incident: None,
-        raised_at: None,
         labels,
         details,
+        ..Alert::default()
     }
 }

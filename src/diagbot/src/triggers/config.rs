@@ -8,7 +8,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::rule::{Pattern, Template};
-use crate::access::is_trigger_name;
+use crate::{access::is_trigger_name, cluster::symptoms::Sign};
 
 /// Which alerts start what (`triggers:` in the configuration file).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -52,6 +52,22 @@ pub enum From {
     Pagerduty(PagerDutyConfig),
     /// Prometheus' Alertmanager.
     Alertmanager(AlertmanagerConfig),
+    /// The pods of its clusters and namespaces themselves. Its alerts have the labels `cluster`, `namespace`, `pod`,
+    /// `container`, `kind` and `workload`, and `signal`, which is one of [`KubernetesConfig::signals`].
+    Kubernetes(KubernetesConfig),
+}
+
+/// Pods as a source.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KubernetesConfig {
+    /// What counts: `oom-killed`, `crash-looping`, `liveness-failed`, and of workloads in an incident `terminating` and
+    /// `evicted`. Default: all of them.
+    #[serde(default = "all_signs")]
+    pub signals: Vec<Sign>,
+    /// A workload is in an incident for so long after a person or an alert asked about it. Default: 1 hour.
+    #[serde(default = "default_incident", with = "humantime_serde")]
+    pub incident: Duration,
 }
 
 /// PagerDuty, webhooks v3.
@@ -151,6 +167,14 @@ const fn default_window() -> Duration {
     Duration::from_mins(15)
 }
 
+fn all_signs() -> Vec<Sign> {
+    Sign::ALL.to_vec()
+}
+
+const fn default_incident() -> Duration {
+    Duration::from_hours(1)
+}
+
 const fn default_replay() -> Duration {
     Duration::from_mins(10)
 }
@@ -173,7 +197,8 @@ impl TriggersConfig {
             }
             faults.extend(source.faults(&key, clusters));
         }
-        if self.listen.is_none() && !self.sources.is_empty() {
+        let delivers = |source: &SourceConfig| !matches!(source.from, From::Kubernetes(_));
+        if self.listen.is_none() && self.sources.iter().any(delivers) {
             faults.push("triggers.listen: webhooks need an address".to_owned());
         }
         faults
@@ -260,6 +285,12 @@ impl SourceConfig {
                 &config.secret_files
             }
             From::Alertmanager(config) => &config.token_files,
+            From::Kubernetes(config) => {
+                if config.signals.is_empty() {
+                    fault("from.kubernetes.signals: at least one".to_owned());
+                }
+                return faults;
+            }
         };
         if secrets.is_empty() {
             fault("from: at least one secret".to_owned());

@@ -100,8 +100,9 @@ impl TriggerFront {
         let mut sources = HashMap::new();
         for source in &config.sources {
             let files = match &source.from {
-                From::Pagerduty(config) => &config.secret_files,
-                From::Alertmanager(config) => &config.token_files,
+                From::Pagerduty(config) => config.secret_files.as_slice(),
+                From::Alertmanager(config) => config.token_files.as_slice(),
+                From::Kubernetes(_) => &[],
             };
             let live = Live::read(files)?;
             tracing::info!(trigger = source.name, secrets = %live, rules = source.rules.len(), "a trigger is configured");
@@ -117,9 +118,35 @@ impl TriggerFront {
         })))
     }
 
-    /// Whether there is such a source: what is unknown is not even read.
+    /// Whether there is such a source of deliveries: what is unknown is not even read.
     pub fn knows(&self, source: &str) -> bool {
-        self.0.sources.contains_key(source)
+        let found = self.0.sources.get(source);
+        found.is_some_and(|source| !matches!(source.config.from, From::Kubernetes(_)))
+    }
+
+    /// Takes what was seen of a pod; the same state is seen again and again.
+    pub async fn observe(&self, source: &str, alert: &Alert) {
+        let Some(source) = self.0.sources.get(source) else {
+            return;
+        };
+        if self.is_known(&source.config.name, alert) {
+            return;
+        }
+        let recorded = Recorded::of(&self.0.service.list(&RunFilter::default()));
+        let line = self.alert(source, alert, &recorded, true).await;
+        self.count(line.outcome);
+        // What was not confirmed is taken again with the pod's next change.
+        if line.outcome != "unconfirmed" {
+            self.first_time(&source.config.name, alert);
+        }
+        if matches!(line.outcome, "unmatched" | "refused") {
+            tracing::info!(
+                trigger = source.config.name,
+                outcome = line.outcome,
+                why = line.why,
+                "a sick pod starts nothing"
+            );
+        }
     }
 
     /// Takes one delivery.
@@ -149,6 +176,7 @@ impl TriggerFront {
                     Err(error) => self.malformed(&error),
                 }
             }
+            From::Kubernetes(_) => self.say(StatusCode::NOT_FOUND, "unknown", "there is no such source"),
             From::Alertmanager(_) => {
                 if !alertmanager::is_known(text(header::AUTHORIZATION.as_str()), &source.live) {
                     let words = "the token is not one of this source; nothing was started";
@@ -239,7 +267,7 @@ impl TriggerFront {
         let subject = Subject {
             source: source.config.name.clone(),
             fingerprint: capture.fingerprint.clone(),
-            target: capture.target.to_string(),
+            target: (!alert.one_of_its_workload).then(|| capture.target.to_string()),
             diagnostic: capture.diagnostic.clone(),
         };
         let window = SignedDuration::try_from(source.config.window).unwrap_or(SignedDuration::MAX);
@@ -287,6 +315,12 @@ impl TriggerFront {
             Some(run),
             "its target was captured for this alert within the window",
         )
+    }
+
+    fn is_known(&self, source: &str, alert: &Alert) -> bool {
+        let seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = alert.event.iter();
+        events.any(|event| seen.knows(&format!("{source} {event}")))
     }
 
     /// Whether this process sees the event for the first time; events without an id always are new.

@@ -1,7 +1,8 @@
 //! Triggers: alerts of other systems become runs. A front beside `slack`: it talks to [`crate::runs::service`] only.
 //!
 //! Owns who may deliver (signatures, tokens), what an alert means (rules) and how often one alert may start something
-//! (windows). Never looks into a cluster to answer a delivery, and never decides whether a trigger may: a trigger is a
+//! (windows). What pods themselves show is a source beside webhooks ([`kubernetes`]). Never looks into a cluster to answer a
+//! delivery, and never decides whether a trigger may: a trigger is a
 //! principal of its own (`trigger:<name>`), whose rights the controller reviews as it does a person's.
 //!
 //! # Design notes
@@ -16,6 +17,7 @@ pub mod alert;
 pub mod alertmanager;
 pub mod config;
 pub mod front;
+pub mod kubernetes;
 pub mod notes;
 pub mod pagerduty;
 pub mod rule;

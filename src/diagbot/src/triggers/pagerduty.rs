@@ -74,7 +74,6 @@ pub fn read(body: &[u8], now: Timestamp, replay_window: SignedDuration) -> Resul
     Ok(Meaning::Alert(Box::new(Alert {
         fingerprint: incident.clone(),
         event: Some(cut(&event.id)),
-        labels: BTreeMap::new(),
         details: details(&event.data),
         service: cut(event.data.get("service").map_or("", |service| {
             service.get("summary").and_then(Value::as_str).unwrap_or_default()
@@ -82,6 +81,7 @@ pub fn read(body: &[u8], now: Timestamp, replay_window: SignedDuration) -> Resul
         title: cut(text("title")),
         incident: Some(incident),
         raised_at: Some(event.occurred_at),
+        ..Alert::default()
     })))
 }
 

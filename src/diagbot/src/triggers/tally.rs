@@ -67,6 +67,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Whether it is remembered.
+    pub(super) fn knows(&self, event: &str) -> bool {
+        self.known.contains(event)
+    }
+
     /// Remembers it; false where it was known.
     pub(super) fn is_new(&mut self, event: &str) -> bool {
         if !self.known.insert(event.to_owned()) {

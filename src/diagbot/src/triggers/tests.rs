@@ -4,10 +4,22 @@ use jiff::{SignedDuration, Timestamp};
 use super::{
     alertmanager,
     config::TriggersConfig,
+    kubernetes,
     pagerduty::{self, Meaning},
     rule::{Capture, Verdict, judge},
     secrets::Live,
-    window::Subject,
+    window::{Recorded, Subject},
+};
+use crate::{
+    access::Requester,
+    cluster::{
+        symptoms::{Sign, Symptom},
+        target::{TargetKind, parse},
+    },
+    runs::{
+        request::{RequestKey, RunRequest},
+        resource::{Appeal, Cause, DiagnosticRun, Origin},
+    },
 };
 
 const TRIGGERED: &str = include_str!("../../../../tests/data/pagerduty/incident-triggered.json");
@@ -183,7 +195,7 @@ fn a_window_has_one_key_and_another_fingerprint_or_target_another() {
     let subject = Subject {
         source: "am".into(),
         fingerprint: "f".into(),
-        target: "local:shop/deployment/x".into(),
+        target: Some("local:shop/deployment/x".into()),
         diagnostic: "process".into(),
     };
     let window = SignedDuration::from_mins(15);
@@ -192,8 +204,84 @@ fn a_window_has_one_key_and_another_fingerprint_or_target_another() {
     assert_eq!(first, subject.key(at("2026-11-23T01:14:59Z"), window));
     assert_ne!(first, subject.key(at("2026-11-23T01:15:00Z"), window));
     let other = Subject {
-        target: "local:shop/deployment/y".into(),
+        target: Some("local:shop/deployment/y".into()),
         ..subject.clone()
     };
     assert_ne!(first, other.key(at("2026-11-23T01:00:00Z"), window));
+}
+
+fn symptom(sign: Sign, pod: &str) -> Symptom {
+    Symptom {
+        sign,
+        namespace: "shop".into(),
+        pod: pod.into(),
+        pod_uid: format!("uid of {pod}"),
+        container: "app".into(),
+        restarts: 3,
+        workload: (TargetKind::Deployment, "billing".into()),
+        at: "2026-11-23T01:00:00Z".parse().unwrap(),
+        words: "exit code 1".into(),
+    }
+}
+
+#[test]
+fn sick_pods_of_one_workload_are_one_subject_and_each_end_of_a_container_is_one_event() {
+    let (first, second) = (
+        kubernetes::alert("local", &symptom(Sign::CrashLooping, "billing-1-a")),
+        kubernetes::alert("local", &symptom(Sign::OomKilled, "billing-1-b")),
+    );
+    assert_eq!(first.fingerprint, second.fingerprint);
+    assert_ne!(first.event, second.event);
+    let again = Symptom {
+        restarts: 4,
+        ..symptom(Sign::CrashLooping, "billing-1-a")
+    };
+    assert_ne!(first.event, kubernetes::alert("local", &again).event);
+    assert_eq!(first.title, "crash-looping: billing-1-a (container app): exit code 1");
+    assert_eq!(first.labels["signal"], "crash-looping");
+
+    // Whichever pod was captured, its workload was.
+    let target = parse("local:shop/pod/billing-1-a").unwrap();
+    let request = RunRequest {
+        key: RequestKey::Webhook {
+            source: "k".into(),
+            id: "1".into(),
+        },
+        requester: Requester::trigger("k"),
+        origin: Origin {
+            cause: Some(Cause {
+                source: "k".into(),
+                fingerprint: first.fingerprint,
+                ..Cause::default()
+            }),
+            ..Origin::default()
+        },
+        diagnostic: "pod-report".into(),
+        parameters: std::collections::BTreeMap::new(),
+        target: target.clone(),
+        targets: None,
+        dry_run: false,
+        confirmed: false,
+        appeal: Appeal::default(),
+        received_at: "2026-11-23T01:00:01Z".parse().unwrap(),
+    };
+    let run = std::sync::Arc::new(DiagnosticRun::new(request.name().as_str(), request.spec()));
+    let recorded = Recorded::of(&[run]);
+    let of = |target| Subject {
+        source: "k".into(),
+        fingerprint: second.fingerprint.clone(),
+        target,
+        diagnostic: "pod-report".into(),
+    };
+    let at = "2026-11-23T01:05:00Z".parse().unwrap();
+    let window = SignedDuration::from_mins(15);
+    assert_eq!(of(None).captured(&recorded, at, window), Some(request.name()));
+    assert_eq!(
+        of(Some("local:shop/pod/billing-1-b".into())).captured(&recorded, at, window),
+        None
+    );
+    assert_eq!(
+        of(Some(target.to_string())).captured(&recorded, at, window),
+        Some(request.name())
+    );
 }

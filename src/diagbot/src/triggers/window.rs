@@ -21,8 +21,8 @@ pub struct Subject {
     pub source: String,
     /// What makes two alerts the same.
     pub fingerprint: String,
-    /// The target as text.
-    pub target: String,
+    /// The target as text; none: whatever the target, the fingerprint tells.
+    pub target: Option<String>,
     /// The diagnostic.
     pub diagnostic: String,
 }
@@ -31,7 +31,8 @@ impl Subject {
     /// The key of the one run that the subject may have in the window of that time.
     pub fn key(&self, at: Timestamp, window: SignedDuration) -> RequestKey {
         let number = at.as_second().div_euclid(window.as_secs().max(1));
-        let parts = [&self.fingerprint, &self.target, &self.diagnostic, &number.to_string()];
+        let target = self.target.clone().unwrap_or_default();
+        let parts = [&self.fingerprint, &target, &self.diagnostic, &number.to_string()];
         RequestKey::Webhook {
             source: self.source.clone(),
             id: serde_json::to_string(&parts).expect("a list of strings is valid JSON"),
@@ -41,7 +42,13 @@ impl Subject {
     /// The recorded run that this subject has already in the window that ends at `at`.
     pub fn captured(&self, recorded: &[Recorded], at: Timestamp, window: SignedDuration) -> Option<RunName> {
         let within = |run: &&Recorded| at.duration_since(run.at).abs() < window;
-        let same = |run: &&Recorded| run.subject == *self;
+        let same = |run: &&Recorded| {
+            let subject = Self {
+                target: self.target.as_ref().and(run.subject.target.clone()),
+                ..run.subject.clone()
+            };
+            subject == *self
+        };
         recorded
             .iter()
             .filter(same)
@@ -74,7 +81,7 @@ impl Recorded {
             subject: Subject {
                 source: cause.source.clone(),
                 fingerprint: cause.fingerprint.clone(),
-                target: run.spec.target.to_string(),
+                target: Some(run.spec.target.to_string()),
                 diagnostic: run.spec.diagnostic.clone(),
             },
             name: run.name()?,
