@@ -64,6 +64,8 @@
 //! captures/identity.rs          LEARNT_IMAGES      256                             images whose user is remembered
 //! captures/relay.rs             RELAYS             4                               artifacts that the bot itself carries
 //! captures/relay.rs             FRAMES             8                               frames of each that wait for the store
+//! artifacts/folder.rs           MOST_NAMES         1_000                           numbers behind an artifact's name in a folder
+//! cluster/symptoms.rs           PAGE               100                             pods of one page of a first list
 //! artifacts/upload.rs           MOST_OPEN_UPLOADS  10_000                          uploads in one look for orphans
 //! ```
 //!
