@@ -221,8 +221,8 @@ async fn swarm(product: &Product, count: usize) {
 }
 
 /// Everything of a run of `count` pods, and how it was: seconds, the bot's memory, objects.
-async fn all_of_a_swarm(count: usize) -> String {
-    let product = Product::with(Plan::default()).await;
+async fn all_of_a_swarm(count: usize, plan: Plan) -> String {
+    let product = Product::with(plan).await;
     swarm(&product, count).await;
     let candidates = product.runs("pod-report -l app=swarm").await;
     candidates.says(&[&format!("fits {count} targets"), "--all"]);
@@ -234,6 +234,9 @@ async fn all_of_a_swarm(count: usize) -> String {
     assert_eq!(status.captures.len(), count);
     assert!(status.captures.iter().all(|capture| capture.artifacts.len() == 1));
     told.says(&[&format!("{count} targets: {count} done.")]);
+    if let Some(most) = status.at_once {
+        told.says(&[&format!("They are taken {most} at a time")]);
+    }
     let table = product
         .public()
         .await
@@ -263,11 +266,21 @@ async fn all_of_a_swarm(count: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_pods_of_a_label_are_one_run_and_one_table() {
-    println!("{}", all_of_a_swarm(20).await);
+    println!("{}", all_of_a_swarm(20, Plan::default()).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_targets_than_may_be_looked_at_at_a_time_take_turns() {
+    let config = json!({ "budgets": { "namespace": { "concurrent": 5, "perHour": 300 } } });
+    let plan = Plan {
+        config,
+        ..Plan::default()
+    };
+    println!("{}", all_of_a_swarm(12, plan).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "by hand: takes long, and prints what it took"]
 async fn two_hundred_pods_are_one_run() {
-    println!("{}", all_of_a_swarm(200).await);
+    println!("{}", all_of_a_swarm(200, Plan::default()).await);
 }

@@ -3,7 +3,8 @@
 //!
 //! # Design notes
 //! What can't be exceeded by waiting in line is told with the time to wait: a request that is over budget is refused at once
-//! and never queued, since evidence of a later moment is other evidence.
+//! and never queued, since evidence of a later moment is other evidence. Only a request for several targets, of which some can
+//! begin, takes them in a few turns.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -13,13 +14,16 @@ use serde::Deserialize;
 /// The window over which captures are counted.
 const WINDOW: SignedDuration = SignedDuration::from_hours(1);
 
+/// In how many turns the captures of one request may be taken, where not all of them may run at a time.
+const MOST_TURNS: usize = 10;
+
 /// Limits (`budgets:` in the configuration file).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct BudgetConfig {
     /// Captures of one pod. Default: 4 at a time, 30 in an hour.
     pub pod: Limit,
-    /// Captures of one workload's pods. Default: 20 at a time, 120 in an hour.
+    /// Captures of one workload's pods. Default: 20 at a time, 250 in an hour.
     pub workload: Limit,
     /// Captures in one namespace. Default: 40 at a time, 300 in an hour.
     pub namespace: Limit,
@@ -48,7 +52,7 @@ impl Default for BudgetConfig {
         let limit = |concurrent, per_hour| Limit { concurrent, per_hour };
         Self {
             pod: limit(4, 30),
-            workload: limit(20, 120),
+            workload: limit(20, 250),
             namespace: limit(40, 300),
             cluster: limit(100, 2_000),
             paused_replicas: 1,
@@ -160,90 +164,140 @@ pub enum OverBudget {
     },
 }
 
-/// Whether all that is asked for may begin beside what was begun.
-pub fn check(config: &BudgetConfig, begun: &[Use], asked: &[Ask], now: Timestamp) -> Result<(), OverBudget> {
+/// How many of what one request asks for may run at a time beside what was begun: at least one. An error where none may, where
+/// an hour's share is too small for all, or where they would take too many turns.
+pub fn check(config: &BudgetConfig, begun: &[Use], asked: &[Ask], now: Timestamp) -> Result<usize, OverBudget> {
+    let mut at_once = asked.len();
+    for ask in asked {
+        if ask.adds_container && ask.containers >= config.ephemeral_containers {
+            return Err(OverBudget::Containers {
+                pod: ask.pod.clone(),
+                most: config.ephemeral_containers,
+            });
+        }
+        for crowd in crowds(config, begun, asked, ask) {
+            let room = crowd.most.saturating_sub(crowd.running);
+            // Whichever of them run at a time, no more of this crowd do than have room.
+            let fitting = if crowd.asked <= room { asked.len() } else { room };
+            if fitting == 0 || asked.len().div_ceil(fitting) > MOST_TURNS {
+                return Err(crowd.over);
+            }
+            at_once = at_once.min(fitting);
+        }
+    }
     let mut counted = begun.to_vec();
     for ask in asked {
-        check_one(config, &counted, ask, now)?;
-        counted.push(Use {
-            cluster: ask.cluster.clone(),
-            namespace: ask.namespace.clone(),
-            pod_uid: ask.pod_uid.clone(),
-            at: now,
-            running: true,
-            pausing: ask.pausing,
-        });
+        for group in Group::ALL {
+            let uses: Vec<&Use> = counted.iter().filter(|u| group.holds(ask, u)).collect();
+            check_hour(group, config.limit(group), &uses, now)?;
+        }
+        counted.push(ask.begun(now));
     }
-    Ok(())
+    Ok(at_once)
 }
 
-fn check_one(config: &BudgetConfig, begun: &[Use], ask: &Ask, now: Timestamp) -> Result<(), OverBudget> {
-    let same_cluster = |u: &&Use| u.cluster == ask.cluster;
-    let of_pod = |u: &&Use| u.cluster == ask.cluster && u.pod_uid == ask.pod_uid;
-    let of_workload = |u: &&Use| u.cluster == ask.cluster && ask.siblings.contains(&u.pod_uid);
-    if ask.adds_container && ask.containers >= config.ephemeral_containers {
-        return Err(OverBudget::Containers {
-            pod: ask.pod.clone(),
-            most: config.ephemeral_containers,
-        });
-    }
+/// What may not all run at a time.
+struct Crowd {
+    most: usize,
+    running: usize,
+    asked: usize,
+    over: OverBudget,
+}
+
+/// What one of those asked for counts with: its groups, and what stands still.
+fn crowds(config: &BudgetConfig, begun: &[Use], asked: &[Ask], ask: &Ask) -> Vec<Crowd> {
+    let of_group = |group: Group| {
+        let most = config.limit(group).concurrent;
+        Crowd {
+            most,
+            running: begun.iter().filter(|u| u.running && group.holds(ask, u)).count(),
+            asked: asked.iter().filter(|other| group.joins(ask, other)).count(),
+            over: OverBudget::Concurrent { group, most },
+        }
+    };
+    let mut crowds: Vec<Crowd> = Group::ALL.into_iter().map(of_group).collect();
     if ask.pausing {
-        check_pauses(config, begun, ask)?;
+        crowds.extend(standing(config, begun, asked, ask));
     }
-    let groups: [(Group, Limit, Vec<&Use>); 4] = [
-        (Group::Pod, config.pod, begun.iter().filter(of_pod).collect()),
-        (
-            Group::Workload,
-            config.workload,
-            begun.iter().filter(of_workload).collect(),
-        ),
-        (
-            Group::Namespace,
-            config.namespace,
-            begun
-                .iter()
-                .filter(same_cluster)
-                .filter(|u| u.namespace == ask.namespace)
-                .collect(),
-        ),
-        (
-            Group::Cluster,
-            config.cluster,
-            begun.iter().filter(same_cluster).collect(),
-        ),
-    ];
-    for (group, limit, uses) in groups {
-        check_group(group, limit, &uses, now)?;
-    }
-    Ok(())
+    crowds
 }
 
 /// Never two pausing steps on a pod, and never more of a workload's replicas than may.
-fn check_pauses(config: &BudgetConfig, begun: &[Use], ask: &Ask) -> Result<(), OverBudget> {
-    let standing: BTreeSet<&str> = begun
-        .iter()
-        .filter(|u| u.running && u.pausing && u.cluster == ask.cluster)
-        .map(|u| u.pod_uid.as_str())
-        .collect();
-    if standing.contains(ask.pod_uid.as_str()) {
-        return Err(OverBudget::PodPaused { pod: ask.pod.clone() });
-    }
+fn standing(config: &BudgetConfig, begun: &[Use], asked: &[Ask], ask: &Ask) -> Vec<Crowd> {
+    let paused = |group: Group| -> BTreeSet<&str> {
+        let standing = begun.iter().filter(|u| u.running && u.pausing && group.holds(ask, u));
+        standing.map(|u| u.pod_uid.as_str()).collect()
+    };
+    let wanted = |group: Group| {
+        asked
+            .iter()
+            .filter(move |other| other.pausing && group.joins(ask, other))
+    };
+    let of_pod = Crowd {
+        most: 1,
+        running: paused(Group::Pod).len(),
+        asked: wanted(Group::Pod).count(),
+        over: OverBudget::PodPaused { pod: ask.pod.clone() },
+    };
     let replicas = ask.siblings.len();
     let most = config.paused_replicas.max(replicas * config.paused_percent / 100);
-    let paused = standing.iter().filter(|uid| ask.siblings.contains(**uid)).count();
-    if replicas > 0 && paused >= most {
-        return Err(OverBudget::ReplicasPaused { most, of: replicas });
-    }
-    Ok(())
+    let of_workload = (replicas > 0).then(|| Crowd {
+        most,
+        running: paused(Group::Workload).len(),
+        asked: wanted(Group::Workload).count(),
+        over: OverBudget::ReplicasPaused { most, of: replicas },
+    });
+    [Some(of_pod), of_workload].into_iter().flatten().collect()
 }
 
-fn check_group(group: Group, limit: Limit, uses: &[&Use], now: Timestamp) -> Result<(), OverBudget> {
-    if uses.iter().filter(|u| u.running).count() >= limit.concurrent {
-        return Err(OverBudget::Concurrent {
-            group,
-            most: limit.concurrent,
-        });
+impl BudgetConfig {
+    fn limit(&self, group: Group) -> Limit {
+        match group {
+            Group::Pod => self.pod,
+            Group::Workload => self.workload,
+            Group::Namespace => self.namespace,
+            Group::Cluster => self.cluster,
+        }
     }
+}
+
+impl Group {
+    const ALL: [Self; 4] = [Self::Pod, Self::Workload, Self::Namespace, Self::Cluster];
+
+    /// Whether the group of `ask` has that pod.
+    fn has(self, ask: &Ask, cluster: &str, namespace: &str, pod_uid: &str) -> bool {
+        cluster == ask.cluster
+            && match self {
+                Self::Pod => pod_uid == ask.pod_uid,
+                Self::Workload => ask.siblings.contains(pod_uid),
+                Self::Namespace => namespace == ask.namespace,
+                Self::Cluster => true,
+            }
+    }
+
+    fn holds(self, ask: &Ask, begun: &Use) -> bool {
+        self.has(ask, &begun.cluster, &begun.namespace, &begun.pod_uid)
+    }
+
+    fn joins(self, ask: &Ask, other: &Ask) -> bool {
+        self.has(ask, &other.cluster, &other.namespace, &other.pod_uid)
+    }
+}
+
+impl Ask {
+    fn begun(&self, at: Timestamp) -> Use {
+        Use {
+            cluster: self.cluster.clone(),
+            namespace: self.namespace.clone(),
+            pod_uid: self.pod_uid.clone(),
+            at,
+            running: true,
+            pausing: self.pausing,
+        }
+    }
+}
+
+fn check_hour(group: Group, limit: Limit, uses: &[&Use], now: Timestamp) -> Result<(), OverBudget> {
     let mut recent: Vec<Timestamp> = uses.iter().map(|u| u.at).filter(|at| *at + WINDOW > now).collect();
     if recent.len() < limit.per_hour {
         return Ok(());

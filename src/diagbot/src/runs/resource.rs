@@ -214,6 +214,9 @@ pub struct RunStatus {
     /// One summary a capture, in order.
     #[serde(default)]
     pub captures: Vec<CaptureSummary>,
+    /// How many of the captures may run at a time, by the budgets as they were; none: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_once: Option<u32>,
     /// When the captures of a run with many were last summed up here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted_at: Option<MicroTime>,
@@ -304,6 +307,11 @@ pub struct RunStep {
 }
 
 impl RunStatus {
+    /// How many of the captures may run at a time: at least one.
+    pub fn at_once(&self) -> usize {
+        self.at_once.map_or(usize::MAX, |most| most.max(1) as usize)
+    }
+
     /// Canonical names of all that the run takes, each once. What an earlier version recorded has no steps: there it is the
     /// one diagnostic.
     pub fn diagnostics(&self) -> BTreeSet<&str> {

@@ -42,12 +42,12 @@ fn a_pod_never_stands_still_twice_and_a_workload_never_in_more_replicas_than_may
     );
     assert_eq!(
         check(&config, &one, &[ask("b", false)], NOW),
-        Ok(()),
+        Ok(1),
         "nothing stands still"
     );
     assert_eq!(
         check(&config, &[begun("a", 1, false, true)], &[ask("b", true)], NOW),
-        Ok(()),
+        Ok(1),
         "it has ended"
     );
     let half = BudgetConfig {
@@ -56,14 +56,12 @@ fn a_pod_never_stands_still_twice_and_a_workload_never_in_more_replicas_than_may
     };
     assert_eq!(
         check(&half, &one, &[ask("b", true)], NOW),
-        Ok(()),
+        Ok(1),
         "two of three are 66 %"
     );
-    // A request for several counts its own.
-    assert_eq!(
-        check(&config, &[], &[ask("a", true), ask("b", true)], NOW),
-        Err(OverBudget::ReplicasPaused { most: 1, of: 3 })
-    );
+    // A request for several counts its own, and takes them one after the other.
+    assert_eq!(check(&config, &[], &[ask("a", true), ask("b", true)], NOW), Ok(1));
+    assert_eq!(check(&config, &[], &[ask("a", true), ask("a", false)], NOW), Ok(2));
 }
 
 #[test]
@@ -76,7 +74,7 @@ fn what_was_begun_within_the_hour_counts_and_the_time_to_wait_is_told() {
         ..BudgetConfig::default()
     };
     let ended = |minutes: &[i64]| -> Vec<Use> { minutes.iter().map(|m| begun("a", *m, false, false)).collect() };
-    assert_eq!(check(&config, &ended(&[50, 61, 10]), &[ask("a", false)], NOW), Ok(()));
+    assert_eq!(check(&config, &ended(&[50, 61, 10]), &[ask("a", false)], NOW), Ok(1));
     assert_eq!(
         check(&config, &ended(&[50, 40, 10]), &[ask("a", false)], NOW),
         Err(OverBudget::Hourly {
@@ -97,7 +95,7 @@ fn what_was_begun_within_the_hour_counts_and_the_time_to_wait_is_told() {
         cluster: "other".into(),
         ..u
     });
-    assert_eq!(check(&config, &elsewhere, &[ask("a", false)], NOW), Ok(()));
+    assert_eq!(check(&config, &elsewhere, &[ask("a", false)], NOW), Ok(1));
 }
 
 #[test]
@@ -118,5 +116,31 @@ fn a_pod_holds_only_so_many_ephemeral_containers() {
         adds_container: false,
         ..full
     };
-    assert_eq!(check(&config, &[], &[by_api], NOW), Ok(()));
+    assert_eq!(check(&config, &[], &[by_api], NOW), Ok(1));
+}
+
+#[test]
+fn many_targets_are_taken_in_a_few_turns_within_what_may_run_at_a_time() {
+    let config = BudgetConfig::default();
+    let names: Vec<String> = (0..201).map(|index| format!("pod-{index}")).collect();
+    let asked: Vec<Ask> = names
+        .iter()
+        .map(|name| Ask {
+            siblings: names.iter().cloned().collect(),
+            ..ask(name, false)
+        })
+        .collect();
+    assert_eq!(check(&config, &[], &asked[..20], NOW), Ok(20));
+    assert_eq!(check(&config, &[], &asked[..200], NOW), Ok(20));
+    let over = |group, most| Err(OverBudget::Concurrent { group, most });
+    assert_eq!(check(&config, &[], &asked, NOW), over(Group::Workload, 20), "11 turns");
+    // Beside what others run there is less room.
+    let others = |count: usize| -> Vec<Use> { (0..count).map(|_| begun("foreign", 1, true, false)).collect() };
+    assert_eq!(check(&config, &others(35), &asked[..20], NOW), Ok(5));
+    assert_eq!(
+        check(&config, &others(40), &asked[..1], NOW),
+        over(Group::Namespace, 40)
+    );
+    let hourly = check(&config, &[], &[asked.as_slice(), &asked[..100]].concat(), NOW);
+    assert!(hourly.is_err(), "no more in an hour than may");
 }

@@ -195,8 +195,15 @@ pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -
         }
         Some(Ok(decision)) => status.decision = Some(decision.clone()),
     }
-    if let Err(reason) = facts.check_rules(&status, survey) {
-        return facts.end(status, Event::Refused, &reason);
+    let at_once = match facts.check_rules(&status, survey) {
+        Ok(at_once) => at_once,
+        Err(reason) => return facts.end(status, Event::Refused, &reason),
+    };
+    if at_once < status.captures.len() {
+        status.at_once = u32::try_from(at_once).ok();
+        status
+            .notes
+            .push(format!("They are taken {at_once} at a time, as the budgets allow."));
     }
     status.audience = Some(survey.audience);
     if facts.run.spec.dry_run {

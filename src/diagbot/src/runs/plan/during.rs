@@ -26,8 +26,9 @@ const COUNT_EVERY: SignedDuration = SignedDuration::from_secs(1);
 pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     let before = facts.status();
     let mut status = before.clone();
-    let deadline = capture_deadline(facts, &status);
+    let deadline = last_deadline(facts, &status);
     let cancel = facts.cancel();
+    let running = running(facts);
     let many = is_many(&before);
     for (index, summary) in status.captures.iter_mut().enumerate() {
         let capture = facts
@@ -45,7 +46,9 @@ pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
             // Never made, and never will be: facts are read from the API server itself in this case.
             None if before.phase == Phase::Cancelling => summary.phase = CapturePhase::Cancelled,
             None if cancel.is_some() => {}
-            None => match new_capture(facts, &before, index, deadline) {
+            // It waits for its turn.
+            None if running >= before.at_once() => {}
+            None => match new_capture(facts, &before, index) {
                 Ok(capture) => return Ok(Action::CreateCapture(Box::new(capture))),
                 Err(reason) => fail(summary, &reason),
             },
@@ -108,24 +111,36 @@ fn begun_at(facts: &Facts<'_>, status: &RunStatus) -> Timestamp {
         .map_or(facts.run.spec.received_at.0, |time| time.0)
 }
 
-/// The deadline of the run's captures; it follows from what is recorded, so that it is the same at every look.
-fn capture_deadline(facts: &Facts<'_>, status: &RunStatus) -> Timestamp {
-    let allowed_at = begun_at(facts, status);
-    let recorded = facts.captures.iter().map(|capture| capture.spec.deadline.0).max();
-    recorded.unwrap_or_else(|| spec::deadline(facts, &status.steps, allowed_at))
+/// Captures that were made and have not ended.
+fn running(facts: &Facts<'_>) -> usize {
+    let ended = |capture: &Arc<DiagnosticCapture>| capture.status.as_ref().is_some_and(|s| s.phase.is_final());
+    facts.captures.iter().filter(|capture| !ended(capture)).count()
 }
 
-fn new_capture(
-    facts: &Facts<'_>,
-    status: &RunStatus,
-    index: usize,
-    deadline: Timestamp,
-) -> Result<DiagnosticCapture, Reason> {
+/// The deadline of a capture; once made, it is what is recorded, so that it is the same at every look.
+fn capture_deadline(facts: &Facts<'_>, status: &RunStatus, index: usize) -> Timestamp {
+    let name = status.captures.get(index).map(|summary| &summary.name);
+    let made = facts
+        .captures
+        .iter()
+        .find(|capture| capture.metadata.name.as_ref() == name);
+    made.map_or_else(
+        || spec::deadline(facts, status, index, begun_at(facts, status)),
+        |capture| capture.spec.deadline.0,
+    )
+}
+
+/// When the last of the run's captures gives up.
+fn last_deadline(facts: &Facts<'_>, status: &RunStatus) -> Timestamp {
+    capture_deadline(facts, status, status.captures.len().saturating_sub(1))
+}
+
+fn new_capture(facts: &Facts<'_>, status: &RunStatus, index: usize) -> Result<DiagnosticCapture, Reason> {
     let summary = &status.captures[index];
     if let Some((_, answer)) = facts.refused.filter(|(name, _)| *name == summary.name) {
         return Err(Reason::CaptureRefused { answer: answer.clone() });
     }
-    spec::capture(facts, status, index, deadline)
+    spec::capture(facts, status, index, capture_deadline(facts, status, index))
 }
 
 fn follow_capture(summary: &mut CaptureSummary, capture: &Arc<DiagnosticCapture>) {

@@ -12,7 +12,7 @@ use crate::{
     runs::{
         pause::Pause,
         reason::Reason,
-        resource::{DiagnosticRun, Phase, RunStatus},
+        resource::{CaptureSummary, DiagnosticRun, Phase, RunStatus},
         survey::{Site, Survey},
     },
 };
@@ -69,8 +69,8 @@ impl Facts<'_> {
         pauses(self.catalog, &status.diagnostics())
     }
 
-    /// The first rule that says no.
-    pub(super) fn check_rules(&self, status: &RunStatus, survey: &Survey) -> Result<(), Reason> {
+    /// The first rule that says no; else how many of the captures may run at a time.
+    pub(super) fn check_rules(&self, status: &RunStatus, survey: &Survey) -> Result<usize, Reason> {
         if survey.sites.len() != status.captures.len() {
             return Err(Reason::ReviewFailed {
                 what: "not every target was looked at".to_owned(),
@@ -80,7 +80,7 @@ impl Facts<'_> {
             self.check_place(&capture.target, site)?;
         }
         if self.run.spec.dry_run {
-            return Ok(());
+            return Ok(status.captures.len());
         }
         let asked: Vec<Ask> = status
             .captures
@@ -143,6 +143,13 @@ fn uses_of(run: &DiagnosticRun, catalog: &Catalog) -> Vec<Use> {
     let Some(at): Option<Timestamp> = status.entered.get(Phase::Capturing.as_str()).map(|time| time.0) else {
         return Vec::new();
     };
+    // Of those that have not ended, no more run than may at a time: the rest waits for its turn.
+    let mut room = status.at_once();
+    let mut runs = |capture: &CaptureSummary| {
+        let runs = !capture.phase.is_final() && !status.phase.is_final() && room > 0;
+        room -= usize::from(runs);
+        runs
+    };
     status
         .captures
         .iter()
@@ -151,7 +158,7 @@ fn uses_of(run: &DiagnosticRun, catalog: &Catalog) -> Vec<Use> {
             namespace: capture.target.namespace.clone(),
             pod_uid: capture.target.pod_uid.clone(),
             at,
-            running: !capture.phase.is_final() && !status.phase.is_final(),
+            running: runs(capture),
             pausing: pauses(catalog, &status.taken_by(capture)),
         })
         .collect()

@@ -29,8 +29,14 @@ const FINISH: SignedDuration = SignedDuration::from_mins(2);
 /// Longest label value: <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/>.
 const LONGEST_LABEL: usize = 63;
 
-/// When a capture of all these steps that was allowed then gives up.
-pub(super) fn deadline(facts: &Facts<'_>, steps: &[RunStep], allowed_at: Timestamp) -> Timestamp {
+/// When a capture of all the run's steps gives up. Those that wait for their turn have as long as the ones before them.
+pub(super) fn deadline(facts: &Facts<'_>, status: &RunStatus, index: usize, allowed_at: Timestamp) -> Timestamp {
+    let turns = i32::try_from(index / status.at_once()).map_or(i32::MAX, |turn| turn.saturating_add(1));
+    later(allowed_at, longest(facts, &status.steps).saturating_mul(turns))
+}
+
+/// The longest that a capture of all these steps may take.
+fn longest(facts: &Facts<'_>, steps: &[RunStep]) -> SignedDuration {
     let seconds = |s: u64| SignedDuration::from_secs(i64::try_from(s).unwrap_or(i64::MAX));
     let taken = steps.iter().filter_map(|step| {
         let diagnostic = facts.catalog.get(&step.diagnostic)?;
@@ -39,7 +45,8 @@ pub(super) fn deadline(facts: &Facts<'_>, steps: &[RunStep], allowed_at: Timesta
             diagnostic.deadline.as_secs() + u64::from(step.after_s) + upload,
         ))
     });
-    [LAUNCH, FINISH].into_iter().chain(taken).fold(allowed_at, later)
+    let add = |sum: SignedDuration, one| sum.saturating_add(one);
+    taken.fold(LAUNCH.saturating_add(FINISH), add)
 }
 
 /// The capture object of a summary. The same facts give the same object, so that creating it twice is creating it once.

@@ -4,14 +4,15 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{
     code,
-    samples::{World, allowed, found, pod, run},
+    samples::{self, NOW, World, allowed, found, pod, run},
 };
 use crate::{
+    admission::Use,
     captures::resource::{CapturePhase, StepMethod},
     cluster::{resolve::How, target},
     runs::{
         consent::ANNOTATION_APPROVAL,
-        plan::Action,
+        plan::{Action, uses},
         resource::{Phase, RunStatus, Selection},
     },
 };
@@ -207,13 +208,48 @@ fn the_rules_hold_for_each_target() {
     survey.sites.push(second);
     assert_eq!(code(&outside.settle()), "NamespaceNotEnabled");
 
-    let mut standing = workload(&["checkout-1", "checkout-2"]);
-    standing.run.spec.diagnostic = "heap-histogram".into();
-    standing.run.spec.confirmed = true;
-    let status = standing.settle();
-    assert_eq!((status.phase, code(&status)), (Phase::Refused, "OverBudget"));
+    // The other runs use what there is.
+    let mut crowded = workload(&["checkout-1", "checkout-2"]);
+    let used = |index: usize| Use {
+        cluster: "local".into(),
+        namespace: "shop".into(),
+        pod_uid: format!("uid-{index}"),
+        at: NOW,
+        running: true,
+        pausing: false,
+    };
+    crowded.uses = (0..40).map(used).collect();
+    assert_eq!(code(&crowded.settle()), "OverBudget");
+}
 
-    let names: Vec<String> = (0..41).map(|index| format!("checkout-{index}")).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    assert_eq!(code(&workload(&names).settle()), "OverBudget");
+#[test]
+fn replicas_that_may_not_all_stand_still_are_taken_one_after_the_other() {
+    let mut world = workload(&["checkout-1", "checkout-2"]);
+    world.run.spec.diagnostic = "heap-histogram".into();
+    world.run.spec.confirmed = true;
+    let status = world.settle();
+    assert_eq!(
+        (status.phase, status.at_once, world.made()),
+        (Phase::Capturing, Some(1), 1)
+    );
+    assert!(
+        status.notes.iter().any(|note| note.contains("1 at a time")),
+        "{:?}",
+        status.notes
+    );
+    let mut other = run(|_| {});
+    other.metadata.name = Some("d-other".into());
+    let counted = uses([&world.run].into_iter(), &samples::catalog(), &other);
+    assert_eq!(
+        counted.iter().filter(|one| one.running).count(),
+        1,
+        "the other one waits"
+    );
+    world.report_phase(CapturePhase::Succeeded);
+    assert_eq!(world.settle().phase, Phase::Capturing);
+    assert_eq!(world.made(), 2);
+    let deadlines: Vec<_> = world.captures.iter().map(|capture| capture.spec.deadline.0).collect();
+    assert!(deadlines[1] > deadlines[0], "its time begins later");
+    world.report_phase(CapturePhase::Succeeded);
+    assert_eq!(world.settle().phase, Phase::Succeeded);
 }
