@@ -26,6 +26,7 @@ mod installation;
 mod jvm;
 mod kubectl;
 mod link;
+mod many;
 mod namespaces;
 mod outcome;
 mod permission;

@@ -234,9 +234,6 @@ async fn all_of_a_swarm(count: usize, plan: Plan) -> String {
     assert_eq!(status.captures.len(), count);
     assert!(status.captures.iter().all(|capture| capture.artifacts.len() == 1));
     told.says(&[&format!("{count} targets: {count} done.")]);
-    if let Some(most) = status.at_once {
-        told.says(&[&format!("They are taken {most} at a time")]);
-    }
     let table = product
         .public()
         .await
@@ -245,6 +242,10 @@ async fn all_of_a_swarm(count: usize, plan: Plan) -> String {
     let table = table.expect("a table in the thread");
     assert_eq!(table.thread_ts.as_deref(), Some(told.root.ts.as_str()));
     let mut report = format!("{count} pods in {:.1} s", took.as_secs_f64());
+    if let Some(most) = status.at_once {
+        told.says(&[&format!("They are taken {most} at a time")]);
+        write!(report, "; {most} at a time").unwrap();
+    }
     for pid in product.installation.bot_pids() {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let peak = status
@@ -276,7 +277,8 @@ async fn more_targets_than_may_be_looked_at_at_a_time_take_turns() {
         config,
         ..Plan::default()
     };
-    println!("{}", all_of_a_swarm(12, plan).await);
+    let report = all_of_a_swarm(12, plan).await;
+    assert!(report.contains("; 5 at a time"), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -343,10 +343,14 @@ fn short(name: &str) -> String {
 pub(crate) fn catalog() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../commands");
-    for entry in std::fs::read_dir(shipped).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "yaml") {
-            std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+    std::fs::create_dir(folder.path().join("runbooks")).unwrap();
+    for part in ["", "runbooks"] {
+        for entry in std::fs::read_dir(shipped.join(part)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|e| e == "yaml") {
+                let copy = folder.path().join(part).join(path.file_name().unwrap());
+                std::fs::copy(&path, copy).unwrap();
+            }
         }
     }
     for (name, text) in DIAGNOSTICS {
