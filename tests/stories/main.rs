@@ -16,6 +16,7 @@ mod deploy;
 mod evidence;
 mod faults;
 mod form;
+mod offers;
 mod once;
 mod permission;
 mod permission_rules;

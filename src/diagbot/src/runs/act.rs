@@ -52,7 +52,7 @@ pub(super) enum Done {
     /// The target was looked up.
     Target(Result<Found, Reason>),
     /// The review was answered.
-    Reviewed(Result<Decision, Reason>),
+    Reviewed(Result<Vec<Decision>, Reason>),
     /// The targets and their places were looked at.
     Surveyed(Result<Survey, Reason>),
     /// The capture exists.
@@ -220,6 +220,7 @@ impl Actor<'_> {
     /// for seconds, and one that failed is asked again when it counts.
     async fn review_ahead(&self, run: &DiagnosticRun, cluster: &Cluster, diagnostic: &str) {
         if let Some(namespace) = &run.spec.target.namespace
+            && !diagnostic.is_empty()
             && let Err(error) = Box::pin(self.ask_ahead(run, cluster, namespace, diagnostic)).await
         {
             tracing::debug!(error = %crate::telemetry::Chain(&error), "the review is asked again");
@@ -248,7 +249,7 @@ impl Actor<'_> {
         Ok(Visible::Only(seen.into_iter().flatten().collect()))
     }
 
-    /// Every diagnostic must be allowed: the answer is the first that denies, else the last.
+    /// One decision a diagnostic, in order.
     async fn review(
         &self,
         run: &DiagnosticRun,
@@ -278,10 +279,7 @@ impl Actor<'_> {
                 return Ok(Done::Reviewed(Err(away)));
             }
         }
-        let denied = decisions.iter().find(|decision| !decision.allowed);
-        let counts = denied.or(decisions.last()).cloned();
-        let reviewed = counts.ok_or(Reason::NoTarget);
-        Ok(Done::Reviewed(reviewed))
+        Ok(Done::Reviewed(Ok(decisions)))
     }
 
     fn record_decision(
@@ -464,7 +462,7 @@ pub(super) fn answer(error: &CallError) -> String {
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
     pub(super) target: Option<Result<Found, Reason>>,
-    pub(super) review: Option<Result<Decision, Reason>>,
+    pub(super) review: Option<Result<Vec<Decision>, Reason>>,
     pub(super) survey: Option<Result<Survey, Reason>>,
     pub(super) refused: Option<(String, String)>,
     pub(super) captures: Vec<Arc<DiagnosticCapture>>,

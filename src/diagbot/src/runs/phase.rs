@@ -21,6 +21,8 @@ pub enum Event {
     Expired,
     /// It was a dry run, and its plan is written down.
     Planned,
+    /// It was to find out what could be taken, and that is written down.
+    Offered,
     /// A person asked to stop.
     CancelAsked,
     /// Every capture ended.
@@ -63,7 +65,7 @@ impl Phase {
             (Resolving, Event::Resolved) => Authorizing,
             (Authorizing, Event::ApprovalNeeded) => AwaitingApproval,
             (Authorizing | AwaitingApproval, Event::Allowed) => Capturing,
-            (Authorizing, Event::Planned) => Self::Succeeded,
+            (Authorizing, Event::Planned) | (Resolving, Event::Offered) => Self::Succeeded,
             (Resolving | Authorizing | AwaitingApproval, Event::Refused) => Self::Refused,
             (Resolving | Authorizing | AwaitingApproval, Event::Denied) => Self::Denied,
             (Accepted | Resolving | Authorizing | AwaitingApproval, Event::Expired) => Self::Expired,
@@ -124,7 +126,7 @@ mod tests {
         Phase::TimedOut,
     ];
 
-    const EVENTS: [Event; 15] = [
+    const EVENTS: [Event; 16] = [
         Event::Begun,
         Event::Resolved,
         Event::Refused,
@@ -133,6 +135,7 @@ mod tests {
         Event::Denied,
         Event::Expired,
         Event::Planned,
+        Event::Offered,
         Event::CancelAsked,
         Event::DeadlinePassed,
         Event::Ended(Outcome::Succeeded),

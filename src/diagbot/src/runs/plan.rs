@@ -8,6 +8,7 @@ mod before;
 mod diagnostic;
 mod during;
 mod fanout;
+mod offer;
 mod rules;
 mod spec;
 mod target;
@@ -62,7 +63,7 @@ pub struct Facts<'a> {
     /// The answer to [`Action::FindTarget`].
     pub target: Option<&'a Result<Found, Reason>>,
     /// The answer to [`Action::Review`].
-    pub review: Option<&'a Result<Decision, Reason>>,
+    pub review: Option<&'a Result<Vec<Decision>, Reason>>,
     /// The answer to [`Action::Survey`].
     pub survey: Option<&'a Result<Survey, Reason>>,
     /// The off-switches that are on.
@@ -95,7 +96,7 @@ pub enum Action {
         cluster: String,
         /// Namespace.
         namespace: String,
-        /// Canonical diagnostics; each must be allowed.
+        /// Canonical diagnostics; each is asked about.
         diagnostics: Vec<String>,
     },
     /// Look at the targets and their places, at who may see what comes of it, and at whoever consented.
@@ -130,7 +131,7 @@ pub fn plan(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     }
 }
 
-impl Facts<'_> {
+impl<'a> Facts<'a> {
     /// The status to change.
     fn status(&self) -> RunStatus {
         self.run.status.clone().unwrap_or_default()
@@ -150,6 +151,18 @@ impl Facts<'_> {
         let status = self.run.status.as_ref();
         let pause = || status.and_then(|status| self.pause(status));
         self.run.cancel_request().or_else(|| pause().map(paused))
+    }
+
+    /// What the review comes to for a run that takes all it was asked about: the first denial, else the last answer.
+    fn judgement(&self) -> Option<Result<&'a Decision, &'a Reason>> {
+        static NOTHING: Reason = Reason::NoTarget;
+        Some(match self.review? {
+            Ok(decisions) => {
+                let denied = decisions.iter().find(|decision| !decision.allowed);
+                denied.or(decisions.last()).ok_or(&NOTHING)
+            }
+            Err(reason) => Err(reason),
+        })
     }
 
     /// Moves a status on and notes when.

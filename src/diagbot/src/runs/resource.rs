@@ -190,6 +190,9 @@ pub struct RunStatus {
     /// Targets that would fit, when the request was not unique; offered as buttons. At most 10.
     #[serde(default)]
     pub candidates: Vec<Candidate>,
+    /// What can be taken of the one candidate, where that was asked; offered as buttons. At most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub offers: Vec<Offer>,
     /// The impact must be confirmed by a click before anything starts.
     #[serde(default)]
     pub needs_confirmation: bool,
@@ -284,6 +287,22 @@ pub struct Candidate {
     /// Why a person might want this one: `not ready, 4 restarts`.
     #[serde(default)]
     pub hint: String,
+}
+
+/// In the place of a diagnostic: what could be taken is found out and offered.
+pub const OFFER: &str = "offer";
+
+/// A diagnostic or runbook that fits a target and that the person who asked may run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Offer {
+    /// Canonical name.
+    pub diagnostic: String,
+    /// One line.
+    pub summary: String,
+    /// What the target feels of it, in words; none that a request would notice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub impact: Option<String>,
 }
 
 /// One step of a run, decided: a diagnostic with complete parameters, one of its repetitions.

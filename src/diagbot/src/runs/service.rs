@@ -35,7 +35,7 @@ use crate::{
         reason::Reason,
         records::{Records, Reflection, reflection},
         request::{RunName, RunRequest, spoken_ids},
-        resource::{DiagnosticRun, LABEL_RUN, Phase, RunStatus},
+        resource::{DiagnosticRun, LABEL_RUN, OFFER, Phase, RunStatus},
         schedule::DiagnosticSchedule,
     },
 };
@@ -510,6 +510,11 @@ impl DiagnosticRun {
     pub fn diagnostic_name(&self) -> &str {
         let known = self.status.as_ref().and_then(|status| status.diagnostic.as_deref());
         known.unwrap_or(&self.spec.diagnostic)
+    }
+
+    /// Whether it only finds out what could be taken.
+    pub fn is_offer(&self) -> bool {
+        self.spec.diagnostic == OFFER
     }
 
     /// All that the run takes, each once; what was typed before that is known. Never empty, so that a review of each is one

@@ -16,6 +16,13 @@ pub enum Button {
         /// Position among its candidates.
         index: usize,
     },
+    /// One of the run's offers, by its position.
+    Take {
+        /// The run that offers.
+        run: RunName,
+        /// Position among its offers.
+        index: usize,
+    },
     /// "Yes, the impact is understood."
     Confirm {
         /// The run that asks.
@@ -68,6 +75,7 @@ impl Button {
     pub fn run(&self) -> &RunName {
         match self {
             Self::Choose { run, .. }
+            | Self::Take { run, .. }
             | Self::Confirm { run }
             | Self::Cancel { run }
             | Self::Link { run }
@@ -84,6 +92,7 @@ impl Button {
     pub fn key(&self) -> String {
         match self {
             Self::Choose { index, .. } => format!("choose-{index}"),
+            Self::Take { index, .. } => format!("take-{index}"),
             Self::Confirm { .. } => "confirm".to_owned(),
             Self::Cancel { .. } => "cancel".to_owned(),
             Self::Link { .. } => "link".to_owned(),
@@ -121,8 +130,13 @@ impl Button {
             "ask-owners" => Some(Self::AskOwners { run }),
             "grant" => Some(Self::Grant { run }),
             _ => {
-                let index = key.strip_prefix("choose-")?.parse().ok().filter(|index| *index < 100)?;
-                Some(Self::Choose { run, index })
+                let (kind, index) = key.rsplit_once('-')?;
+                let index = index.parse().ok().filter(|index| *index < 100)?;
+                match kind {
+                    "choose" => Some(Self::Choose { run, index }),
+                    "take" => Some(Self::Take { run, index }),
+                    _ => None,
+                }
             }
         }
     }
@@ -139,6 +153,10 @@ mod tests {
             Button::Choose {
                 run: run.clone(),
                 index: 3,
+            },
+            Button::Take {
+                run: run.clone(),
+                index: 11,
             },
             Button::Confirm { run: run.clone() },
             Button::Cancel { run: run.clone() },

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::rule::{Pattern, Template};
-use crate::{access::is_trigger_name, cluster::symptoms::Sign};
+use crate::{access::is_trigger_name, cluster::symptoms::Sign, runs::resource::OFFER};
 
 /// Which alerts start what (`triggers:` in the configuration file).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -210,6 +210,11 @@ impl TriggersConfig {
         for (index, source) in self.sources.iter().enumerate() {
             for (number, rule) in source.rules.iter().enumerate() {
                 let key = format!("triggers.sources[{index}].rules[{number}]");
+                if rule.diagnostic == OFFER {
+                    let given = rule.parameters.keys().next();
+                    faults.extend(given.map(|name| format!("{key}.parameters.{name}: an offer takes none")));
+                    continue;
+                }
                 let Some(entry) = catalog.entry(&rule.diagnostic) else {
                     faults.push(format!(
                         "{key}.diagnostic: there is no diagnostic or runbook `{}`",

@@ -13,7 +13,10 @@ use super::{
     alert::Alert,
     config::{RuleConfig, SourceConfig, When, impact, weight},
 };
-use crate::cluster::target::{self, TargetRef};
+use crate::{
+    cluster::target::{self, TargetRef},
+    runs::resource::OFFER,
+};
 
 /// A text that must fit: as it stands, or as an anchored regular expression behind `~`.
 #[derive(Debug, Clone, Deserialize)]
@@ -204,15 +207,7 @@ fn capture(
             shown(&cluster)
         ));
     }
-    let entry = catalog
-        .entry(&rule.diagnostic)
-        .ok_or_else(|| format!("there is no diagnostic or runbook `{}`", rule.diagnostic))?;
-    if weight(impact(entry, catalog)) > weight(source.most_impact) {
-        return Err(format!(
-            "`{}` does more to its target than this source may",
-            entry.name()
-        ));
-    }
+    let diagnostic = diagnostic(&rule.diagnostic, source, catalog)?;
     // A pod that the alert leaves open is no fault: then the workload's sickest is meant.
     let pod = rule.pod.as_ref().and_then(|pod| pod.fill(alert).ok());
     let text = match &pod {
@@ -234,10 +229,27 @@ fn capture(
             sickest: pod.is_none(),
             ..parsed
         },
-        diagnostic: entry.name().to_owned(),
+        diagnostic,
         parameters: rule.parameters.clone(),
         channel: rule.channel.clone().unwrap_or_else(|| source.channel.clone()),
     })
+}
+
+/// The canonical name of what a rule starts, where the source may; an offer starts nothing by itself.
+fn diagnostic(word: &str, source: &SourceConfig, catalog: &Catalog) -> Result<String, String> {
+    if word == OFFER {
+        return Ok(OFFER.to_owned());
+    }
+    let entry = catalog
+        .entry(word)
+        .ok_or_else(|| format!("there is no diagnostic or runbook `{word}`"))?;
+    if weight(impact(entry, catalog)) > weight(source.most_impact) {
+        return Err(format!(
+            "`{}` does more to its target than this source may",
+            entry.name()
+        ));
+    }
+    Ok(entry.name().to_owned())
 }
 
 fn shown(text: &str) -> String {

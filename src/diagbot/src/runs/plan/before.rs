@@ -5,14 +5,15 @@ use std::collections::BTreeSet;
 use super::{
     Action, Facts, START_WINDOW, approval, diagnostic,
     fanout::{self, Asked, Drafted},
-    later, spec,
+    later, offer, spec,
 };
 use crate::{
     access::{BY_WILDCARD, Decision},
+    cluster::resolve::Found,
     runs::{
         phase::{Event, IllegalTransition},
         reason::Reason,
-        resource::{Phase, RunStatus},
+        resource::{OFFER, Phase, RunStatus, Selection},
         survey::Survey,
     },
 };
@@ -30,34 +31,21 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     if status.phase == Phase::Accepted {
         facts.enter(&mut status, Event::Begun)?;
     }
+    if asked.diagnostic == OFFER {
+        return offer::make(facts, status);
+    }
     let choice = match diagnostic::choose(facts.catalog, &asked.diagnostic, &asked.parameters) {
         Ok(choice) => choice,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
-    let cluster = match cluster(facts) {
+    let cluster = match place(facts) {
         Ok(cluster) => cluster,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
-    if asked.target.name.is_empty() && asked.target.selector.is_none() {
-        return facts.end(status, Event::Refused, &Reason::NoTarget);
-    }
     let selection = asked.targets.or_else(|| choice.selection());
-    let found = match facts.target {
-        None => {
-            let any = choice.steps.first().map(|step| step.diagnostic.name.to_string());
-            return Ok(Action::FindTarget {
-                cluster,
-                diagnostic: any.unwrap_or_default(),
-                most: fanout::reach(selection),
-                siblings: choice.healthy_control(),
-            });
-        }
-        Some(Err(reason)) => {
-            let denied = matches!(reason, Reason::IdentityRefused(_) | Reason::ReviewFailed { .. });
-            let event = if denied { Event::Denied } else { Event::Refused };
-            return facts.end(status, event, reason);
-        }
-        Some(Ok(found)) => found,
+    let found = match look_up(facts, &status, &cluster, Some((&choice, selection)))? {
+        Ok(found) => found,
+        Err(action) => return Ok(action),
     };
     status.diagnostic = Some(choice.name.to_owned());
     status.parameters = choice.parameters();
@@ -87,6 +75,33 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
             status.candidates = unsettled.candidates;
             facts.end(status, Event::Refused, &unsettled.reason)
         }
+    }
+}
+
+/// What the look-up found; or what to do instead. Without a choice, any diagnostic could be meant.
+pub(super) fn look_up<'a>(
+    facts: &Facts<'a>,
+    status: &RunStatus,
+    cluster: &str,
+    wanted: Option<(&diagnostic::Choice<'_>, Option<Selection>)>,
+) -> Result<Result<&'a Found, Action>, IllegalTransition> {
+    match facts.target {
+        None => {
+            let (choice, selection) = wanted.unzip();
+            let any = choice.and_then(|choice| choice.steps.first());
+            Ok(Err(Action::FindTarget {
+                cluster: cluster.to_owned(),
+                diagnostic: any.map(|step| step.diagnostic.name.to_string()).unwrap_or_default(),
+                most: fanout::reach(selection.flatten()),
+                siblings: choice.is_some_and(diagnostic::Choice::healthy_control),
+            }))
+        }
+        Some(Err(reason)) => {
+            let denied = matches!(reason, Reason::IdentityRefused(_) | Reason::ReviewFailed { .. });
+            let event = if denied { Event::Denied } else { Event::Refused };
+            facts.end(status.clone(), event, reason).map(Err)
+        }
+        Some(Ok(found)) => Ok(Ok(found)),
     }
 }
 
@@ -137,7 +152,7 @@ fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransit
         return facts.end(status, Event::Refused, &Reason::NoTarget);
     }
     let question = facts.question(&status);
-    let (decision, survey) = match (facts.review, facts.survey) {
+    let (decision, survey) = match (facts.judgement(), facts.survey) {
         (None, _) => return review(facts, status),
         (Some(Err(reason @ Reason::RecordAway)), _) => return facts.end(status, Event::Refused, reason),
         (Some(Err(reason)), _) => return facts.end(status, Event::Denied, reason),
@@ -185,7 +200,7 @@ pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -
         return facts.end(status, Event::Refused, &gone);
     }
     // The person is reviewed once more where time has passed since: a second person took a while to consent.
-    match facts.review {
+    match facts.judgement() {
         None => return review(facts, status),
         Some(Err(reason @ Reason::RecordAway)) => return facts.end(status, Event::Refused, reason),
         Some(Err(reason)) => return facts.end(status, Event::Denied, reason),
@@ -320,8 +335,12 @@ fn stop_early(facts: &Facts<'_>) -> Result<Option<Action>, IllegalTransition> {
     Ok(None)
 }
 
-/// The target's cluster; the home cluster unless one is named.
-fn cluster(facts: &Facts<'_>) -> Result<String, Reason> {
+/// The target's cluster, the home cluster unless one is named; a reason where no target is.
+pub(super) fn place(facts: &Facts<'_>) -> Result<String, Reason> {
+    let target = &facts.run.spec.target;
+    if target.name.is_empty() && target.selector.is_none() {
+        return Err(Reason::NoTarget);
+    }
     match &facts.run.spec.target.cluster {
         None => Ok(facts.clusters.first().cloned().unwrap_or_default()),
         Some(typed) if facts.clusters.contains(typed) => Ok(typed.clone()),

@@ -215,7 +215,7 @@ fn the_record_of_a_crashed_pod_can_be_had_while_nothing_starts_beside_it() {
 #[test]
 fn without_a_permission_or_without_an_answer_nothing_starts() {
     let mut denied = World::new(run(|_| {}));
-    denied.review.as_mut().unwrap().allowed = false;
+    denied.review = Ok(vec![samples::allowed(false)]);
     let status = denied.settle();
     assert_eq!((status.phase, code(&status)), (Phase::Denied, "NotAllowed"));
     assert!(status.reason.unwrap().remedy.contains("slack:T1:U1"));
@@ -299,4 +299,50 @@ fn a_capture_that_the_api_server_refuses_fails_the_run_with_its_words() {
     let status = world.settle();
     assert_eq!((status.phase, code(&status)), (Phase::Failed, "CaptureRefused"));
     assert!(status.reason.unwrap().message.contains("denied by policy"));
+}
+
+#[test]
+fn an_offer_is_what_fits_the_target_and_what_the_person_may_run_and_starts_nothing() {
+    let asks = |world: &mut World| {
+        world.run.spec.diagnostic = "offer".into();
+        let may = |name: &str, allowed| crate::access::Decision {
+            diagnostic: name.into(),
+            ..samples::allowed(allowed)
+        };
+        world.review = Ok(vec![
+            may("jstack", true),
+            may("pod-report", true),
+            may("heap-dump", false),
+        ]);
+        world.settle()
+    };
+    let names = |status: &RunStatus| -> Vec<String> { status.offers.iter().map(|o| o.diagnostic.clone()).collect() };
+    let mut running = World::new(run(|_| {}));
+    let status = asks(&mut running);
+    assert_eq!(status.phase, Phase::Succeeded);
+    assert_eq!(
+        names(&status),
+        ["pod-report", "jstack"],
+        "what a JVM alone has comes last where none is seen"
+    );
+    assert_eq!((running.made(), status.candidates.len()), (0, 1));
+
+    let mut java = World::new(run(|_| {}));
+    if let Ok(found) = &mut java.target {
+        let spec = found.pods[0].spec.as_mut().unwrap();
+        spec.containers[0].command = Some(vec!["/usr/bin/java".into()]);
+    }
+    assert_eq!(names(&asks(&mut java)), ["jstack", "pod-report"]);
+
+    let mut crashed = World::new(run(|_| {}));
+    if let Ok(found) = &mut crashed.target {
+        let status = found.pods[0].status.as_mut().unwrap();
+        status.container_statuses.as_mut().unwrap()[0].state = None;
+    }
+    assert_eq!(names(&asks(&mut crashed)), ["pod-report"]);
+
+    let mut nobody = World::new(run(|spec| spec.diagnostic = "offer".into()));
+    nobody.review = Ok(vec![samples::allowed(false)]);
+    let status = nobody.settle();
+    assert_eq!((status.phase, code(&status)), (Phase::Denied, "NotAllowed"));
 }

@@ -6,7 +6,7 @@ use super::{Front, Said, reply::Outcome};
 use crate::{
     runs::{
         request::{RunName, RunRequest},
-        resource::{Appeal, DiagnosticRun, TargetKind, TargetRef},
+        resource::{Appeal, DiagnosticRun, OFFER, TargetKind, TargetRef},
         service::{AcceptError, Accepted},
     },
     slack::{
@@ -38,7 +38,7 @@ impl Front {
             Ok(target) => target,
             Err(fault) => return self.fault(&fault),
         };
-        let completed = context.service.catalog().entry(&call.typed.to_lowercase()).is_none();
+        let known = call.diagnostic == OFFER || context.service.catalog().entry(&call.typed.to_lowercase()).is_some();
         let what = format!("{} {target}", call.diagnostic);
         let request = RunRequest {
             key: said.key,
@@ -58,7 +58,7 @@ impl Front {
         };
         match self.create(request).await {
             Created::Recorded(accepted) => {
-                let completed = completed.then_some((call.typed.as_str(), call.diagnostic.as_str()));
+                let completed = (!known).then_some((call.typed.as_str(), call.diagnostic.as_str()));
                 Outcome::Recorded(answers::accepted(&accepted.name, &what, completed))
             }
             Created::Answered(outcome) => outcome,

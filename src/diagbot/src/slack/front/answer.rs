@@ -159,7 +159,7 @@ impl Front {
                 name: &name,
                 run: &run,
                 home: context.home(),
-                successor: None,
+                successors: &[],
                 hidden: !(own || (audience.channel && channel == run.spec.origin.channel)),
             };
             view.root(Links::Withheld)
@@ -196,7 +196,7 @@ impl Front {
                     name,
                     run,
                     home: context.home(),
-                    successor: None,
+                    successors: &[],
                     hidden: true,
                 })
                 .collect();

@@ -2,6 +2,7 @@
 //! presses it how often.
 
 use futures::{FutureExt as _, future::BoxFuture};
+use jiff::{SignedDuration, Timestamp};
 
 use super::{
     Front,
@@ -22,6 +23,9 @@ use crate::{
         views::{Message, answers, bundle, links, schedule::SAVE},
     },
 };
+
+/// How long offers are good: an incident is over by then, and its pods are others.
+const OFFERED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 impl Front {
     /// A click. Whatever it starts is recorded before the acknowledgement.
@@ -70,7 +74,11 @@ impl Front {
                     };
                     self.say_later(speaker.clone(), message);
                 }
-                Button::Choose { .. } | Button::Confirm { .. } | Button::Again { .. } | Button::AskOwners { .. } => {
+                Button::Choose { .. }
+                | Button::Take { .. }
+                | Button::Confirm { .. }
+                | Button::Again { .. }
+                | Button::AskOwners { .. } => {
                     self.start(&button, &click, speaker.clone()).await;
                 }
             }
@@ -84,7 +92,8 @@ impl Front {
         let Some(run) = context.service.get(button.run()) else {
             return self.say_later(speaker, answers::button_over(button.run()));
         };
-        let Some(target) = target(button, &run) else {
+        let (Some(target), Some(diagnostic)) = (target(button, &run), diagnostic(button, &run, context.clock.now()))
+        else {
             return self.say_later(speaker, answers::button_over(button.run()));
         };
         let request = RunRequest {
@@ -94,7 +103,7 @@ impl Front {
             },
             requester: click.by.clone(),
             origin: origin(&run, click),
-            diagnostic: run.diagnostic_name().to_owned(),
+            diagnostic,
             parameters: run.spec.parameters.clone(),
             target,
             targets: run.spec.targets.filter(|_| !matches!(button, Button::Choose { .. })),
@@ -188,6 +197,7 @@ fn target(button: &Button, run: &DiagnosticRun) -> Option<TargetRef> {
         .unwrap_or_default();
     match button {
         Button::Choose { index, .. } => candidates.get(*index).map(|candidate| chosen(run, candidate)),
+        Button::Take { .. } => candidates.first().map(|candidate| chosen(run, candidate)),
         // Several targets have no candidate: the same are chosen again.
         Button::Confirm { .. } => candidates
             .first()
@@ -204,6 +214,18 @@ fn target(button: &Button, run: &DiagnosticRun) -> Option<TargetRef> {
         | Button::Refuse { .. }
         | Button::Grant { .. } => None,
     }
+}
+
+/// What a button takes; none where the run has no such offer, or has it no more.
+fn diagnostic(button: &Button, run: &DiagnosticRun, now: Timestamp) -> Option<String> {
+    let Button::Take { index, .. } = button else {
+        return Some(run.diagnostic_name().to_owned());
+    };
+    if now.duration_since(run.spec.received_at.0) > OFFERED_FOR {
+        return None;
+    }
+    let offers = run.status.as_ref().map(|status| status.offers.as_slice());
+    Some(offers?.get(*index)?.diagnostic.clone())
 }
 
 fn chosen(run: &DiagnosticRun, candidate: &Candidate) -> TargetRef {

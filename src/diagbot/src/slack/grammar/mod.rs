@@ -5,6 +5,7 @@
 //! <diagnostic|runbook> [target] [key=value …] [-n namespace] [-c container] [-l labels] [--cluster name]
 //!     [--all] [--max n] [--dry-run] [--break-glass "reason"]
 //! schedule add|list|show|pause|resume|delete … | health
+//! offer [target] [-n namespace] [-c container] [--cluster name]
 //! list | help [diagnostic|runbook] | status [run] | runs [target] [--since 24h] | cancel [run]
 //! pause [cluster|namespace] | resume [cluster|namespace]
 //! ```
@@ -28,7 +29,7 @@ pub use self::{fault::Fault, name::BuiltIn};
 use self::{name::Meaning, words::Word};
 use crate::{
     cluster::ClusterName,
-    runs::resource::{Selection, TargetRef},
+    runs::resource::{OFFER, Selection, TargetRef},
     slack::config::ChannelDefaults,
 };
 
@@ -317,14 +318,17 @@ impl Arguments {
                 key: key.clone(),
             });
         }
-        let placed = matches!(built_in, BuiltIn::Runs | BuiltIn::Pause | BuiltIn::Resume);
+        let placed = matches!(
+            built_in,
+            BuiltIn::Runs | BuiltIn::Pause | BuiltIn::Resume | BuiltIn::Offer
+        );
         let foreign = [
             (self.dry_run, "--dry-run"),
             (self.all, "--all"),
             (self.max.is_some(), "--max"),
             (self.place.selector.is_some(), "-l"),
             (self.since.is_some() && built_in != BuiltIn::Runs, "--since"),
-            (self.place.container.is_some(), "-c"),
+            (self.place.container.is_some() && built_in != BuiltIn::Offer, "-c"),
             (self.break_glass.is_some(), "--break-glass"),
             (self.place.namespace.is_some() && !placed, "-n"),
             (self.place.cluster.is_some() && !placed, "--cluster"),
@@ -344,6 +348,16 @@ impl Arguments {
                 },
             },
             BuiltIn::Health => Ok(Request::Health),
+            BuiltIn::Offer => Ok(Request::Run(RunCall {
+                diagnostic: OFFER.to_owned(),
+                typed: OFFER.to_owned(),
+                target: self.one_target()?,
+                place: self.place,
+                parameters: BTreeMap::new(),
+                targets: None,
+                dry_run: false,
+                break_glass: None,
+            })),
             BuiltIn::Schedule => schedule::parse(&[], catalog),
             BuiltIn::Status => Ok(Request::Status(id)),
             BuiltIn::Cancel => Ok(Request::Cancel(id)),

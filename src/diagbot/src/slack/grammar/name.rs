@@ -3,6 +3,7 @@
 use diagbot_catalog::{Catalog, Entry};
 
 use super::{Fault, fault};
+use crate::runs::resource::OFFER;
 
 /// Our own words; they win over the catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +26,13 @@ pub enum BuiltIn {
     Schedule,
     /// `health`
     Health,
+    /// `offer`
+    Offer,
 }
 
 impl BuiltIn {
     /// Every word.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::List,
         Self::Help,
         Self::Status,
@@ -39,6 +42,7 @@ impl BuiltIn {
         Self::Resume,
         Self::Schedule,
         Self::Health,
+        Self::Offer,
     ];
 
     /// The word.
@@ -53,6 +57,7 @@ impl BuiltIn {
             Self::Resume => "resume",
             Self::Schedule => "schedule",
             Self::Health => "health",
+            Self::Offer => OFFER,
         }
     }
 }
@@ -92,14 +97,7 @@ pub(super) fn meaning<'a>(word: &str, catalog: &'a Catalog) -> Result<Meaning<'a
         [] => Err(Fault::UnknownDiagnostic {
             word: fault::shown(&word),
             foreign: super::text::foreign(&word),
-            // Runbooks are named by triggers and schedules; what can't be typed is not suggested.
-            meant: closest(
-                &word,
-                catalog
-                    .words()
-                    .filter(|name| catalog.get(name).is_some())
-                    .chain(BuiltIn::ALL.iter().map(|b| b.word())),
-            ),
+            meant: closest(&word, catalog.words().chain(BuiltIn::ALL.iter().map(|b| b.word()))),
         }),
         several => Err(Fault::AmbiguousDiagnostic {
             word: fault::shown(&word),

@@ -92,13 +92,13 @@ impl Desk {
     }
 }
 
-/// The run that one of this run's buttons started: names follow from buttons, so no list is kept.
-pub(super) fn successor(context: &SlackContext, run: &DiagnosticRun) -> Option<Successor> {
-    if !run.phase().is_final() {
-        return None;
-    }
-    let name = run.name()?;
-    wanted::starters(&name, run).into_iter().find_map(|button| {
+/// The runs that this run's buttons started: all that were offered, else the first. Names follow from buttons, so no list is
+/// kept.
+pub(super) fn successors(context: &SlackContext, run: &DiagnosticRun) -> Vec<Successor> {
+    let Some(name) = run.name().filter(|_| run.phase().is_final()) else {
+        return Vec::new();
+    };
+    let started = wanted::starters(&name, run).into_iter().filter_map(|button| {
         let key = RequestKey::Action {
             run: name.clone(),
             button: button.key(),
@@ -107,7 +107,10 @@ pub(super) fn successor(context: &SlackContext, run: &DiagnosticRun) -> Option<S
         Some(Successor {
             name: next.name()?,
             by: next.spec.requester.clone(),
+            phase: next.phase(),
             button,
         })
-    })
+    });
+    let most = if run.is_offer() { usize::MAX } else { 1 };
+    started.take(most).collect()
 }

@@ -165,7 +165,7 @@ impl Board {
             let run = context.service.get(&name);
             let told = run
                 .as_ref()
-                .is_none_or(|run| wanted::is_told(run, desk::successor(context, run).as_ref()));
+                .is_none_or(|run| wanted::is_told(run, &desk::successors(context, run)));
             if told && !self.cards.contains_key(&name) {
                 continue;
             }

@@ -6,9 +6,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{
     deliver::Delivery,
-    desk::{Desk, successor},
+    desk::{Desk, successors},
     memory::{Memory, Next},
-    wanted::{COUNTED, DIRECT, SUCCESSOR, Wanted, wanted},
+    wanted::{COUNTED, DIRECT, SUCCESSOR, Wanted, mark, wanted},
 };
 use crate::{
     runs::{
@@ -53,12 +53,12 @@ impl Desk {
     }
 
     async fn send_due(&self, name: &RunName, run: &DiagnosticRun, memory: &mut Memory, epoch: u64) -> Next {
-        let next = successor(&self.context, run);
+        let next = successors(&self.context, run);
         let view = RunView {
             name,
             run,
             home: self.context.home(),
-            successor: next.as_ref(),
+            successors: &next,
             hidden: hidden(run, memory),
         };
         for wanted in wanted(&view) {
@@ -87,8 +87,8 @@ impl Desk {
     async fn close(&self, view: &RunView<'_>, memory: &mut Memory, epoch: u64) -> Next {
         let mut telling = memory.telling.clone().unwrap_or_default();
         telling.sent.clone_from(&memory.sent);
-        if let Some(next) = view.successor {
-            telling.sent.insert(SUCCESSOR.to_owned(), next.name.as_str().to_owned());
+        if let Some(mark) = mark(view.run, view.successors) {
+            telling.sent.insert(SUCCESSOR.to_owned(), mark);
         }
         if view.run.alerts() > 0 {
             telling.sent.insert(COUNTED.to_owned(), view.run.alerts().to_string());

@@ -37,7 +37,7 @@ fn several_captures_get_a_message_each_once_they_have_ended_and_one_gets_none() 
             name: &name,
             run: &run,
             home: "local",
-            successor: None,
+            successors: &[],
             hidden: false,
         };
         wanted(&view).into_iter().map(|w| w.part).collect::<Vec<_>>()
@@ -61,6 +61,7 @@ fn a_told_run_is_told_again_only_when_a_button_of_it_started_something() {
         name: key.run_name(),
         by: run(RunStatus::default()).spec.requester,
         button,
+        phase: Phase::Capturing,
     };
     let mut told = run(serde_json::from_value(serde_json::json!({
         "phase": "Failed",
@@ -68,15 +69,15 @@ fn a_told_run_is_told_again_only_when_a_button_of_it_started_something() {
             "lastTransitionTime": "2026-01-01T00:00:00Z" }],
     }))
     .unwrap());
-    assert!(is_told(&told, None));
-    assert!(!is_told(&told, Some(&next)));
+    assert!(is_told(&told, &[]));
+    assert!(!is_told(&told, std::slice::from_ref(&next)));
     if let Some(status) = &mut told.status {
         status.telling = Telling {
             sent: [(SUCCESSOR.to_owned(), next.name.to_string())].into(),
             ..Telling::default()
         };
     }
-    assert!(is_told(&told, Some(&next)));
+    assert!(is_told(&told, std::slice::from_ref(&next)));
 }
 
 #[test]

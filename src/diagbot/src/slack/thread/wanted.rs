@@ -114,7 +114,7 @@ fn render(view: &RunView<'_>, content: Content<'_>, links: Links<'_>) -> Message
         Content::Capture(capture) => view.part(capture, links),
         Content::Direct => RunView {
             hidden: false,
-            successor: None,
+            successors: &[],
             ..*view
         }
         .root(links),
@@ -129,24 +129,40 @@ fn is_remarkable(run: &DiagnosticRun) -> bool {
 }
 
 /// Everything was told, no button has started anything since, and no alert was counted since.
-pub(super) fn is_told(run: &DiagnosticRun, successor: Option<&Successor>) -> bool {
+pub(super) fn is_told(run: &DiagnosticRun, successors: &[Successor]) -> bool {
     let Some(status) = &run.status else { return false };
     let reported = status
         .conditions
         .iter()
         .any(|c| c.type_ == CONDITION_REPORTED && c.status == "True");
-    let named = status.telling.sent.get(SUCCESSOR).map(String::as_str);
+    let named = status.telling.sent.get(SUCCESSOR);
     let counted = status.telling.sent.get(COUNTED).map(String::as_str);
     reported
         && status.phase.is_final()
-        && named == successor.map(|next| next.name.as_str())
+        && named == mark(run, successors).as_ref()
         && counted.unwrap_or("0") == run.alerts().to_string()
+}
+
+/// The record's word for the runs that buttons started. Of an offer, how they stand is told too.
+pub(super) fn mark(run: &DiagnosticRun, successors: &[Successor]) -> Option<String> {
+    let of = |next: &Successor| match next.phase {
+        phase if run.is_offer() && phase.is_final() => format!("{}:{}", next.name.as_str(), phase.as_str()),
+        _ => next.name.as_str().to_owned(),
+    };
+    let marks: Vec<String> = successors.iter().map(of).collect();
+    (!marks.is_empty()).then(|| marks.join(","))
 }
 
 /// The buttons of a run that could have started another one.
 pub(super) fn starters(name: &RunName, run: &DiagnosticRun) -> Vec<Button> {
-    let candidates = run.status.as_ref().map_or(0, |status| status.candidates.len());
+    let (candidates, offers) = run
+        .status
+        .as_ref()
+        .map_or((0, 0), |status| (status.candidates.len(), status.offers.len()));
     let run = || name.clone();
+    if offers > 0 {
+        return (0..offers).map(|index| Button::Take { run: run(), index }).collect();
+    }
     let mut buttons: Vec<Button> = (0..candidates)
         .map(|index| Button::Choose { run: run(), index })
         .collect();

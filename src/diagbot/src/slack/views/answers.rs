@@ -374,6 +374,7 @@ pub fn help(command: &str) -> Message {
         .section(&format!(
             "`{command} list` – what there is\n`{command} help &lt;diagnostic&gt;` – one in detail\n`{command} status [run]` – where a run \
              is\n`{command} runs [target] [--since 24h]` – earlier runs\n`{command} cancel [run]` – stop one\n\
+             `{command} offer [target]` – what fits that target, as buttons for everybody in the channel\n\
              `{command} pause [cluster|namespace]`, `resume` – stop everything there, and allow it again\n\
              `{command} schedule add|list|show|pause|resume|delete` – again and again\n`{command} health` – what works right now"
         ))

@@ -9,6 +9,7 @@ mod build;
 mod consent;
 pub mod escape;
 pub mod form;
+mod offer;
 mod remark;
 mod run;
 pub mod schedule;

@@ -7,13 +7,15 @@ use jiff::Timestamp;
 use super::{
     Builder, Message, artifact, consent,
     escape::{block, code, line, moment, short_size},
-    table,
+    offer, table,
 };
 use crate::{
     captures::resource::{CapturePhase, Explanation, Progress},
     runs::{
         request::RunName,
-        resource::{Candidate, CaptureSummary, Cause, DiagnosticRun, MANY_CAPTURES, Phase, Requester, RunStatus},
+        resource::{
+            Candidate, CaptureSummary, Cause, DiagnosticRun, MANY_CAPTURES, Phase, Requester, RunStatus, TargetRef,
+        },
         service::ArtifactLink,
     },
     slack::button::Button,
@@ -28,8 +30,8 @@ pub struct RunView<'a> {
     pub run: &'a DiagnosticRun,
     /// Name of the home cluster, which a target without cluster means.
     pub home: &'a str,
-    /// The run that one of its buttons started.
-    pub successor: Option<&'a Successor>,
+    /// The runs that its buttons started.
+    pub successors: &'a [Successor],
     /// Not everybody who reads the message may see what was captured: it tells the state only.
     pub hidden: bool,
 }
@@ -43,6 +45,8 @@ pub struct Successor {
     pub by: Requester,
     /// Which button.
     pub button: Button,
+    /// Where it is.
+    pub phase: Phase,
 }
 
 /// Links to artifacts.
@@ -76,7 +80,9 @@ impl RunView<'_> {
                 .iter()
                 .fold(message, |message, capture| message.section(&self.capture_line(capture))),
         };
-        if self.successor.is_none() {
+        if self.run.is_offer() {
+            message = offer::sections(message, status, self.successors);
+        } else if self.successors.is_empty() {
             message = candidates(message, status);
         }
         let notes = status
@@ -118,6 +124,18 @@ impl RunView<'_> {
         )
     }
 
+    /// The one target of offers.
+    fn offered(&self) -> Option<TargetRef> {
+        let status = self.run.status.as_ref().filter(|status| !status.offers.is_empty())?;
+        let candidate = status.candidates.first()?;
+        Some(TargetRef {
+            cluster: self.run.spec.target.cluster.clone(),
+            namespace: Some(candidate.namespace.clone()),
+            name: candidate.pod.clone(),
+            ..TargetRef::default()
+        })
+    }
+
     /// What, of what, where.
     fn headline(&self) -> String {
         let status = self.run.status.as_ref();
@@ -126,7 +144,7 @@ impl RunView<'_> {
         let diagnostic = line(self.run.diagnostic_name());
         match captures {
             [] => {
-                let mut target = typed.clone();
+                let mut target = self.offered().unwrap_or_else(|| typed.clone());
                 let cluster = target.cluster.take().unwrap_or_else(|| self.home.to_owned());
                 format!(
                     "*{diagnostic}* of {}, cluster {}",
@@ -155,6 +173,7 @@ impl RunView<'_> {
         let phase = status.phase;
         let word = match phase {
             Phase::Succeeded if self.run.spec.dry_run => "Dry run: nothing was started",
+            Phase::Succeeded if self.run.is_offer() => "offered: press what shall be taken",
             phase => phase_word(phase),
         };
         let detail = match (phase, status.captures.as_slice()) {
@@ -165,6 +184,7 @@ impl RunView<'_> {
             }
             (Phase::Cancelling, _) => by(": asked by", status.cancelled_by.as_ref()),
             (Phase::Cancelled, _) => by(" by", status.cancelled_by.as_ref()),
+            (Phase::Succeeded, []) if self.run.is_offer() => String::new(),
             (phase, _) if phase.is_final() => self.took(status),
             _ => String::new(),
         };
@@ -204,7 +224,7 @@ impl RunView<'_> {
             footer.push_str(" · ");
             footer.push_str(&line(&reason.code));
         }
-        if let Some(next) = self.successor {
+        if let Some(next) = self.successors.first().filter(|_| !self.run.is_offer()) {
             let verb = match next.button {
                 Button::Choose { .. } => "Chosen",
                 Button::Confirm { .. } => "Confirmed",
@@ -239,12 +259,15 @@ impl RunView<'_> {
             buttons.push((Button::Bundle { run: run() }, "Bundle".to_owned()));
         }
         if consent::can_be_granted(status) {
-            if self.successor.is_none() && !self.run.spec.appeal.ask_owners {
+            if self.successors.is_empty() && !self.run.spec.appeal.ask_owners {
                 buttons.push((Button::AskOwners { run: run() }, "Ask the owners".to_owned()));
             }
             buttons.push((Button::Grant { run: run() }, "Show the RoleBinding".to_owned()));
         }
-        if self.successor.is_some() {
+        if !status.offers.is_empty() {
+            return offer::buttons(self.name, status, self.successors);
+        }
+        if !self.successors.is_empty() {
             return buttons;
         }
         if status.needs_confirmation {

@@ -73,7 +73,7 @@ pub(in crate::slack) fn root(run: &DiagnosticRun) -> Message {
         name: &name,
         run,
         home: "local",
-        successor: None,
+        successors: &[],
         hidden: false,
     };
     view.root(Links::Withheld)
@@ -235,6 +235,7 @@ fn a_button_that_was_pressed_goes_and_its_person_is_named() {
             user: "U2".into(),
         },
         button: Button::Again { run: name.clone() },
+        phase: Phase::Capturing,
     };
     let run = run(ended(Phase::Failed));
     let before = root(&run);
@@ -243,7 +244,7 @@ fn a_button_that_was_pressed_goes_and_its_person_is_named() {
         name: &name,
         run: &run,
         home: "local",
-        successor: Some(&next),
+        successors: std::slice::from_ref(&next),
         hidden: false,
     };
     let after = view.root(Links::Withheld);
@@ -279,7 +280,7 @@ fn many_targets_are_a_table_that_tells_the_state_only_where_not_everybody_may_re
             name: &name,
             run: &run,
             home: "local",
-            successor: None,
+            successors: &[],
             hidden,
         };
         view.table().text

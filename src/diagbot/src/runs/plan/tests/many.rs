@@ -166,7 +166,7 @@ fn the_rules_hold_for_each_diagnostic_of_a_runbook() {
     let mut denied = first_response();
     let mut decision = allowed(false);
     decision.diagnostic = "sockets".into();
-    denied.review = Ok(decision);
+    denied.review = Ok(vec![decision]);
     let status = denied.settle();
     assert_eq!((status.phase, code(&status)), (Phase::Denied, "NotAllowed"));
     assert!(

@@ -122,7 +122,7 @@ fn a_consent_counts_once_in_time_from_another_who_may_and_for_what_was_asked() {
     };
     let left: Change = |w| {
         w.say("U2", true);
-        w.review = Ok(allowed(false));
+        w.review = Ok(vec![allowed(false)]);
     };
     for (change, phase, code) in [
         (refused, Phase::Denied, "ApprovalRefused"),
@@ -154,7 +154,7 @@ fn who_may_not_can_ask_the_owners_or_break_the_glass_where_that_is_given_by_name
         break_glass: Some("checkout is down".into()),
     };
     let mut world = World::new(run(appeal(asks)));
-    world.review = Ok(allowed(false));
+    world.review = Ok(vec![allowed(false)]);
     assert_eq!(world.settle().phase, Phase::AwaitingApproval);
     world.say("U2", true);
     assert_eq!(world.settle().phase, Phase::Capturing);
