@@ -256,7 +256,7 @@ impl Session {
     }
 
     /// Whether the caller's account may do everything that it takes, as far as the cluster tells.
-    async fn review(&self, namespace: &str, diagnostics: &[String]) -> Result<Decision, Reason> {
+    async fn review(&self, namespace: &str, diagnostics: &[String]) -> Result<Vec<Decision>, Reason> {
         let by_agent = diagnostics
             .iter()
             .filter_map(|name| self.parts.catalog.get(name))
@@ -276,14 +276,15 @@ impl Session {
             Err(error) if error.is_forbidden() || error.is_not_found() => {}
             Err(error) => return Err(self.unavailable(&error)),
         }
-        Ok(Decision {
+        let own = |diagnostic: &String| Decision {
             allowed: true,
             user: self.run.spec.requester.user_name(),
             groups: Vec::new(),
             authorizer_reason: "the caller's own rights".to_owned(),
-            diagnostic: diagnostics.first().cloned().unwrap_or_default(),
+            diagnostic: diagnostic.clone(),
             at: MicroTime(self.parts.clock.now()),
-        })
+        };
+        Ok(diagnostics.iter().map(own).collect())
     }
 
     /// Whether attach and exec take `create`; assumed not where the version is not told.
