@@ -35,3 +35,4 @@ mod store_faults;
 mod terminal;
 mod tools;
 mod triggers;
+mod unconfirmed;

@@ -82,7 +82,7 @@ async fn a_create_whose_answer_is_lost_ends_as_one_run_and_the_person_is_told_wh
         let Err(AcceptError::Unconfirmed { name, .. }) = outcome else {
             panic!("{id}: {outcome:?}");
         };
-        let confirmed = replica.service.confirm(&name, asked).await.unwrap();
+        let confirmed = replica.service.confirm(&name, asked, &replica.stop).await.unwrap();
         assert_eq!((confirmed.name.clone(), confirmed.repeated), (name, repeated), "{id}");
         world.capture(&confirmed.name).await;
     }

@@ -29,7 +29,7 @@ use crate::{
     },
     failpoint,
     record::{self, Recorder},
-    retry::Backoff,
+    retry::{self, Backoff},
     runs::{
         pause::DiagnosticPause,
         reason::Reason,
@@ -68,6 +68,10 @@ const CALL: Duration = Duration::from_secs(5);
 /// Creates of [`RunService::confirm`]; with its backoff about five minutes, in which the run may still start.
 const CONFIRM_ATTEMPTS: u32 = 40;
 
+/// What [`RunService::confirm`] may take after the stop signal: an attempt after the longest pause, and time to say what
+/// came of it before tasks are aborted.
+const LAST_TRIES: Duration = Duration::from_secs(13);
+
 /// A request that is recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Accepted {
@@ -88,6 +92,12 @@ pub enum AcceptError {
         /// What happened instead of an answer.
         #[source]
         source: CallError,
+    },
+    /// The process had to stop before the answer was certain.
+    #[error("whether {name} was recorded is not known, and it is not tried again")]
+    GivenUp {
+        /// Name of the run.
+        name: RunName,
     },
     /// The request breaks a rule before it is recorded.
     #[error("{}", .0.message)]
@@ -299,13 +309,30 @@ impl RunService {
         self.create(&request, ACCEPT_BUDGET).await
     }
 
-    /// After [`AcceptError::Unconfirmed`]: creates again under the same name until the answer is certain, for some minutes.
-    pub async fn confirm(&self, name: &RunName, request: RunRequest) -> Result<Accepted, AcceptError> {
+    /// After [`AcceptError::Unconfirmed`]: creates again under the same name until the answer is certain, for some minutes,
+    /// and for [`LAST_TRIES`] once the process is told to stop. Unconfirmed again: nobody tries any more.
+    pub async fn confirm(
+        &self,
+        name: &RunName,
+        request: RunRequest,
+        stop: &CancellationToken,
+    ) -> Result<Accepted, AcceptError> {
         debug_assert_eq!(*name, request.name(), "a request has one name");
+        let over = async {
+            stop.cancelled().await;
+            retry::pause(LAST_TRIES).await;
+        };
+        tokio::select! {
+            outcome = self.create_until_certain(&request) => outcome,
+            () = over => Err(AcceptError::GivenUp { name: name.clone() }),
+        }
+    }
+
+    async fn create_until_certain(&self, request: &RunRequest) -> Result<Accepted, AcceptError> {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(8));
         let mut tried = 1;
         loop {
-            match self.create(&request, CALL).await {
+            match self.create(request, CALL).await {
                 Err(AcceptError::Unconfirmed { .. }) if tried < CONFIRM_ATTEMPTS => backoff.wait(None).await,
                 outcome => return outcome,
             }

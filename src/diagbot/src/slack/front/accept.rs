@@ -97,11 +97,12 @@ impl Front {
 
     fn confirm(&self, name: &RunName, request: RunRequest) -> Outcome {
         let service = self.0.context.service.clone();
+        let stop = self.0.stop.clone();
         let run = name.clone();
         Outcome::Uncertain {
             meanwhile: answers::unconfirmed(name),
             work: async move {
-                match service.confirm(&run, request).await {
+                match service.confirm(&run, request, &stop).await {
                     Ok(_) => answers::confirmed(&run),
                     Err(error) => refusal(&run, &error),
                 }
@@ -129,7 +130,11 @@ fn refusal(name: &RunName, error: &AcceptError) -> crate::slack::views::Message 
         error = %crate::telemetry::Chain(error),
         "a request could not be recorded"
     );
-    answers::not_recorded(name)
+    match error {
+        // A create of ours may have been carried out, or still be.
+        AcceptError::Unconfirmed { .. } | AcceptError::GivenUp { .. } => answers::given_up(name),
+        _ => answers::not_recorded(name),
+    }
 }
 
 /// What "the same target" means in a run's thread: the pod by name, or what was typed where none was found.

@@ -1,5 +1,5 @@
-//! Work that goes on after an acknowledgement: joined, bounded, and given a moment at the end. What it tells is never the
-//! only copy of anything: requests are recorded before.
+//! Work that goes on after an acknowledgement: joined, bounded, and given some time at the end. What it tells is never the
+//! only copy of anything: requests are recorded before, or the person was told when to send them again.
 
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ pub(super) type Later = BoxFuture<'static, ()>;
 const WAITING: usize = 512;
 /// Pieces at a time: each is a call or two to Slack.
 const AT_ONCE: usize = 64;
-/// What they may take after the stop signal.
-const FINISH: Duration = Duration::from_secs(5);
+/// What they may take after the stop signal: longer than a request that is not confirmed is tried, shorter than tasks have.
+const FINISH: Duration = Duration::from_secs(17);
 
 pub(super) fn queue() -> (mpsc::Sender<Later>, mpsc::Receiver<Later>) {
     mpsc::channel(WAITING)

@@ -47,6 +47,7 @@ pub async fn run(context: SlackContext, health: SocketHealth, stop: Cancellation
         later,
         health: health.clone(),
         seen: Seen::default(),
+        stop: stop.clone(),
     }));
     let handler: Handler = Arc::new(move |envelope| {
         let front = front.clone();
@@ -72,6 +73,7 @@ struct Inner {
     later: mpsc::Sender<Later>,
     health: SocketHealth,
     seen: Seen,
+    stop: CancellationToken,
 }
 
 /// A text of a person and where it came from.
@@ -170,8 +172,13 @@ impl Front {
         };
         let repeated = self.0.seen.insert(&mention.event_id);
         let outcome = self.answer(said).await;
+        // An event that is not acknowledged is delivered again, whatever becomes of this process meanwhile.
+        let ack = match &outcome {
+            Outcome::Uncertain { .. } => Ack::Withheld,
+            _ => Ack::Plain,
+        };
         if repeated {
-            return Ack::Plain;
+            return ack;
         }
         let speaker = Speaker::Thread {
             channel: mention.channel,
@@ -194,7 +201,7 @@ impl Front {
                 );
             }
         }
-        Ack::Plain
+        ack
     }
 
     /// The message of `work` if it comes in time for the acknowledgement; else `meanwhile`, and the message follows.

@@ -30,13 +30,14 @@ impl std::fmt::Debug for Envelope {
 }
 
 impl Envelope {
-    /// The acknowledgement as a frame.
-    pub(super) fn ack(id: &str, accepts_payload: bool, ack: Ack) -> String {
-        match ack {
+    /// The acknowledgement as a frame, if there is one.
+    pub(super) fn ack(id: &str, accepts_payload: bool, ack: Ack) -> Option<String> {
+        let frame = match ack {
+            Ack::Withheld => return None,
             Ack::With(payload) if accepts_payload => json!({ "envelope_id": id, "payload": payload }),
-            _ => json!({ "envelope_id": id }),
-        }
-        .to_string()
+            Ack::With(_) | Ack::Plain => json!({ "envelope_id": id }),
+        };
+        Some(frame.to_string())
     }
 }
 
@@ -112,8 +113,10 @@ mod tests {
     #[test]
     fn an_answer_is_sent_only_where_it_is_taken() {
         let with = || Ack::With(json!({"text": "x"}));
-        assert!(Envelope::ack("e", true, with()).contains("payload"));
-        assert!(!Envelope::ack("e", false, with()).contains("payload"));
-        assert!(!Envelope::ack("e", true, Ack::Plain).contains("payload"));
+        let answers = |takes, ack| Envelope::ack("e", takes, ack).map(|frame| frame.contains("payload"));
+        assert_eq!(answers(true, with()), Some(true));
+        assert_eq!(answers(false, with()), Some(false));
+        assert_eq!(answers(true, Ack::Plain), Some(false));
+        assert_eq!(answers(true, Ack::Withheld), None);
     }
 }

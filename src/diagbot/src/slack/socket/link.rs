@@ -169,7 +169,8 @@ impl Link {
             let busy = Ack::With(self.parts.busy.clone());
             return envelope
                 .accepts_response_payload
-                .then(|| Envelope::ack(&envelope.envelope_id, true, busy));
+                .then(|| Envelope::ack(&envelope.envelope_id, true, busy))
+                .flatten();
         }
         let known = (envelope.envelope_id.clone(), envelope.accepts_response_payload);
         let handler = self.parts.handler.clone();
@@ -195,12 +196,12 @@ impl Link {
 }
 
 impl UnderWay {
-    /// The acknowledgement of a handler that ended; none after a panic, so that Slack delivers again.
+    /// The acknowledgement of a handler that ended; none where it wants none and after a panic, so that Slack delivers again.
     fn finished(&mut self, done: Result<(Id, Ack), JoinError>) -> Option<String> {
         match done {
             Ok((task, ack)) => {
                 let (id, accepts) = self.envelopes.remove(&task)?;
-                Some(Envelope::ack(&id, accepts, ack))
+                Envelope::ack(&id, accepts, ack)
             }
             Err(error) => {
                 self.envelopes.remove(&error.id());

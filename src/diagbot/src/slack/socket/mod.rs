@@ -40,6 +40,8 @@ pub enum Ack {
     Plain,
     /// With an answer, where the envelope takes one.
     With(Value),
+    /// Not at all: Slack delivers it again, also to another replica.
+    Withheld,
 }
 
 /// Takes an envelope; called in a task of its own.

@@ -47,7 +47,17 @@ pub fn accepted(run: &RunName, what: &str, completed: Option<(&str, &str)>) -> M
 /// Whether the request is recorded is not known yet.
 pub fn unconfirmed(run: &RunName) -> Message {
     one(&format!(
-        "Run {} is *not confirmed yet*: the cluster gave no answer in time. It is being tried again; you will be told here which.",
+        "Run {} is *not confirmed yet*: the cluster gave no answer in time. It is being tried again; you will be told here which.\n\
+         *What to do:* should you hear nothing for 10 minutes, it was not recorded and will not run: send it again.",
+        code(&run.short())
+    ))
+}
+
+/// Whether the request was recorded is not known, and nobody tries any more.
+pub fn given_up(run: &RunName) -> Message {
+    one(&format!(
+        "Run {} could *not be confirmed*: the cluster that keeps the records gave no answer, and it is not tried again.\n*What to do:* send it \
+         again. Should a message of this run appear as well, it had been recorded after all: cancel one of the two.",
         code(&run.short())
     ))
 }
