@@ -5,6 +5,7 @@
 //! container exited; image absent), so the target is judged before and while we wait, and events are read when a container
 //! stays in `ContainerCreating`.
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, Event, Pod};
 
 use super::{
@@ -38,16 +39,24 @@ pub(super) enum ContainerView {
     },
 }
 
+/// When our container called `name` ended, by the node's clock.
+pub(super) fn ended_at(pod: &Pod, name: &str) -> Option<Timestamp> {
+    let end = state(pod, name)?.terminated.as_ref()?;
+    end.finished_at.as_ref().map(|time| time.0)
+}
+
+fn state<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerState> {
+    let mut statuses = pod
+        .status
+        .iter()
+        .flat_map(|s| s.ephemeral_container_statuses.iter().flatten());
+    statuses.find(|s| s.name == name)?.state.as_ref()
+}
+
 /// Our container called `name`.
 pub(super) fn view(pod: &Pod, name: &str) -> ContainerView {
     let in_spec = super::container::find(pod, name).is_some();
-    let state = pod
-        .status
-        .iter()
-        .flat_map(|s| s.ephemeral_container_statuses.iter().flatten())
-        .find(|s| s.name == name)
-        .and_then(|s| s.state.as_ref());
-    match state {
+    match state(pod, name) {
         Some(ContainerState {
             terminated: Some(end), ..
         }) => ContainerView::Terminated {

@@ -4,7 +4,7 @@ use diagbot_wire::{
     control::CancelReason,
     result::{Failure, StepOutcome, Via},
 };
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Action, Ending, Facts, Fault, LogState, Meeting, Plan, PodFact, ResultFact, Wait, due, meet, waiting};
 use crate::captures::{
@@ -17,6 +17,9 @@ use crate::captures::{
 const CANCEL_RESEND: SignedDuration = SignedDuration::from_secs(3);
 /// An agent that was told to stop has this long to say that it did.
 const CANCEL_GRACE: SignedDuration = SignedDuration::from_secs(30);
+
+/// What became of the target may be reported so much later than the end of the agent, which died with it.
+const FATE_GRACE: SignedDuration = SignedDuration::from_secs(3);
 
 /// The kubelet's word for a container that was killed for memory.
 const OUT_OF_MEMORY: &str = "OOMKilled";
@@ -131,6 +134,10 @@ fn after_the_ticket(f: &Facts, next: &mut Plan) -> Option<Conclusion> {
         return Some(Conclusion::NeverActed);
     }
     if silent {
+        if let Some(until) = fate_may_come(f) {
+            next.wake(until);
+            return None;
+        }
         return result_or(f, next, || lost(f, &view, gone));
     }
     if !(f.cancel_requested() || f.deadline_passed()) {
@@ -173,6 +180,15 @@ fn lost(f: &Facts, view: &ContainerView, gone: bool) -> Explanation {
         _ if gone => pod_missing(f),
         _ => explain::refusal(Refusal::AgentEnded, ""),
     }
+}
+
+/// Until when the kubelet may still report what became of the target: it reports one container's end after the other. Clocks
+/// of nodes differ: where the end seems far away, nothing is waited for.
+fn fate_may_come(f: &Facts) -> Option<Timestamp> {
+    let ended = launch::ended_at(f.pinned_pod()?, f.container()?)?;
+    let until = ended + FATE_GRACE;
+    let soon = f.now < until && until <= f.now + FATE_GRACE + FATE_GRACE;
+    (soon && fate_of_target(f).is_none()).then_some(until)
 }
 
 /// What became of the pod or the target, if that is why the agent ended: it dies with either.

@@ -201,12 +201,14 @@ impl Facts {
         self.now >= self.spec().deadline.0
     }
 
+    /// Name of our container, once it is recorded.
+    pub(crate) fn container(&self) -> Option<&str> {
+        self.capture.status.as_ref()?.container.as_deref()
+    }
+
     /// Our container in the pod.
     pub(crate) fn view(&self) -> ContainerView {
-        match (
-            &self.pod,
-            self.capture.status.as_ref().and_then(|s| s.container.as_deref()),
-        ) {
+        match (&self.pod, self.container()) {
             (PodFact::Seen(pod), Some(name)) => launch::view(pod, name),
             _ => ContainerView::Absent,
         }

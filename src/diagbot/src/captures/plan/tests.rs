@@ -363,6 +363,19 @@ fn a_staged_artifact_is_relayed_then_released_and_not_relayed_from_a_dead_contai
 }
 
 #[test]
+fn what_became_of_the_target_may_be_reported_after_the_end_of_the_agent() {
+    let ended = samples::at(1);
+    let terminated = json!({"terminated": {"exitCode": 137, "reason": "Error", "finishedAt": ended.to_string()}});
+    let silent = |second| {
+        let case = Case::started().container(&terminated).at(second);
+        case.with(|f| f.attempt.log = LogState::Complete)
+    };
+    assert_eq!(silent(2).actions(), []);
+    assert_eq!(silent(2).plan().wake_at, Some(samples::at(4)));
+    assert_eq!(silent(4).actions(), [Action::ReadResult]);
+}
+
+#[test]
 fn a_silent_end_is_looked_up_in_the_result_object() {
     let terminated = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
     let silent = || Case::started().container(&terminated);
