@@ -27,6 +27,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::{
+    cable::Cable,
     kubernetes::{KubernetesConfig, KubernetesServer},
     pagerduty::PagerDuty,
     people::{self, People},
@@ -64,6 +65,8 @@ pub struct Plan {
     pub kubernetes: KubernetesConfig,
     /// Further diagnostics beside the shipped ones: file name and content.
     pub diagnostics: Vec<(String, String)>,
+    /// Each replica of the bot reaches the API server by a cable of its own ([`Installation::plug`]).
+    pub cables: bool,
     /// A proxy in front of the store, with these faults armed; none unless given.
     pub store_faults: Option<Vec<store::Fault>>,
     /// Keys of the bot's configuration that replace the sandbox's own, as JSON merged into it.
@@ -79,6 +82,7 @@ impl Default for Plan {
             slack: SlackConfig::default(),
             kubernetes: KubernetesConfig::default(),
             diagnostics: Vec::new(),
+            cables: false,
             store_faults: None,
             config: json!({}),
         }
@@ -112,6 +116,7 @@ pub struct Installation {
     store: Part,
     proxy: Option<StoreProxy>,
     bots: Vec<Part>,
+    cables: Vec<Cable>,
     webhooks: Vec<SocketAddr>,
     pagerduty: PagerDuty,
     runs: Api<DiagnosticRun>,
@@ -165,12 +170,18 @@ impl Installation {
         let store_seen = proxy.as_ref().map_or(store_address, StoreProxy::address);
         let pagerduty = PagerDuty::start().await.context("start the local PagerDuty")?;
         let mut bots = Vec::new();
+        let mut cables = Vec::new();
         let mut webhooks = Vec::new();
         for replica in 0..plan.replicas {
             let address = free_address()?;
             let listen = free_address()?;
             webhooks.push(listen);
             let triggers = triggers::configure(folder.path(), listen, &pagerduty.url())?;
+            if plan.cables {
+                let cable = Cable::start(kubernetes.address()).await.context("lay a cable")?;
+                files.lead_over(replica, &kubernetes, &cable)?;
+                cables.push(cable);
+            }
             let config = files.write_bot(replica, address, store_seen, &triggers, plan)?;
             bots.push(Part::start(
                 program,
@@ -192,6 +203,7 @@ impl Installation {
             store,
             proxy,
             bots,
+            cables,
             webhooks,
             pagerduty,
             runs,
@@ -337,6 +349,13 @@ impl Installation {
     /// Sends a replica of the bot a signal.
     pub fn signal_bot(&self, replica: usize, signal: Signal) -> anyhow::Result<()> {
         self.bots[replica].signal(signal)
+    }
+
+    /// Plugs a replica's cable to the API server in, or out.
+    pub fn plug(&self, replica: usize, plugged: bool) {
+        if let Some(cable) = self.cables.get(replica) {
+            cable.plug(plugged);
+        }
     }
 
     /// Tells a replica of the bot to stop, and waits until it has.
@@ -510,6 +529,17 @@ impl Files {
         self.yaml("store.yaml", &config).map(|_| ())
     }
 
+    /// The replica's own way to the API server.
+    fn lead_over(&self, replica: usize, kubernetes: &KubernetesServer, cable: &Cable) -> anyhow::Result<()> {
+        let near = format!("http://{}", cable.address());
+        let kubeconfig = kubernetes.kubeconfig("bot").replace(&kubernetes.url(), &near);
+        fs::write(self.kubeconfig_of(replica), kubeconfig).context("write a kubeconfig")
+    }
+
+    fn kubeconfig_of(&self, replica: usize) -> PathBuf {
+        self.path(&format!("bot-{replica}.kubeconfig"))
+    }
+
     fn write_bot(
         &self,
         replica: usize,
@@ -519,7 +549,7 @@ impl Files {
         plan: &Plan,
     ) -> anyhow::Result<PathBuf> {
         let mut config = json!({
-            "cluster": { "name": CLUSTER, "kubeconfig": self.bot },
+            "cluster": { "name": CLUSTER, "kubeconfig": if plan.cables { self.kubeconfig_of(replica) } else { self.bot.clone() } },
             "namespace": NAMESPACE,
             "secretFile": self.path("secret"),
             "catalog": { "folder": self.path("commands") },

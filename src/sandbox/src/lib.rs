@@ -4,6 +4,7 @@
 //! For demo and tests; never in a release image. One program plays every part: started as `bot …` it is the bot, as
 //! `agent …` the agent in an ephemeral container, as `workload …` a sample application.
 
+pub mod cable;
 mod chance;
 mod command;
 pub mod installation;

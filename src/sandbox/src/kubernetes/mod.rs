@@ -111,6 +111,11 @@ impl KubernetesServer {
         format!("http://{}", self.address)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A kubeconfig (YAML) for `admin`, `bot`, `system:serviceaccount:<namespace>:<name>`, or any other user name.
     pub fn kubeconfig(&self, user: &str) -> String {
         identity::kubeconfig(&self.url(), &self.cluster.tokens.issue(user))
