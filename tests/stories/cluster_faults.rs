@@ -19,7 +19,7 @@ use serde_json::json;
 
 use crate::{
     product::{LEDGER, Product, Told, pull_fault},
-    tools::{tool, until_processes},
+    tools::{agent_of, go_on, processes, seconds_of_our_own, signal, tool, until_processes},
 };
 
 /// The agent's image, as faults of the node name it.
@@ -133,15 +133,12 @@ async fn watches_that_go_quiet_are_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_restarts_in_the_middle_is_waited_for() {
     let mut plan = quick();
-    plan.diagnostics.push(tool(
-        "slow",
-        &["timeout", "--foreground", "86020", "sleep", "3.020"],
-        "1m",
-        "1MiB",
-    ));
+    let seconds = seconds_of_our_own("3");
+    let argv = ["timeout", "--foreground", "86020", "sleep", &seconds];
+    plan.diagnostics.push(tool("slow", &argv, "1m", "1MiB"));
     let product = Product::with(plan).await;
     let id = product.asks("slow ledger").await;
-    until_processes("sleep 3.020", 2, SOON).await;
+    until_processes(&format!("sleep {seconds}"), 2, SOON).await;
     product.restart_api_server(Duration::from_secs(2)).await;
     let told = product.ended(&id).await;
     assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
@@ -252,9 +249,10 @@ async fn a_pod_that_ends_in_the_middle_of_a_capture_takes_the_tool_along_and_is_
         ("replace", "The pod is", "86023"),
     ];
     let told = cases.map(async |(action, cause, seconds)| {
+        let seconds = seconds_of_our_own(seconds);
         let line = format!("sleep {seconds}");
         let mut plan = quick();
-        let argv = ["timeout", "--foreground", seconds, "sleep", seconds];
+        let argv = ["timeout", "--foreground", &seconds, "sleep", &seconds];
         plan.diagnostics.push(tool("stall", &argv, "5m", "1MiB"));
         let product = Product::with(plan).await;
         let id = product.asks("stall ledger").await;
@@ -267,6 +265,83 @@ async fn a_pod_that_ends_in_the_middle_of_a_capture_takes_the_tool_along_and_is_
         product.stop().await;
     });
     join_all(told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kubelet_that_is_gone_for_good_costs_no_evidence_that_the_pod_can_still_send_and_nothing_unproven_is_said() {
+    tokio::join!(kubelet_gone(), node_gone());
+}
+
+impl Product {
+    /// The node's kubelet answers nothing more, and what it had under way breaks.
+    async fn kubelet_goes(&self) {
+        for resource in ["pods/log", "pods/attach", "pods/exec"] {
+            let gone = Fault::of(FaultKind::KubeletGone).on("get", resource).times(u32::MAX);
+            self.installation.kubernetes().arm(gone);
+        }
+        self.restart_api_server(Duration::ZERO).await;
+    }
+
+    /// Somebody has waited long enough and stops the run; the deadline would, too, minutes later.
+    async fn cancelled(&self, id: &str) -> Told {
+        let messages = self.people.reads("incidents", "State: *capturing*").await;
+        let root = messages.iter().find(|m| m.by_bot && !m.ephemeral).unwrap();
+        self.people.click("ada", "incidents", &root.ts, "Cancel").await;
+        self.ended(id).await
+    }
+}
+
+/// The agent goes on alone, and its result is found in the store.
+async fn kubelet_gone() {
+    let mut plan = quick();
+    let seconds = seconds_of_our_own("3");
+    let argv = ["timeout", "--foreground", "86024", "sleep", &seconds];
+    plan.diagnostics.push(tool("slow", &argv, "10s", "1MiB"));
+    let product = Product::with(plan).await;
+    let id = product.asks("slow ledger").await;
+    until_processes(&format!("sleep {seconds}"), 2, SOON).await;
+    product.kubelet_goes().await;
+    wait::until(SOON, "the agent has put its result into the store", || async {
+        Ok(product
+            .objects()
+            .iter()
+            .any(|key| key.ends_with("result.json"))
+            .then_some(()))
+    })
+    .await
+    .unwrap();
+    let told = product.cancelled(&id).await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    told.says(&["came after everything was captured"]);
+    told.downloads().await;
+    assert_eq!(product.ephemeral(LEDGER).await.len(), 1);
+    assert!(product.open_uploads().is_empty(), "{:?}", product.open_uploads());
+    product.stop().await;
+}
+
+/// The agent is gone with the node, and nobody says so.
+async fn node_gone() {
+    let mut plan = quick();
+    let seconds = seconds_of_our_own("86025");
+    let line = format!("sleep {seconds}");
+    let argv = ["timeout", "--foreground", &seconds, "sleep", &seconds];
+    plan.diagnostics.push(tool("stall", &argv, "5m", "1MiB"));
+    let product = Product::with(plan).await;
+    let id = product.asks("stall ledger").await;
+    until_processes(&line, 2, SOON).await;
+    let tools = processes(&line);
+    let agent = agent_of(&line);
+    signal("-STOP", agent).await;
+    product.kubelet_goes().await;
+    let told = product.cancelled(&id).await;
+    assert_eq!(told.run.phase(), Phase::Failed, "{}", told.text());
+    told.explains("that it did is not proven");
+    assert_eq!(processes(&line), tools, "it was not proven, and it was not so");
+    assert!(product.open_uploads().is_empty(), "{:?}", product.open_uploads());
+    assert_eq!(product.public().await.len(), 1);
+    // It has no word of the cancel, and would keep its own deadline.
+    go_on(agent).await;
+    product.stop().await;
 }
 
 /// The pod goes at once, and a stranger takes its name.

@@ -18,7 +18,10 @@ use diagbot_sandbox::{
 };
 use futures::StreamExt as _;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, ResourceExt as _, runtime::watcher};
+use kube::{
+    Api, ResourceExt as _,
+    runtime::{WatchStreamExt as _, watcher},
+};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -28,10 +31,18 @@ const AGENT: &str = "registry.sandbox/diagbot-agent";
 /// A leader must be replaced by then.
 const REPLACED: Duration = Duration::from_secs(30);
 
+/// Longest time of a story, also where something outside ends its processes.
+const STORY: Duration = Duration::from_mins(5);
+
+async fn within(story: impl Future<Output = ()>) {
+    tokio::time::timeout(STORY, Box::pin(story)).await.unwrap();
+}
+
 /// Two replicas; the agent's image takes so long to arrive.
 async fn two_replicas(pull: Duration) -> Product {
     let mut plan = Plan {
         replicas: 2,
+        cables: true,
         config: json!({ "agent": { "launchLimitS": 90 } }),
         ..Plan::default()
     };
@@ -74,6 +85,7 @@ struct Epochs {
 }
 
 impl Epochs {
+    /// Without a pause between attempts, a watch of a server that has gone would never let the runtime end.
     fn watch(product: &Product) -> Self {
         let mut epochs = Self::default();
         let client = product.installation.runs().into_client();
@@ -81,7 +93,7 @@ impl Epochs {
         let captures: Api<DiagnosticCapture> = Api::namespaced(client, "diagbot");
         let seen = Arc::clone(&epochs.seen);
         epochs.watches.spawn(async move {
-            let mut events = Box::pin(watcher(runs, watcher::Config::default()));
+            let mut events = Box::pin(watcher(runs, watcher::Config::default()).default_backoff());
             while let Some(event) = events.next().await {
                 if let Ok(watcher::Event::Apply(run) | watcher::Event::InitApply(run)) = event {
                     let epoch = run.status.as_ref().map_or(0, |s| s.epoch);
@@ -91,7 +103,7 @@ impl Epochs {
         });
         let seen = Arc::clone(&epochs.seen);
         epochs.watches.spawn(async move {
-            let mut events = Box::pin(watcher(captures, watcher::Config::default()));
+            let mut events = Box::pin(watcher(captures, watcher::Config::default()).default_backoff());
             while let Some(event) = events.next().await {
                 if let Ok(watcher::Event::Apply(capture) | watcher::Event::InitApply(capture)) = event {
                     let epoch = capture.status.as_ref().map_or(0, |s| s.epoch);
@@ -149,6 +161,10 @@ async fn assert_captured_once(product: &Product, told: &Told) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_hangs_is_replaced_and_what_it_does_afterwards_changes_nothing() {
+    within(hanging_leader()).await;
+}
+
+async fn hanging_leader() {
     let calm = two_replicas(Duration::ZERO).await;
     let told = calm.runs("process ledger").await;
     let expected = remains(&calm, &told).await;
@@ -183,7 +199,46 @@ async fn a_leader_that_hangs_is_replaced_and_what_it_does_afterwards_changes_not
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_alone_is_cut_off_is_replaced_and_what_it_does_afterwards_changes_nothing() {
+    within(leader_cut_off()).await;
+}
+
+async fn leader_cut_off() {
+    let product = two_replicas(Duration::from_secs(24)).await;
+    let epochs = Epochs::watch(&product);
+    let id = asked_and_launching(&product).await;
+    let (alone, former) = (leader(&product).await, holder(&product).await);
+    product.installation.plug(alone, false);
+    let cut = Instant::now();
+    wait::until(REPLACED, "the other replica leads", || async {
+        Ok((holder(&product).await != former).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert!(cut.elapsed() < REPLACED, "{:?}", cut.elapsed());
+    // In the middle of the capture it hears again what it missed, and sends what it still wanted to send.
+    product.installation.plug(alone, true);
+    let told = product.ended(&id).await;
+    assert_captured_once(&product, &told).await;
+    // It serves on as one of two.
+    let bot = product.installation.addresses().bots[alone].clone();
+    wait::until(REPLACED, "the former leader is ready", || async {
+        let (status, _) = fetch(&format!("{bot}/readyz")).await?;
+        Ok(status.is_success().then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_captured_once(&product, &told).await;
+    epochs.assert_no_former_leader_wrote();
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_update_hands_over_at_once_and_fails_no_run() {
+    within(rolling_update()).await;
+}
+
+async fn rolling_update() {
     let mut product = two_replicas(Duration::from_secs(6)).await;
     let id = asked_and_launching(&product).await;
     let (first, former) = (leader(&product).await, holder(&product).await);

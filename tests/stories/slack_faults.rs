@@ -10,6 +10,7 @@ use diagbot_sandbox::{
     wait,
 };
 use http::StatusCode;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use crate::product::{Product, run_in};
@@ -44,6 +45,16 @@ impl Product {
         })
         .await
         .unwrap();
+    }
+
+    /// Waits until so many connections were asked for, and one is up.
+    async fn until_ready_again(&self, opened: usize) {
+        wait::until(Duration::from_secs(40), "connections are opened again", || async {
+            Ok((self.calls("apps.connections.open").await >= opened).then_some(()))
+        })
+        .await
+        .unwrap();
+        self.until_ready().await;
     }
 
     /// Waits until the bot can't work and says so in these words.
@@ -130,6 +141,32 @@ async fn a_long_retry_after_holds_up_its_own_method_and_is_kept() {
     assert!(begun.elapsed() >= Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(product.public().await.len(), 2);
     product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_after_holds_up_the_opening_of_connections_and_is_kept() {
+    let product = Product::start().await;
+    let before = product.calls("apps.connections.open").await;
+    // Both connections break, and each is told to wait longer than it would by itself.
+    product.slack_fault("apps.connections.open", "rate_limited", 2, 6).await;
+    product.people.act("outage", json!({ "kind": "break" })).await;
+    product.until_ready_again(before + 3).await;
+    let log = product.people.see("log?method=apps.connections.open").await;
+    let calls: Vec<(Timestamp, u64)> = log["calls"].as_array().into_iter().flatten().map(opened).collect();
+    let after: Vec<_> = calls[before..].iter().collect();
+    assert_eq!((after[0].1, after[1].1), (429, 429), "{calls:?}");
+    let waited = after[2].0.duration_since(after[0].0);
+    assert!(waited >= SignedDuration::from_secs(6), "{waited}: {calls:?}");
+    assert!(after.len() <= 4, "{calls:?}");
+    let told = product.runs("process ledger").await;
+    assert_eq!(told.run.phase(), Phase::Succeeded);
+    product.stop().await;
+}
+
+/// When a call came, and the status of its answer.
+fn opened(call: &Value) -> (Timestamp, u64) {
+    let time = call["time"].as_str().unwrap().parse().unwrap();
+    (time, call["status"].as_u64().unwrap_or_default())
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use diagbot::{captures::resource::CapturePhase, runs::resource::Phase};
-use tokio::process::Command;
 
 use crate::{
     product::{LEDGER, Product},
-    tools::{processes, until_processes, with_tool},
+    tools::{agent_of, go_on, processes, seconds_of_our_own, signal, until_processes, with_tool},
 };
 
 /// Longest time in which a process must have ended.
@@ -22,8 +21,9 @@ fn hanging(seconds: &str) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_ends_the_tool_with_its_children_and_is_told_once_that_is_so() {
-    let line = "sleep 86001";
-    let product = Product::with(with_tool("stall", &hanging("86001"), "10m", "1MiB")).await;
+    let seconds = seconds_of_our_own("86001");
+    let line = &format!("sleep {seconds}");
+    let product = Product::with(with_tool("stall", &hanging(&seconds), "10m", "1MiB")).await;
     let id = product.asks("stall ledger").await;
     // The tool, and its child.
     until_processes(line, 2, SOON).await;
@@ -54,8 +54,9 @@ async fn the_agent_keeps_its_deadline_while_the_bot_is_away_and_a_cancel_that_no
 }
 
 async fn bot_away() {
-    let line = "sleep 86002";
-    let mut product = Product::with(with_tool("stall", &hanging("86002"), "4s", "1MiB")).await;
+    let seconds = seconds_of_our_own("86002");
+    let line = &format!("sleep {seconds}");
+    let mut product = Product::with(with_tool("stall", &hanging(&seconds), "4s", "1MiB")).await;
     let id = product.asks("stall ledger").await;
     until_processes(line, 2, SOON).await;
     product.installation.kill_bot(0).await.unwrap();
@@ -71,8 +72,9 @@ async fn bot_away() {
 }
 
 async fn cancel_unconfirmed() {
-    let line = "sleep 86003";
-    let product = Product::with(with_tool("stall", &hanging("86003"), "10m", "1MiB")).await;
+    let seconds = seconds_of_our_own("86003");
+    let line = &format!("sleep {seconds}");
+    let product = Product::with(with_tool("stall", &hanging(&seconds), "10m", "1MiB")).await;
     let id = product.asks("stall ledger").await;
     until_processes(line, 2, SOON).await;
     let messages = product.people.reads("incidents", "State: *capturing*").await;
@@ -85,45 +87,8 @@ async fn cancel_unconfirmed() {
     assert_eq!(told.run.phase(), Phase::Failed, "{}", told.text());
     assert_eq!(processes(line).len(), 2, "it was not proven, and it was not so");
     // It has the line, though: once it goes on it stops. (What had started it stood still with it.)
-    let mut standing = agent;
-    while is_stopped(standing) {
-        signal("-CONT", standing).await;
-        standing = parent(standing);
-    }
+    go_on(agent).await;
     until_processes(line, 0, SOON).await;
     assert!(product.open_uploads().is_empty(), "{:?}", product.open_uploads());
     product.stop().await;
-}
-
-/// The agent that started the tool.
-fn agent_of(tool: &str) -> u32 {
-    let tools = processes(tool);
-    let agent = tools
-        .iter()
-        .map(|pid| parent(*pid))
-        .find(|parent| !tools.contains(parent));
-    agent.unwrap()
-}
-
-fn parent(pid: u32) -> u32 {
-    field(pid, "PPid:").trim().parse().unwrap_or_default()
-}
-
-fn is_stopped(pid: u32) -> bool {
-    field(pid, "State:").trim().starts_with('T')
-}
-
-fn field(pid: u32, name: &str) -> String {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    line.unwrap_or_default().to_owned()
-}
-
-async fn signal(name: &str, pid: u32) {
-    let sent = Command::new("kill")
-        .args([name, &pid.to_string()])
-        .status()
-        .await
-        .unwrap();
-    assert!(sent.success());
 }

@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use diagbot_sandbox::{installation::Plan, wait};
+use tokio::process::Command;
 
 /// The local node's image of the agent, which finds the machine's own tools beside it.
 const AGENT: &str =
@@ -30,6 +31,11 @@ pub(crate) fn tool(name: &str, argv: &[&str], deadline: &str, limit: &str) -> (S
     (format!("{name}.yaml"), text)
 }
 
+/// Seconds for a `sleep` that no other process of the machine has, whoever else runs the same story.
+pub(crate) fn seconds_of_our_own(seconds: &str) -> String {
+    format!("{seconds}.{:07}", std::process::id())
+}
+
 /// Numbers of the processes whose command line ends so.
 pub(crate) fn processes(ending: &str) -> Vec<u32> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
@@ -50,4 +56,47 @@ pub(crate) async fn until_processes(ending: &str, count: usize, limit: Duration)
     })
     .await
     .unwrap();
+}
+
+/// The agent that started the tool.
+pub(crate) fn agent_of(tool: &str) -> u32 {
+    let tools = processes(tool);
+    let agent = tools
+        .iter()
+        .map(|pid| parent(*pid))
+        .find(|parent| !tools.contains(parent));
+    agent.unwrap()
+}
+
+fn parent(pid: u32) -> u32 {
+    field(pid, "PPid:").trim().parse().unwrap_or_default()
+}
+
+fn is_stopped(pid: u32) -> bool {
+    field(pid, "State:").trim().starts_with('T')
+}
+
+fn field(pid: u32, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap_or_default().to_owned()
+}
+
+/// Sends a process a signal, by the name that `kill` takes.
+pub(crate) async fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill")
+        .args([name, &pid.to_string()])
+        .status()
+        .await
+        .unwrap();
+    assert!(sent.success());
+}
+
+/// Lets a process go on that was stopped, and what started it and stood still with it.
+pub(crate) async fn go_on(pid: u32) {
+    let mut standing = pid;
+    while is_stopped(standing) {
+        signal("-CONT", standing).await;
+        standing = parent(standing);
+    }
 }

@@ -178,9 +178,17 @@ impl Verdict {
             self.broken(&format!("{who} is told in {} messages: {ours:#?}", ours.len()));
         }
         let ended = |text: &String| {
-            ["*done*", "*stopped*", "*cancelled*", "*failed*"]
-                .iter()
-                .any(|end| text.contains(end))
+            [
+                "*done*",
+                "*stopped*",
+                "*cancelled*",
+                "*failed*",
+                "*refused*",
+                "*denied*",
+                "*expired*",
+            ]
+            .iter()
+            .any(|end| text.contains(end))
         };
         if !ours.iter().any(ended) {
             self.broken(&format!("the end of {who} is not told: {ours:#?}"));
