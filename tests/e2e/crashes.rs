@@ -8,10 +8,11 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use diagbot::{captures::resource::CapturePhase, runs::resource::Phase};
-use diagbot_sandbox::wait::until;
+use diagbot_sandbox::{people::Button, wait::until};
+use serde_json::json;
 
 use crate::{
-    installation::{Installation, RUN_DEADLINE, Variation, story},
+    installation::{CHANNEL, Installation, PERSON, RUN_DEADLINE, Variation, story},
     kubectl::{kubectl, run},
     outcome::Outcome,
     workload::Workload,
@@ -77,6 +78,39 @@ async fn an_api_server_that_restarts_in_the_middle_of_a_capture_costs_time_and_n
         eprintln!("  the API server was away for {:.1} s", away.as_secs_f64());
         let outcome = installation.outcome(&run, DISTURBED, started).await?;
         whole(installation, &outcome).await
+    })
+    .await
+}
+
+#[tokio::test]
+#[ignore = "needs cluster"]
+async fn a_heap_dump_that_is_cancelled_leaves_no_file_no_upload_and_a_jvm_that_serves_on() -> anyhow::Result<()> {
+    story("cancelled", Variation::default(), async |installation| {
+        let (run, started) = begin(installation).await?;
+        let thread = installation.people.read(CHANNEL).await?;
+        let root = thread.iter().find(|m| m.metadata["event_payload"]["run"] == json!(run));
+        let ts = root.context("the run has a message")?.ts.clone();
+        installation
+            .people
+            .click(PERSON, CHANNEL, &ts, Button::Label("Cancel"))
+            .await?;
+        let outcome = installation.outcome(&run, DISTURBED, started).await?;
+        // Looked at once it was told: what is said is so.
+        let left = installation
+            .exec("checkout", &["find", "/tmp", "/home", "-type", "f"])
+            .await?;
+        eprintln!("  told after {:.1} s:\n{}", outcome.took.as_secs_f64(), outcome.text());
+        outcome.must_be(Phase::Cancelled)?;
+        ensure!(outcome.text().contains("*cancelled* by @ada"), "{}", outcome.text());
+        ensure!(!left.contains("hprof"), "a dump was left in the pod: {left}");
+        let statuses: Vec<_> = outcome.captures.iter().filter_map(|c| c.status.as_ref()).collect();
+        ensure!(
+            statuses
+                .iter()
+                .all(|s| s.artifacts.is_empty() && s.uploads.iter().all(|u| u.closed)),
+            "something was left in the store: {statuses:?}"
+        );
+        installation.ask("jstack", "checkout").await?.must_be(Phase::Succeeded)
     })
     .await
 }
