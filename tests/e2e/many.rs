@@ -88,7 +88,6 @@ async fn twenty_pods_of_a_deployment_are_captured_at_once() -> anyhow::Result<()
         ensure!(pods.len() == REPLICAS, "{} different pods", pods.len());
         let words = format!("{REPLICAS} targets: {REPLICAS} done.");
         ensure!(outcome.text().contains(&words), "people read: {}", outcome.text());
-        println!("{}", outcome.text());
         Ok(())
     })
     .await
@@ -117,7 +116,6 @@ async fn a_runbook_of_a_jvm_takes_its_steps_in_one_container() -> anyhow::Result
         let spec = installation.pod("checkout").await?.spec.context("a pod has a spec")?;
         let containers = spec.ephemeral_containers.unwrap_or_default();
         ensure!(containers.len() == 1, "{} containers", containers.len());
-        println!("{}", outcome.text());
         Ok(())
     })
     .await

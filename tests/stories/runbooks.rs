@@ -73,9 +73,8 @@ async fn a_runbook_of_a_pod_that_crashes_brings_what_the_record_tells() {
     product.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_runbook_with_a_healthy_control_looks_at_a_ready_replica_too() {
-    let product = Product::start().await;
+/// Adds a second, healthy pod of the deployment `ledger`.
+async fn replicate(product: &Product) {
     let sick = product.pods().get(LEDGER).await.unwrap();
     let twin = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -87,6 +86,12 @@ async fn a_runbook_with_a_healthy_control_looks_at_a_ready_replica_too() {
     });
     product.installation.kubernetes().add(twin).unwrap();
     product.pod_runs(HEALTHY).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runbook_with_a_healthy_control_looks_at_a_ready_replica_too() {
+    let product = Product::start().await;
+    replicate(&product).await;
     let told = product.runs(&format!("slow-network shop/pod/{LEDGER}")).await;
     assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
     told.says(&[
@@ -108,6 +113,27 @@ async fn a_runbook_with_a_healthy_control_looks_at_a_ready_replica_too() {
             "{pod}: its steps share one container"
         );
     }
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_found_is_compared_with_a_healthy_replica() {
+    let product = Product::start().await;
+    replicate(&product).await;
+    let sick = product.runs(&format!("process shop/pod/{LEDGER}")).await;
+    let label = "Compare with a healthy replica";
+    product.people.click("ada", "incidents", &sick.root.ts, label).await;
+    let told = product.ended_in_thread(&sick.root.ts, "*Compared with*").await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    let compared = format!("*Compared with* `shop/{LEDGER}` (run `{}`)", sick.id);
+    told.says(&[&compared, &format!("`shop/{HEALTHY}` is a healthy replica")]);
+    assert_eq!(product.ephemeral(HEALTHY).await.len(), 1);
+
+    product.pod_waits(BILLING, "CrashLoopBackOff").await;
+    let sick = product.runs("pod-report billing").await;
+    product.people.click("ada", "incidents", &sick.root.ts, label).await;
+    let told = product.ended_in_thread(&sick.root.ts, "No other replica of").await;
+    assert_eq!(told.run.phase(), Phase::Refused, "{}", told.text());
     product.stop().await;
 }
 

@@ -3,10 +3,12 @@
 //! Owns the reading of known text formats, and the removal of secrets from text ([`redact`]). Pure: it takes lines, keeps bounded state whatever comes, and never fails; text
 //! that it does not know gives no findings. What it returns is still the target's text: whoever shows it escapes it.
 
+mod comparison;
 mod histogram;
 pub mod redact;
 mod thread_dump;
 
+pub use comparison::{Difference, compare};
 pub use histogram::Histogram;
 pub use thread_dump::ThreadDump;
 

@@ -35,6 +35,9 @@ pub struct TargetRef {
     /// Where several pods fit, the sickest is meant: for alerts, which can't be asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub sickest: bool,
+    /// Not this pod is meant, but a healthy replica of it: to compare.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub healthy_replica: bool,
 }
 
 /// Kinds that a target may name, as kubectl names them.

@@ -89,6 +89,11 @@ pub enum Reason {
         /// `shop/checkout-…`
         target: String,
     },
+    /// No replica of the pod is ready.
+    NoHealthyReplica {
+        /// `shop/checkout-…`
+        target: String,
+    },
     /// A run has no two artifacts that this person may read.
     NothingToBundle,
     /// The artifacts are longer than an archive may be.
@@ -357,6 +362,10 @@ impl Reason {
             Self::NothingToTake { target } => (
                 format!("No step of the runbook fits the state of `{target}`."),
                 format!("`pod-report {target}` works in every state."),
+            ),
+            Self::NoHealthyReplica { target } => (
+                format!("No other replica of `{}` is ready.", shown(target)),
+                "There is nothing to compare with until one is.".to_owned(),
             ),
             Self::NothingToBundle => (
                 "There are no two files of this run that you may read.".to_owned(),

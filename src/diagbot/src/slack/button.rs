@@ -38,6 +38,11 @@ pub enum Button {
         /// The run.
         run: RunName,
     },
+    /// The same of a healthy replica, to compare.
+    Compare {
+        /// The run.
+        run: RunName,
+    },
     /// Everything of the run as one archive, privately.
     Bundle {
         /// The run.
@@ -80,6 +85,7 @@ impl Button {
             | Self::Cancel { run }
             | Self::Link { run }
             | Self::Bundle { run }
+            | Self::Compare { run }
             | Self::Again { run }
             | Self::Approve { run }
             | Self::Refuse { run }
@@ -97,6 +103,7 @@ impl Button {
             Self::Cancel { .. } => "cancel".to_owned(),
             Self::Link { .. } => "link".to_owned(),
             Self::Bundle { .. } => "bundle".to_owned(),
+            Self::Compare { .. } => "compare".to_owned(),
             Self::Again { .. } => "again".to_owned(),
             Self::Approve { .. } => "approve".to_owned(),
             Self::Refuse { .. } => "refuse".to_owned(),
@@ -124,6 +131,7 @@ impl Button {
             "cancel" => Some(Self::Cancel { run }),
             "link" => Some(Self::Link { run }),
             "bundle" => Some(Self::Bundle { run }),
+            "compare" => Some(Self::Compare { run }),
             "again" => Some(Self::Again { run }),
             "approve" => Some(Self::Approve { run }),
             "refuse" => Some(Self::Refuse { run }),
@@ -162,6 +170,7 @@ mod tests {
             Button::Cancel { run: run.clone() },
             Button::Link { run: run.clone() },
             Button::Bundle { run: run.clone() },
+            Button::Compare { run: run.clone() },
             Button::Again { run: run.clone() },
             Button::Approve { run: run.clone() },
             Button::Refuse { run: run.clone() },

@@ -93,7 +93,8 @@ pub(super) fn look_up<'a>(
                 cluster: cluster.to_owned(),
                 diagnostic: any.map(|step| step.diagnostic.name.to_string()).unwrap_or_default(),
                 most: fanout::reach(selection.flatten()),
-                siblings: choice.is_some_and(diagnostic::Choice::healthy_control),
+                siblings: choice.is_some_and(diagnostic::Choice::healthy_control)
+                    || facts.run.spec.target.healthy_replica,
             }))
         }
         Some(Err(reason)) => {

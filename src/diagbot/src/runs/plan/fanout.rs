@@ -60,6 +60,9 @@ pub(super) struct Asked<'a> {
 
 /// Chooses the pods and what is taken of each.
 pub(super) fn draft(found: &Found, asked: Asked<'_>, choice: &Choice<'_>) -> Result<Drafted, Box<Unsettled>> {
+    if asked.target.healthy_replica {
+        return replica(found, asked, choice);
+    }
     let selection = asked.selection.filter(|_| asked.target.pod_uid.is_none());
     let mut drafted = match selection {
         Some(selection) if found.count > 1 => several(found, asked, choice, selection)?,
@@ -153,10 +156,40 @@ fn several(
     Ok(drafted)
 }
 
+/// A healthy replica alone: its pod was looked at before.
+fn replica(found: &Found, asked: Asked<'_>, choice: &Choice<'_>) -> Result<Drafted, Box<Unsettled>> {
+    let mut drafted = Drafted {
+        summaries: Vec::new(),
+        notes: Vec::new(),
+        candidate: None,
+        guessed: None,
+    };
+    compare(found, asked, choice, &mut drafted);
+    let Some(first) = drafted.summaries.first() else {
+        let reason = if found.count == 0 {
+            target::unknown(found, asked.target)
+        } else {
+            let target = asked.target.to_string();
+            Reason::NoHealthyReplica { target }
+        };
+        return Err(Box::new(Unsettled {
+            reason,
+            candidates: Vec::new(),
+        }));
+    };
+    // Nobody has named it, and it serves: what makes it stand still is confirmed.
+    drafted.guessed = Some(format!(
+        "the healthy replica {}/{}",
+        first.target.namespace, first.target.pod
+    ));
+    Ok(drafted)
+}
+
 /// Adds a healthy replica, to compare.
 fn compare(found: &Found, asked: Asked<'_>, choice: &Choice<'_>, drafted: &mut Drafted) {
     let taken: BTreeSet<&str> = drafted.summaries.iter().map(|s| s.target.pod_uid.as_str()).collect();
-    let healthy = found.pods.iter().chain(&found.siblings).rev().find(|pod| {
+    let fitting = found.pods.iter().filter(|_| !asked.target.healthy_replica);
+    let healthy = fitting.chain(&found.siblings).rev().find(|pod| {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         is_healthy(pod) && !taken.contains(uid)
     });

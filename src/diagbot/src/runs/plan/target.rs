@@ -115,7 +115,7 @@ pub(super) fn summary(run: &str, index: usize, cluster: &str, pin: Pin) -> Captu
     }
 }
 
-fn unknown(found: &Found, typed: &TargetRef) -> Reason {
+pub(super) fn unknown(found: &Found, typed: &TargetRef) -> Reason {
     let place = match &typed.namespace {
         Some(namespace) => format!("in namespace `{namespace}`"),
         None => "in any namespace".to_owned(),

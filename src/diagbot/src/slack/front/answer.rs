@@ -160,6 +160,7 @@ impl Front {
                 run: &run,
                 home: context.home(),
                 successors: &[],
+                compared: None,
                 hidden: !(own || (audience.channel && channel == run.spec.origin.channel)),
             };
             view.root(Links::Withheld)
@@ -197,6 +198,7 @@ impl Front {
                     run,
                     home: context.home(),
                     successors: &[],
+                    compared: None,
                     hidden: true,
                 })
                 .collect();

@@ -78,7 +78,8 @@ impl Front {
                 | Button::Take { .. }
                 | Button::Confirm { .. }
                 | Button::Again { .. }
-                | Button::AskOwners { .. } => {
+                | Button::AskOwners { .. }
+                | Button::Compare { .. } => {
                     self.start(&button, &click, speaker.clone()).await;
                 }
             }
@@ -106,9 +107,17 @@ impl Front {
             diagnostic,
             parameters: run.spec.parameters.clone(),
             target,
-            targets: run.spec.targets.filter(|_| !matches!(button, Button::Choose { .. })),
+            targets: run
+                .spec
+                .targets
+                .filter(|_| !matches!(button, Button::Choose { .. } | Button::Compare { .. })),
             dry_run: run.spec.dry_run,
-            confirmed: run.spec.confirmed || matches!(button, Button::Confirm { .. }),
+            // What was confirmed of one pod was not of another.
+            confirmed: match button {
+                Button::Confirm { .. } => true,
+                Button::Compare { .. } => false,
+                _ => run.spec.confirmed,
+            },
             appeal: Appeal {
                 ask_owners: matches!(button, Button::AskOwners { .. }),
                 // A broken glass is a person's own word, and not a button's.
@@ -203,6 +212,19 @@ fn target(button: &Button, run: &DiagnosticRun) -> Option<TargetRef> {
             .first()
             .map(|candidate| chosen(run, candidate))
             .or_else(|| Some(run.spec.target.clone())),
+        Button::Compare { .. } => {
+            let captures = run.status.as_ref().map(|status| status.captures.as_slice());
+            let looked_at = captures.unwrap_or_default().first()?.target.clone();
+            Some(TargetRef {
+                cluster: Some(looked_at.cluster),
+                namespace: Some(looked_at.namespace),
+                kind: Some(TargetKind::Pod),
+                name: looked_at.pod,
+                container: Some(looked_at.container).filter(|name| !name.is_empty()),
+                healthy_replica: true,
+                ..TargetRef::default()
+            })
+        }
         Button::Again { .. } | Button::AskOwners { .. } => Some(TargetRef {
             pod_uid: None,
             ..run.spec.target.clone()

@@ -1,7 +1,7 @@
 //! What telling needs, and the look-ups around it.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,11 +14,13 @@ use crate::{
         resource::{DiagnosticRun, Telling},
         service::ServiceError,
     },
-    slack::{context::SlackContext, directory::SlackDirectory, views::Successor},
+    slack::{button::Button, context::SlackContext, directory::SlackDirectory, views::Successor},
 };
 
 /// The least that must be left of a term for an act that the world can see.
 const LEAST_TERM: Duration = Duration::from_secs(2);
+/// Buttons in a row that are followed back to the run of a sick replica.
+const LINKS: usize = 5;
 
 /// The desk at which people are told.
 #[derive(Debug)]
@@ -113,4 +115,20 @@ pub(super) fn successors(context: &SlackContext, run: &DiagnosticRun) -> Vec<Suc
     });
     let most = if run.is_offer() { usize::MAX } else { 1 };
     started.take(most).collect()
+}
+
+/// The run of the sick replica, where a button made this one look at a healthy one: directly, or confirmed or repeated.
+pub(super) fn compared(context: &SlackContext, run: &DiagnosticRun) -> Option<Arc<DiagnosticRun>> {
+    if !run.spec.target.healthy_replica {
+        return None;
+    }
+    let mut button = wanted::pressed(&run.spec.key)?;
+    for _ in 0..LINKS {
+        let before = context.service.get(button.run())?;
+        if matches!(button, Button::Compare { .. }) {
+            return Some(before);
+        }
+        button = wanted::pressed(&before.spec.key)?;
+    }
+    None
 }

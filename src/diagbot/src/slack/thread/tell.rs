@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{
     deliver::Delivery,
-    desk::{Desk, successors},
+    desk::{Desk, compared, successors},
     memory::{Memory, Next},
     wanted::{COUNTED, DIRECT, SUCCESSOR, Wanted, mark, wanted},
 };
@@ -54,11 +54,13 @@ impl Desk {
 
     async fn send_due(&self, name: &RunName, run: &DiagnosticRun, memory: &mut Memory, epoch: u64) -> Next {
         let next = successors(&self.context, run);
+        let sick = compared(&self.context, run);
         let view = RunView {
             name,
             run,
             home: self.context.home(),
             successors: &next,
+            compared: sick.as_deref(),
             hidden: hidden(run, memory),
         };
         for wanted in wanted(&view) {

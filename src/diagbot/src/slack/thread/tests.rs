@@ -38,6 +38,7 @@ fn several_captures_get_a_message_each_once_they_have_ended_and_one_gets_none() 
             run: &run,
             home: "local",
             successors: &[],
+            compared: None,
             hidden: false,
         };
         wanted(&view).into_iter().map(|w| w.part).collect::<Vec<_>>()

@@ -6,6 +6,7 @@
 pub mod answers;
 mod artifact;
 mod build;
+mod comparison;
 mod consent;
 pub mod escape;
 pub mod form;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{
-    Builder, Message, artifact, consent,
+    Builder, Message, artifact, comparison, consent,
     escape::{block, code, line, moment, short_size},
     offer, table,
 };
@@ -32,6 +32,8 @@ pub struct RunView<'a> {
     pub home: &'a str,
     /// The runs that its buttons started.
     pub successors: &'a [Successor],
+    /// The run of the sick replica, where this one looks at a healthy one to compare.
+    pub compared: Option<&'a DiagnosticRun>,
     /// Not everybody who reads the message may see what was captured: it tells the state only.
     pub hidden: bool,
 }
@@ -80,6 +82,9 @@ impl RunView<'_> {
                 .iter()
                 .fold(message, |message, capture| message.section(&self.capture_line(capture))),
         };
+        if let Some(sick) = self.compared.filter(|_| status.phase.is_final() && !self.hidden) {
+            message = message.section(&comparison::words(sick, self.run));
+        }
         if self.run.is_offer() {
             message = offer::sections(message, status, self.successors);
         } else if self.successors.is_empty() {
@@ -254,6 +259,11 @@ impl RunView<'_> {
         let artifacts: usize = status.captures.iter().map(|capture| capture.artifacts.len()).sum();
         if artifacts > 0 {
             buttons.push((Button::Link { run: run() }, "Send me a link".to_owned()));
+        }
+        let pods: BTreeSet<&str> = status.captures.iter().map(|c| c.target.pod_uid.as_str()).collect();
+        if artifacts > 0 && pods.len() == 1 && !self.run.spec.target.healthy_replica {
+            let label = "Compare with a healthy replica".to_owned();
+            buttons.push((Button::Compare { run: run() }, label));
         }
         if artifacts > 1 {
             buttons.push((Button::Bundle { run: run() }, "Bundle".to_owned()));

@@ -74,6 +74,7 @@ pub(in crate::slack) fn root(run: &DiagnosticRun) -> Message {
         run,
         home: "local",
         successors: &[],
+        compared: None,
         hidden: false,
     };
     view.root(Links::Withheld)
@@ -245,6 +246,7 @@ fn a_button_that_was_pressed_goes_and_its_person_is_named() {
         run: &run,
         home: "local",
         successors: std::slice::from_ref(&next),
+        compared: None,
         hidden: false,
     };
     let after = view.root(Links::Withheld);
@@ -281,6 +283,7 @@ fn many_targets_are_a_table_that_tells_the_state_only_where_not_everybody_may_re
             run: &run,
             home: "local",
             successors: &[],
+            compared: None,
             hidden,
         };
         view.table().text

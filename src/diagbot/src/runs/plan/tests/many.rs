@@ -118,6 +118,29 @@ fn the_sick_pod_is_compared_with_a_healthy_replica() {
 }
 
 #[test]
+fn a_healthy_replica_of_a_pod_is_looked_at_alone_and_confirmed_where_it_would_stand_still() {
+    let of_replica = |diagnostic: &str, siblings: Vec<Pod>| {
+        let mut world = World::new(run(|spec| {
+            spec.diagnostic = diagnostic.into();
+            spec.target.healthy_replica = true;
+        }));
+        let mut answer = found(How::Exact, &["checkout-1"]);
+        answer.siblings = siblings;
+        world.target = Ok(answer);
+        world.settle()
+    };
+    let replicas = || vec![crashed("checkout-2"), pod("checkout-3")];
+    let status = of_replica("jstack", replicas());
+    assert_eq!((status.phase, pods(&status)), (Phase::Capturing, vec!["checkout-3"]));
+    assert!(status.captures[0].control);
+    assert_eq!(
+        code(&of_replica("jstack", vec![crashed("checkout-2")])),
+        "NoHealthyReplica"
+    );
+    assert_eq!(code(&of_replica("heap-histogram", replicas())), "ConfirmationNeeded");
+}
+
+#[test]
 fn all_pods_are_captures_of_one_run_and_one_that_can_not_be_looked_at_is_told_among_them() {
     let mut world = workload(&["checkout-1", "checkout-2"]);
     if let Ok(answer) = &mut world.target {
