@@ -5,6 +5,7 @@
     reason = "a story that meets something unexpected fails where it does"
 )]
 
+mod armed;
 mod asking;
 mod bad_input;
 mod bad_output;

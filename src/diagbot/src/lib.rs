@@ -39,6 +39,8 @@
 //! slack/directory.rs            MOST               2_000                           people and channels remembered
 //! slack/thread/mod.rs           AT_ONCE            16                              runs that people are being told about
 //! slack/thread/budget.rs        CHANNELS           1_000                           channels whose pace is kept
+//! slack/front/accept.rs         MOST_ARMED         50                              runs that wait for a restart
+//! runs/plan/armed.rs            MOST_PODS          50                              pods that each of them looks at
 //! triggers/tally.rs             REMEMBERED         10_000                          alerts remembered
 //! triggers/front.rs             MOST_ALERTS        500                             alerts of one webhook
 //! http/mod.rs                   MAX_CONNECTIONS    64                              connections for health and metrics

@@ -133,6 +133,7 @@ pub(crate) fn request(id: &str, user: &str, diagnostic: &str, target: &str) -> R
         parameters: [].into(),
         target: target::parse(target).unwrap(),
         targets: None,
+        armed_until: None,
         dry_run: false,
         confirmed: false,
         appeal: diagbot::runs::consent::Appeal::default(),

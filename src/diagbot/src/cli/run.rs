@@ -278,6 +278,7 @@ fn request(arguments: &RunArguments, requester: Requester, namespace: String) ->
         target,
         targets: (arguments.all || arguments.max.is_some()).then_some(Selection { max: arguments.max }),
         // What would be added is seen best where the plan goes on until it would be.
+        armed_until: None,
         dry_run: false,
         confirmed: arguments.yes || arguments.dry_run,
         appeal: Appeal::default(),

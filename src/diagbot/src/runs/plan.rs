@@ -4,6 +4,7 @@
 //! recovery are this one path, since nothing but the facts counts.
 
 mod approval;
+mod armed;
 mod before;
 mod diagnostic;
 mod during;

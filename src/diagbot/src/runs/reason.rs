@@ -172,6 +172,25 @@ pub enum Reason {
         /// What is missing: `patch pods/ephemeralcontainers`.
         rights: Vec<String>,
     },
+    /// Nothing was restarted while it was waited for.
+    NeverRestarted {
+        /// As typed.
+        typed: String,
+    },
+    /// More pods than one run waits for.
+    TooManyToWaitFor {
+        /// As typed.
+        typed: String,
+        /// How many fit.
+        count: usize,
+        /// How many may.
+        most: usize,
+    },
+    /// As many runs wait for a restart as may.
+    TooManyArmed {
+        /// How many may.
+        most: usize,
+    },
     /// A second person must agree, and there is none where it was asked.
     NobodyToAgree {
         /// Why it takes one.
@@ -435,6 +454,24 @@ impl Reason {
                     "Ask the owners of the namespace to grant that (`kubectl auth can-i {} -n {namespace}` tells when they have); nothing was started.",
                     rights.first().map_or("", String::as_str)
                 ),
+            ),
+            Self::NeverRestarted { typed } => (
+                format!(
+                    "`{}` was not restarted in the time that it was waited for; nothing was captured.",
+                    shown(typed)
+                ),
+                "Arm it again if it is still wanted; `--for` says for how long.".to_owned(),
+            ),
+            Self::TooManyToWaitFor { typed, count, most } => (
+                format!(
+                    "`{}` has {count} pods, and restarts of at most {most} are waited for.",
+                    shown(typed)
+                ),
+                "Arm it for one pod, or name a smaller workload.".to_owned(),
+            ),
+            Self::TooManyArmed { most } => (
+                format!("{most} runs wait for a restart already, and no more may."),
+                "`runs` shows them, and `cancel` ends one.".to_owned(),
             ),
             Self::NobodyToAgree { why } => (
                 format!("It takes a second person: {}.", shown(why)),

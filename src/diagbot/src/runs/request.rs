@@ -222,6 +222,8 @@ pub struct RunRequest {
     pub target: TargetRef,
     /// Which of the pods that fit; none: what the runbook says, else exactly one must be meant.
     pub targets: Option<Selection>,
+    /// Begins only once the target was restarted; until then at the latest.
+    pub armed_until: Option<Timestamp>,
     /// Only tell what would happen.
     pub dry_run: bool,
     /// The person has confirmed the impact.
@@ -283,6 +285,7 @@ impl RunRequest {
             parameters: self.parameters.clone(),
             target: self.target.clone(),
             targets: self.targets,
+            armed_until: self.armed_until.map(MicroTime),
             dry_run: self.dry_run,
             confirmed: self.confirmed,
             appeal: self.appeal.clone(),

@@ -67,6 +67,9 @@ pub struct RunSpec {
     /// Which of the pods that fit are looked at; none: what the runbook says, else exactly one must be meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub targets: Option<Selection>,
+    /// Begins only once the target was restarted; until then at the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub armed_until: Option<MicroTime>,
     /// Only tell what would happen.
     #[serde(default)]
     pub dry_run: bool,
@@ -187,6 +190,9 @@ pub struct RunStatus {
     /// Things people should know though nothing is wrong: a prefix that was completed, a default that was taken.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// What a run that waits for a restart has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub armed: Option<Armed>,
     /// Targets that would fit, when the request was not unique; offered as buttons. At most 10.
     #[serde(default)]
     pub candidates: Vec<Candidate>,
@@ -269,6 +275,21 @@ pub enum Phase {
     Cancelled,
     /// The run's own deadline passed.
     TimedOut,
+}
+
+/// What a run that waits for a restart has seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Armed {
+    /// Restarts of each container when it was armed, by the pod's UID and the container's name.
+    #[serde(default)]
+    pub restarts: BTreeMap<String, i32>,
+    /// UID of the pod of which a container was restarted: from then on it is a run like any other, of that pod.
+    #[serde(default)]
+    pub fired: Option<String>,
+    /// When that was seen.
+    #[serde(default)]
+    pub fired_at: Option<MicroTime>,
 }
 
 /// A target that would fit.

@@ -518,6 +518,13 @@ impl DiagnosticRun {
         self.status.as_ref().map(|status| status.phase).unwrap_or_default()
     }
 
+    /// Whether it waits for a restart of its target.
+    pub fn is_armed(&self) -> bool {
+        let armed = self.status.as_ref().and_then(|status| status.armed.as_ref());
+        let waits = matches!(self.phase(), Phase::Accepted | Phase::Resolving);
+        waits && self.spec.armed_until.is_some() && armed.is_none_or(|armed| armed.fired.is_none())
+    }
+
     /// Cluster and namespace of the target: as resolved, else as typed, else the home cluster and no namespace (which
     /// asks for a permission in all namespaces).
     pub fn place(&self, clusters: &Clusters) -> (String, String) {

@@ -172,6 +172,7 @@ fn request(schedule: &DiagnosticSchedule, status: &ScheduleStatus, due: Timestam
         target: spec.target.clone(),
         targets: spec.targets,
         appeal: Appeal::default(),
+        armed_until: None,
         dry_run: false,
         // It was confirmed when it was saved.
         confirmed: true,

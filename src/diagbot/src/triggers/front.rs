@@ -358,6 +358,7 @@ fn request(
         parameters: capture.parameters,
         target: capture.target,
         targets: None,
+        armed_until: None,
         dry_run: false,
         confirmed: false,
         appeal: Appeal::default(),

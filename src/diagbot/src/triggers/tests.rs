@@ -260,6 +260,7 @@ fn sick_pods_of_one_workload_are_one_subject_and_each_end_of_a_container_is_one_
         parameters: std::collections::BTreeMap::new(),
         target: target.clone(),
         targets: None,
+        armed_until: None,
         dry_run: false,
         confirmed: false,
         appeal: Appeal::default(),

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use diagbot_catalog::Method;
+
 use super::{
-    Action, Facts, START_WINDOW, approval, diagnostic,
+    Action, Facts, START_WINDOW, approval, armed, diagnostic,
     fanout::{self, Asked, Drafted},
     later, offer, spec,
 };
 use crate::{
     access::{BY_WILDCARD, Decision},
-    cluster::resolve::Found,
+    cluster::{resolve::Found, target::TargetRef},
     runs::{
         phase::{Event, IllegalTransition},
         reason::Reason,
@@ -43,6 +45,13 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
     let selection = asked.targets.or_else(|| choice.selection());
+    let fired = status.armed.as_ref().and_then(|armed| armed.fired.clone());
+    let waits = asked.armed_until.is_some() && fired.is_none();
+    if let Some(answer) = facts.target.filter(|_| waits) {
+        status.diagnostic = Some(choice.name.to_owned());
+        let record_only = choice.runbook.is_some() || choice.by(Method::Ephemeral).is_empty();
+        return armed::watch(facts, status, answer, !record_only);
+    }
     let found = match look_up(facts, &status, &cluster, Some((&choice, selection)))? {
         Ok(found) => found,
         Err(action) => return Ok(action),
@@ -51,10 +60,14 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     status.parameters = choice.parameters();
     status.steps = choice.recorded();
     status.notes.extend(choice.note.clone());
+    let target = TargetRef {
+        pod_uid: fired.or_else(|| asked.target.pod_uid.clone()),
+        ..asked.target.clone()
+    };
     let place = Asked {
         run: facts.name(),
         cluster: &cluster,
-        target: &asked.target,
+        target: &target,
         selection,
     };
     match fanout::draft(found, place, &choice) {
@@ -92,7 +105,11 @@ pub(super) fn look_up<'a>(
             Ok(Err(Action::FindTarget {
                 cluster: cluster.to_owned(),
                 diagnostic: any.map(|step| step.diagnostic.name.to_string()).unwrap_or_default(),
-                most: fanout::reach(selection.flatten()),
+                most: if facts.run.spec.armed_until.is_some() {
+                    armed::MOST_PODS
+                } else {
+                    fanout::reach(selection.flatten())
+                },
                 siblings: choice.is_some_and(diagnostic::Choice::healthy_control)
                     || facts.run.spec.target.healthy_replica,
             }))
@@ -323,9 +340,22 @@ fn stop_early(facts: &Facts<'_>) -> Result<Option<Action>, IllegalTransition> {
         status.captures.clear();
         return Ok(Some(Action::Record(Box::new(status))));
     }
+    let spec = &facts.run.spec;
+    let seen = facts.run.status.as_ref().and_then(|status| status.armed.as_ref());
+    let begun_at = match (&spec.armed_until, seen.and_then(|armed| armed.fired_at.as_ref())) {
+        (None, _) => spec.received_at.0,
+        (Some(_), Some(fired_at)) => fired_at.0,
+        (Some(until), None) if facts.now < until.0 => return Ok(None),
+        (Some(_), None) => {
+            let reason = Reason::NeverRestarted {
+                typed: spec.target.to_string(),
+            };
+            return facts.end(facts.status(), Event::Expired, &reason).map(Some);
+        }
+    };
     // Who waits for a second person has a time of their own.
     let awaits = facts.run.phase() == Phase::AwaitingApproval;
-    if !awaits && facts.now > later(facts.run.spec.received_at.0, START_WINDOW) {
+    if !awaits && facts.now > later(begun_at, START_WINDOW) {
         let reason = Reason::NotStarted {
             minutes: START_WINDOW.as_mins(),
         };

@@ -16,6 +16,7 @@ use crate::{
     },
 };
 
+mod armed;
 mod many;
 mod rules;
 pub(in crate::runs) mod samples;

@@ -1,13 +1,15 @@
 //! Requests that become runs: one create, then the answer.
 
 use futures::FutureExt as _;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Front, Said, reply::Outcome};
 use crate::{
     runs::{
+        reason::Reason,
         request::{RunName, RunRequest},
         resource::{Appeal, DiagnosticRun, OFFER, TargetKind, TargetRef},
-        service::{AcceptError, Accepted},
+        service::{AcceptError, Accepted, RunFilter},
     },
     slack::{
         grammar::{Fault, RunCall},
@@ -15,6 +17,9 @@ use crate::{
     },
     telemetry::metrics::Outcome as Word,
 };
+
+/// Most runs that wait for a restart: each looks at its target every few seconds.
+const MOST_ARMED: usize = 50;
 
 /// What a create came to.
 pub(super) enum Created {
@@ -38,6 +43,10 @@ impl Front {
             Ok(target) => target,
             Err(fault) => return self.fault(&fault),
         };
+        if call.armed_for_s.is_some() && self.armed() >= MOST_ARMED {
+            let reason = Reason::TooManyArmed { most: MOST_ARMED };
+            return Outcome::Say(answers::rejected(&said.key.run_name(), &reason.explain()));
+        }
         let known = call.diagnostic == OFFER || context.service.catalog().entry(&call.typed.to_lowercase()).is_some();
         let what = format!("{} {target}", call.diagnostic);
         let request = RunRequest {
@@ -48,6 +57,7 @@ impl Front {
             parameters: call.parameters,
             target,
             targets: call.targets,
+            armed_until: call.armed_for_s.map(|seconds| later(context.clock.now(), seconds)),
             dry_run: call.dry_run,
             confirmed: false,
             appeal: Appeal {
@@ -63,6 +73,16 @@ impl Front {
             }
             Created::Answered(outcome) => outcome,
         }
+    }
+
+    /// Runs that wait for a restart.
+    fn armed(&self) -> usize {
+        let filter = RunFilter {
+            running: true,
+            ..RunFilter::default()
+        };
+        let running = self.0.context.service.list(&filter);
+        running.iter().filter(|run| run.is_armed()).count()
     }
 
     /// The one create, with what is said of it.
@@ -119,6 +139,11 @@ impl Front {
     fn count(&self, outcome: &'static str) {
         self.0.context.metrics.requests.get_or_create(&Word { outcome }).inc();
     }
+}
+
+fn later(time: Timestamp, seconds: u32) -> Timestamp {
+    time.saturating_add(SignedDuration::from_secs(i64::from(seconds)))
+        .unwrap_or(Timestamp::MAX)
 }
 
 fn refusal(name: &RunName, error: &AcceptError) -> crate::slack::views::Message {

@@ -111,6 +111,7 @@ impl Front {
                 .spec
                 .targets
                 .filter(|_| !matches!(button, Button::Choose { .. } | Button::Compare { .. })),
+            armed_until: None,
             dry_run: run.spec.dry_run,
             // What was confirmed of one pod was not of another.
             confirmed: match button {

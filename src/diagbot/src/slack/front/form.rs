@@ -175,6 +175,7 @@ impl Front {
             parameters: filled.parameters,
             target: filled.target,
             targets: None,
+            armed_until: None,
             dry_run: false,
             confirmed: false,
             appeal: Appeal::default(),

@@ -126,6 +126,9 @@ pub enum Fault {
     /// Something about a schedule, in a sentence.
     #[error("{0}")]
     Schedule(String),
+    /// Something about waiting for a restart, in a sentence.
+    #[error("{0}")]
+    Arm(String),
     /// Parameters don't fit; all faults at once.
     #[error("{}.", .faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Parameters {
@@ -201,6 +204,9 @@ impl Fault {
                 "Type it as `{command} schedule add <name> \"0 3 * * *\" <diagnostic> <target> [--tz Europe/Berlin] [--policy \
                  forbid] [--deadline 10m] [--keep 3]`."
             ),
+            Self::Arm(_) => {
+                format!("Type it as `{command} arm <diagnostic|runbook> <workload> [--for 24h]`.")
+            }
             Self::BadName { .. } => {
                 "Names hold lower-case letters, digits and `-` only, at most 63 characters.".to_owned()
             }

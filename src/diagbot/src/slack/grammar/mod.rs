@@ -8,6 +8,7 @@
 //! offer [target] [-n namespace] [-c container] [--cluster name]
 //! list | help [diagnostic|runbook] | status [run] | runs [target] [--since 24h] | cancel [run]
 //! pause [cluster|namespace] | resume [cluster|namespace]
+//! arm <diagnostic|runbook> <target> [--for 24h]
 //! ```
 
 mod fault;
@@ -37,6 +38,11 @@ use crate::{
 const LONGEST_BYTES: usize = 4_000;
 /// How far back `runs` may look: records go after that.
 const LONGEST_SINCE: SignedDuration = SignedDuration::from_hours(24 * 30);
+
+/// How long a run waits for a restart, unless it is said.
+const ARMED_FOR: SignedDuration = SignedDuration::from_hours(24);
+/// Longest time that it may wait: later nobody remembers why.
+const LONGEST_ARMED: SignedDuration = SignedDuration::from_hours(24 * 7);
 
 /// What a person wants.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +94,8 @@ pub struct RunCall {
     pub parameters: BTreeMap<String, String>,
     /// `--all`, `--max n`
     pub targets: Option<Selection>,
+    /// `arm`: not now, but after the next restart within this time, in seconds.
+    pub armed_for_s: Option<u32>,
     /// Only tell what would happen.
     pub dry_run: bool,
     /// Nobody shall be waited for: the reason.
@@ -169,10 +177,52 @@ fn command(first: &Word, rest: &[Word], catalog: &Catalog) -> Result<Request, Fa
     if first.text.eq_ignore_ascii_case(BuiltIn::Schedule.word()) {
         return schedule::parse(rest, catalog);
     }
+    if first.text.eq_ignore_ascii_case(BuiltIn::Arm.word()) {
+        return arm(rest, catalog);
+    }
     let arguments = Arguments::of(rest)?;
     match name::meaning(&first.text, catalog)? {
         Meaning::Entry(entry) => arguments.run(entry, &first.text),
         Meaning::BuiltIn(built_in) => arguments.built_in(built_in, catalog),
+    }
+}
+
+/// What stands behind `arm`: a diagnostic and its target, as without it.
+fn arm(words: &[Word], catalog: &Catalog) -> Result<Request, Fault> {
+    let Some((first, rest)) = words.split_first() else {
+        return Err(Fault::Arm(
+            "Say what is to be captured after the next restart.".to_owned(),
+        ));
+    };
+    let mut arguments = Arguments::of(rest)?;
+    let foreign = [
+        (arguments.dry_run, "--dry-run"),
+        (arguments.all, "--all"),
+        (arguments.max.is_some(), "--max"),
+        (arguments.break_glass.is_some(), "--break-glass"),
+    ];
+    if let Some((_, option)) = foreign.into_iter().find(|(given, _)| *given) {
+        return Err(Fault::NotHere(option));
+    }
+    let waits = match arguments.lasting.take() {
+        Some(text) => duration(&text)?,
+        None => ARMED_FOR,
+    };
+    if waits > LONGEST_ARMED {
+        return Err(Fault::Arm("A restart is waited for 7 days at most.".to_owned()));
+    }
+    match name::meaning(&first.text, catalog)? {
+        Meaning::Entry(entry) => match arguments.run(entry, &first.text)? {
+            Request::Run(call) => Ok(Request::Run(RunCall {
+                armed_for_s: Some(u32::try_from(waits.as_secs()).unwrap_or(u32::MAX)),
+                ..call
+            })),
+            other => Ok(other),
+        },
+        Meaning::BuiltIn(word) => Err(Fault::Arm(format!(
+            "`{}` is nothing that can be captured.",
+            word.word()
+        ))),
     }
 }
 
@@ -186,6 +236,7 @@ struct Arguments {
     all: bool,
     max: Option<String>,
     since: Option<String>,
+    lasting: Option<String>,
     break_glass: Option<String>,
 }
 
@@ -217,6 +268,7 @@ impl Arguments {
                 "-c" | "--container" => &mut out.place.container,
                 "--cluster" => &mut out.place.cluster,
                 "--since" => &mut out.since,
+                "--for" => &mut out.lasting,
                 "--break-glass" => &mut out.break_glass,
                 _ => return Err(Fault::unknown_option(option)),
             };
@@ -263,6 +315,9 @@ impl Arguments {
         if self.since.is_some() {
             return Err(Fault::NotHere("--since"));
         }
+        if self.lasting.is_some() {
+            return Err(Fault::NotHere("--for"));
+        }
         let target = self.one_target()?;
         if target.is_some() && self.place.selector.is_some() {
             return Err(Fault::NameAndLabels);
@@ -293,6 +348,7 @@ impl Arguments {
             place: self.place,
             parameters: self.parameters,
             targets,
+            armed_for_s: None,
             dry_run: self.dry_run,
             break_glass: self.break_glass,
         }))
@@ -330,6 +386,7 @@ impl Arguments {
             (self.since.is_some() && built_in != BuiltIn::Runs, "--since"),
             (self.place.container.is_some() && built_in != BuiltIn::Offer, "-c"),
             (self.break_glass.is_some(), "--break-glass"),
+            (self.lasting.is_some(), "--for"),
             (self.place.namespace.is_some() && !placed, "-n"),
             (self.place.cluster.is_some() && !placed, "--cluster"),
         ];
@@ -355,10 +412,12 @@ impl Arguments {
                 place: self.place,
                 parameters: BTreeMap::new(),
                 targets: None,
+                armed_for_s: None,
                 dry_run: false,
                 break_glass: None,
             })),
             BuiltIn::Schedule => schedule::parse(&[], catalog),
+            BuiltIn::Arm => arm(&[], catalog),
             BuiltIn::Status => Ok(Request::Status(id)),
             BuiltIn::Cancel => Ok(Request::Cancel(id)),
             BuiltIn::Pause | BuiltIn::Resume => Ok(Request::Pause {
@@ -447,6 +506,9 @@ fn duration(text: &str) -> Result<SignedDuration, Fault> {
 /// What [`parse`] reads as the same request: shown to people as what to type.
 impl fmt::Display for RunCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.armed_for_s.is_some() {
+            write!(f, "{} ", BuiltIn::Arm.word())?;
+        }
         f.write_str(&self.typed)?;
         if let Some(target) = &self.target {
             write!(f, " {target}")?;
@@ -469,6 +531,9 @@ impl fmt::Display for RunCall {
             None => {}
             Some(Selection { max: None }) => f.write_str(" --all")?,
             Some(Selection { max: Some(max) }) => write!(f, " --max {max}")?,
+        }
+        if let Some(seconds) = self.armed_for_s {
+            write!(f, " --for {seconds}s")?;
         }
         if self.dry_run {
             f.write_str(" --dry-run")?;

@@ -28,11 +28,13 @@ pub enum BuiltIn {
     Health,
     /// `offer`
     Offer,
+    /// `arm`
+    Arm,
 }
 
 impl BuiltIn {
     /// Every word.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::List,
         Self::Help,
         Self::Status,
@@ -43,6 +45,7 @@ impl BuiltIn {
         Self::Schedule,
         Self::Health,
         Self::Offer,
+        Self::Arm,
     ];
 
     /// The word.
@@ -58,6 +61,7 @@ impl BuiltIn {
             Self::Schedule => "schedule",
             Self::Health => "health",
             Self::Offer => OFFER,
+            Self::Arm => "arm",
         }
     }
 }

@@ -114,6 +114,11 @@ fn add(words: &[Word], catalog: &Catalog) -> Result<NewSchedule, Fault> {
     if call.dry_run {
         return Err(Fault::NotHere("--dry-run"));
     }
+    if call.armed_for_s.is_some() {
+        return Err(Fault::Schedule(
+            "A schedule has its own times; `arm` stands alone.".to_owned(),
+        ));
+    }
     Ok(NewSchedule {
         name,
         schedule: times.text.clone(),

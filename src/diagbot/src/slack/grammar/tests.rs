@@ -71,6 +71,24 @@ fn a_name_may_be_an_alias_or_begun_and_a_slip_is_understood() {
 }
 
 #[test]
+fn a_restart_is_waited_for_a_day_unless_it_is_said_and_a_week_at_most() {
+    let waits = |text: &str| run(text).armed_for_s.map(|seconds| seconds / 3_600);
+    assert_eq!(waits("arm jstack deploy/checkout"), Some(24));
+    assert_eq!(waits("arm threads checkout --for 3h"), Some(3));
+    assert_eq!(waits("jstack checkout"), None);
+    for wrong in [
+        "arm",
+        "arm list",
+        "arm jstack checkout --for 8d",
+        "arm jstack checkout --for soon",
+        "arm jstack checkout --all",
+        "jstack checkout --for 3h",
+    ] {
+        assert!(parse(wrong, &catalog()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn our_own_words_are_read() {
     let parse = |text: &str| parse(text, &catalog());
     assert_eq!(parse(""), Ok(Request::Help(None)));
@@ -200,6 +218,7 @@ proptest! {
         container in prop::option::of(word()),
         cluster in prop::option::of(word()),
         dry_run in any::<bool>(),
+        hours in prop::option::of(1..168_u32),
     ) {
         let mut text = name.to_owned();
         for (option, value) in [("", &pod), ("-n ", &namespace), ("-c ", &container), ("--cluster ", &cluster)] {
@@ -207,8 +226,10 @@ proptest! {
                 text = format!("{text} {option}{value}");
             }
         }
-        if dry_run {
-            text.push_str(" --dry-run");
+        match hours {
+            Some(hours) => text = format!("arm {text} --for {hours}h"),
+            None if dry_run => text.push_str(" --dry-run"),
+            None => {}
         }
         let call = run(&text);
         prop_assert_eq!(run(&call.to_string()), call);

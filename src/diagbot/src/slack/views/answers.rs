@@ -386,7 +386,8 @@ pub fn help(command: &str) -> Message {
              is\n`{command} runs [target] [--since 24h]` – earlier runs\n`{command} cancel [run]` – stop one\n\
              `{command} offer [target]` – what fits that target, as buttons for everybody in the channel\n\
              `{command} pause [cluster|namespace]`, `resume` – stop everything there, and allow it again\n\
-             `{command} schedule add|list|show|pause|resume|delete` – again and again\n`{command} health` – what works right now"
+             `{command} schedule add|list|show|pause|resume|delete` – again and again\n\
+             `{command} arm &lt;diagnostic&gt; &lt;target&gt; [--for 24h]` – once, after its next restart\n`{command} health` – what works right now"
         ))
         .context(&format!("Words of the bot itself: {}", words.join(", ")))
         .build()

@@ -123,7 +123,11 @@ impl RunView<'_> {
             "{} – {} – *{}* – asked by {}, {}",
             code(&self.name.short()),
             self.headline(),
-            phase_word(self.run.phase()),
+            if self.run.is_armed() {
+                "armed"
+            } else {
+                phase_word(self.run.phase())
+            },
             person(&self.run.spec.requester),
             moment(self.run.spec.received_at.0),
         )
@@ -179,6 +183,7 @@ impl RunView<'_> {
         let word = match phase {
             Phase::Succeeded if self.run.spec.dry_run => "Dry run: nothing was started",
             Phase::Succeeded if self.run.is_offer() => "offered: press what shall be taken",
+            Phase::Resolving if self.run.is_armed() => "armed",
             phase => phase_word(phase),
         };
         let detail = match (phase, status.captures.as_slice()) {
@@ -186,6 +191,11 @@ impl RunView<'_> {
             (Phase::Capturing, several) => {
                 let done = several.iter().filter(|capture| capture.phase.is_final()).count();
                 format!(": {done} of {} done", several.len())
+            }
+            (Phase::Resolving, _) if self.run.is_armed() => {
+                self.run.spec.armed_until.as_ref().map_or_else(String::new, |until| {
+                    format!(": waits for the next restart, at most until {}", moment(until.0))
+                })
             }
             (Phase::Cancelling, _) => by(": asked by", status.cancelled_by.as_ref()),
             (Phase::Cancelled, _) => by(" by", status.cancelled_by.as_ref()),

@@ -45,6 +45,7 @@ pub(in crate::runs) fn run(change: impl FnOnce(&mut RunSpec)) -> DiagnosticRun {
         parameters: [].into(),
         target: target::parse("shop/checkout-1").unwrap(),
         targets: None,
+        armed_until: None,
         dry_run: false,
         confirmed: false,
         appeal: Appeal::default(),

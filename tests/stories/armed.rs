@@ -1,0 +1,48 @@
+//! "On the next restart": armed once, seen, captured once, or over.
+
+use diagbot::runs::resource::Phase;
+use diagbot_sandbox::installation::Plan;
+
+use crate::product::{LEDGER, Product};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_restart_is_captured_once_and_told_in_the_thread_of_the_arming() {
+    let plan = Plan {
+        replicas: 2,
+        ..Plan::default()
+    };
+    let mut product = Product::with(plan).await;
+    let id = product.asks("arm process shop/deploy/ledger --for 1h").await;
+    let seen =
+        |run: &diagbot::runs::resource::DiagnosticRun| run.status.as_ref().is_some_and(|status| status.armed.is_some());
+    product.run(&id, "the restarts are counted", seen).await;
+    product
+        .people
+        .reads("incidents", "State: *armed*: waits for the next restart")
+        .await;
+    assert!(product.types("runs").await.contains("armed") || product.types("status").await.contains("armed"));
+    // Who knew of it is gone; the record is not.
+    for replica in 0..2 {
+        product.installation.restart_bot(replica).await.unwrap();
+    }
+    assert!(product.ephemeral(LEDGER).await.is_empty());
+    let kubernetes = product.installation.kubernetes();
+    kubernetes.restart_container("shop", LEDGER, None).unwrap();
+    let told = product.ended(&id).await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{:?}", told.run.status);
+    told.says(&["was restarted", "process.txt"]);
+    assert_eq!(
+        (product.public().await.len(), product.ephemeral(LEDGER).await.len()),
+        (1, 1)
+    );
+    assert_eq!(product.recorded().await, 1);
+
+    let id = product.asks("arm process shop/deploy/ledger --for 2s").await;
+    let told = product.ended(&id).await;
+    assert_eq!(told.run.phase(), Phase::Expired);
+    told.says(&["was not restarted in the time"]);
+    let id = product.asks("arm process shop/deploy/nothing").await;
+    assert_eq!(product.ended(&id).await.run.phase(), Phase::Refused);
+    assert_eq!(product.ephemeral(LEDGER).await.len(), 1);
+    product.stop().await;
+}
