@@ -1,7 +1,12 @@
 //! Rules beside the cluster's permissions: two people, break-glass, who may see, opting in, the off-switch, what is named to
 //! whom. Each with what is allowed, what is refused, and how that is explained.
 
-use diagbot::runs::resource::Phase;
+use std::{fs, time::Duration};
+
+use diagbot::{
+    record::{Event, Word},
+    runs::resource::Phase,
+};
 use diagbot_sandbox::wait;
 use k8s_openapi::api::{
     core::v1::Namespace,
@@ -9,11 +14,29 @@ use k8s_openapi::api::{
 };
 use kube::{
     Api,
-    api::{Patch, PatchParams, PostParams},
+    api::{DeleteParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 
-use crate::product::{LEDGER, Product, Told, run_in};
+use crate::{
+    product::{LEDGER, Product, Told, run_in},
+    record::entries,
+    tools::{processes, tool, until_processes, with_tool},
+};
+
+/// What the bot has put on record so far, as its log has it.
+fn on_record(product: &Product) -> Vec<Event> {
+    let log = fs::read_to_string(product.installation.file("bot-0.record")).unwrap();
+    entries(&log).into_iter().map(|entry| entry.event).collect()
+}
+
+/// Whether somebody's word about a run that takes two people is on record.
+fn said(product: &Product, run: &str, user: &str, word: Word) -> bool {
+    on_record(product).iter().any(|event| {
+        matches!(event, Event::Approval { run: of, person, verdict, .. }
+            if of == run && person.ends_with(user) && *verdict == word)
+    })
+}
 
 /// Changes metadata of a namespace, as its owners do.
 async fn mark(product: &Product, namespace: &str, metadata: Value) {
@@ -86,6 +109,23 @@ async fn what_takes_two_people_is_done_when_another_agrees_who_may() {
     let told = product.ended(&id).await;
     assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
     told.says(&["*Approved* by @grace"]);
+    let run = told.run.metadata.name.clone().unwrap();
+    for (user, word) in [
+        ("U0ADA00001", Word::Asked),
+        ("U0GRACE001", Word::SaidYes),
+        ("U0GRACE001", Word::Approved),
+    ] {
+        assert!(
+            said(&product, &run, user, word),
+            "{user} {word:?}: {:#?}",
+            on_record(&product)
+        );
+    }
+    let denied = |event: &Event| {
+        matches!(event, Event::Decision { run: of, person, verb, allowed: false, .. }
+            if *of == run && person.ends_with("U0LINUS001") && verb == "approve")
+    };
+    assert!(on_record(&product).iter().any(denied), "{:#?}", on_record(&product));
     let approval = told.run.status.unwrap().approval.unwrap();
     assert_eq!(approval.targets[0].pod, LEDGER);
     assert!(approval.verdict.unwrap().decision.unwrap().allowed);
@@ -95,6 +135,8 @@ async fn what_takes_two_people_is_done_when_another_agrees_who_may() {
     let told = product.ended(&id).await;
     assert_eq!(told.run.phase(), Phase::Denied, "{}", told.text());
     told.explains("did not agree");
+    let run = told.run.metadata.name.clone().unwrap();
+    assert!(said(&product, &run, "U0GRACE001", Word::Refused));
     assert_eq!(product.ephemeral(LEDGER).await.len(), 1);
     product.stop().await;
 }
@@ -183,6 +225,8 @@ async fn break_glass_is_given_by_name_and_announced() {
     let broken = ends(&product, "linus", "incidents", &text).await;
     assert_eq!(broken.run.phase(), Phase::Succeeded, "{}", broken.text());
     broken.says(&["Break-glass", "by @linus", "checkout is down"]);
+    let run = broken.run.metadata.name.clone().unwrap();
+    assert!(said(&product, &run, "U0LINUS001", Word::BreakGlass));
     assert!(broken.run.status.unwrap().break_glass.unwrap().allowed);
     product.stop().await;
 }
@@ -199,6 +243,93 @@ async fn a_channel_that_may_not_read_is_told_the_state_and_the_person_gets_the_e
     assert!(direct.text.contains(&told.id) && !direct.text.contains("Not everybody"));
     let public = product.runs("process ledger").await;
     public.says(&["Download"]);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_to_read_that_is_taken_away_closes_what_was_captured_before() {
+    let product = Product::start().await;
+    let told = product.runs("process ledger").await;
+    told.says(&["Download"]);
+    let status = format!("status {}", told.id);
+    let before = product.people.command("grace", "incidents", &status).await;
+    assert!(!before.contains("Not everybody here may read it"), "{before}");
+    let client = product.installation.runs().into_client();
+    let bindings: Api<RoleBinding> = Api::namespaced(client, "shop");
+    bindings.delete("channels", &DeleteParams::default()).await.unwrap();
+    wait::until(
+        Duration::from_secs(30),
+        "the channel is told the state only",
+        || async {
+            let after = product.people.command("grace", "incidents", &status).await;
+            Ok(after.contains("Not everybody here may read it").then_some(()))
+        },
+    )
+    .await
+    .unwrap();
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_stops_what_runs_and_all_concerned_hear_who_said_it() {
+    let line = "sleep 86011";
+    let words = ["timeout", "--foreground", "86000", "sleep", "86011"];
+    let product = Product::with(with_tool("stall", &words, "10m", "1MiB")).await;
+    let id = product.asks("stall ledger").await;
+    until_processes(line, 2, Duration::from_secs(20)).await;
+    product.people.command("ada", "war-room", "pause shop").await;
+    product.people.reads("war-room", "*Paused* by @ada").await;
+    let told = product.ended(&id).await;
+    assert_eq!(processes(line), Vec::<u32>::new());
+    assert_eq!(told.run.phase(), Phase::Cancelled, "{}", told.text());
+    told.says(&["*Paused* by @ada", "the namespace `shop`"]);
+    let messages = product.people.reads("incidents", "is stopped").await;
+    let heard = |m: &&crate::slack::people::Message| m.thread_ts.as_deref() == Some(&*told.root.ts) && !m.ephemeral;
+    let heard = messages
+        .iter()
+        .filter(heard)
+        .filter(|m| m.text.contains("*Paused* by @ada"));
+    assert_eq!(heard.count(), 1, "{messages:#?}");
+    product.people.command("linus", "incidents", "health").await;
+    let health = product
+        .people
+        .reads("incidents", "Captures: *paused* for the namespace")
+        .await;
+    assert!(health.iter().any(|m| m.text.contains("by @ada, since")), "{health:#?}");
+    product.people.command("ada", "war-room", "resume shop").await;
+    product.people.reads("war-room", "*Resumed* by @ada").await;
+    let switched = |paused: bool| {
+        let entries = on_record(&product);
+        entries.iter().any(|event| {
+            matches!(event, Event::Pause { person, scope, paused: now }
+                if person.ends_with("U0ADA00001") && scope == "sandbox/shop" && *now == paused)
+        })
+    };
+    assert!(switched(true) && switched(false), "{:#?}", on_record(&product));
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_that_make_a_pod_stand_still_never_do_at_a_time() {
+    let line = "sleep 86012";
+    let words = ["timeout", "--foreground", "86000", "sleep", "86012"];
+    let (file, text) = tool("halt", &words, "10m", "1MiB");
+    let mut plan = with_tool("stall", &words, "10m", "1MiB");
+    plan.diagnostics
+        .push((file, text.replace("impact: none", "impact: pause")));
+    let product = Product::with(plan).await;
+    let halt = format!("halt shop/pod/{LEDGER}");
+    let first = product.asks(&halt).await;
+    until_processes(line, 2, Duration::from_secs(20)).await;
+    let second = product.runs(&halt).await;
+    assert_eq!(second.run.phase(), Phase::Refused, "{}", second.text());
+    second.explains("two never do at a time");
+    product.types(&format!("cancel {first}")).await;
+    product.ended(&first).await;
+    let third = product.asks(&halt).await;
+    until_processes(line, 2, Duration::from_secs(20)).await;
+    product.types(&format!("cancel {third}")).await;
+    product.ended(&third).await;
     product.stop().await;
 }
 
@@ -223,7 +354,7 @@ async fn the_off_switch_is_a_command_and_a_label_and_a_namespace_opts_in() {
         json!({ "labels": { "diagbot.dev/paused": "true" } }),
     )
     .await;
-    let by_label = std::time::Duration::from_secs(20);
+    let by_label = Duration::from_secs(20);
     let told = wait::until(by_label, "the label pauses the bot", || async {
         let told = product.runs("process ledger").await;
         Ok((told.run.phase() == Phase::Refused).then_some(told))

@@ -33,7 +33,7 @@ fn verify(arguments: &[&str]) -> (bool, String) {
 }
 
 /// The entries in a text of lines.
-fn entries(text: &str) -> Vec<Entry> {
+pub(crate) fn entries(text: &str) -> Vec<Entry> {
     let lines = text.lines().filter_map(Line::parse);
     lines.map(|line| serde_json::from_str(&line.entry).unwrap()).collect()
 }

@@ -56,9 +56,10 @@ pub enum Event {
         /// Of what, as typed.
         target: String,
     },
-    /// The access review was answered.
+    /// An access review was answered: before a launch, at a click, or at the off-switch.
     Decision {
-        /// The run.
+        /// The run; none at the off-switch.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         run: String,
         /// Who.
         person: String,
@@ -75,15 +76,15 @@ pub enum Event {
         /// The authorizer's words.
         reason: String,
     },
-    /// Somebody approved or refused somebody else's run, or used break-glass.
+    /// A word about a run that takes a second person, or about break-glass.
     Approval {
         /// The run.
         run: String,
         /// Who.
         person: String,
-        /// What they said: `approved`, `refused`, `break-glass`.
-        verdict: String,
-        /// Their words.
+        /// What they said.
+        verdict: Word,
+        /// Why it takes a second person, or why it could not wait for one.
         reason: String,
     },
     /// A container is about to be added to a pod.
@@ -155,7 +156,7 @@ pub enum Event {
     Pause {
         /// Who.
         person: String,
-        /// Where: `*` or a cluster or namespace.
+        /// Where: `*`, a cluster, or a cluster and its namespace with a slash between.
         scope: String,
         /// Stopped, or allowed again.
         paused: bool,
@@ -185,12 +186,32 @@ pub enum Event {
     Unknown,
 }
 
+/// What somebody said about a run that takes two people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Word {
+    /// The one who wants it asked for a second person.
+    Asked,
+    /// A second person pressed `Approve`; it does not count before whoever leads has reviewed them.
+    SaidYes,
+    /// A second person pressed `Refuse`; likewise.
+    SaidNo,
+    /// A second person's yes counts.
+    Approved,
+    /// A second person's no counts.
+    Refused,
+    /// The one who wants it goes on without a second person.
+    BreakGlass,
+    /// A word of a newer version.
+    #[serde(other)]
+    Unknown,
+}
+
 impl Event {
     /// The run that it is about.
     pub fn run(&self) -> Option<&str> {
         match self {
             Self::Request { run, .. }
-            | Self::Decision { run, .. }
             | Self::Approval { run, .. }
             | Self::Container { run, .. }
             | Self::Artifact { run, .. }
@@ -199,6 +220,7 @@ impl Event {
             | Self::Cancel { run, .. }
             | Self::Recovered { run, .. }
             | Self::Ended { run, .. } => Some(run),
+            Self::Decision { run, .. } => Some(run.as_str()).filter(|run| !run.is_empty()),
             Self::Began { .. } | Self::Found { .. } | Self::Pause { .. } | Self::Stopped | Self::Unknown => None,
         }
     }

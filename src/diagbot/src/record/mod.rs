@@ -21,5 +21,5 @@ pub mod verify;
 
 pub use anchor::{AnchorError, LEASE, heads};
 pub use chain::{Recorder, SinkAway};
-pub use entry::{Entry, Event, Head, Line};
+pub use entry::{Entry, Event, Head, Line, Word};
 pub use keeper::{FOLDER, KeeperParts, RecordConfig, keep};

@@ -1,6 +1,7 @@
 //! Performs one action of the plan. Every action is repeatable: reads change nothing, writes carry a resourceVersion or a
 //! name that follows from the run, and no call outlasts the leader's term.
 
+mod consent;
 mod survey;
 
 pub(super) use survey::pod_site;
@@ -272,7 +273,7 @@ impl Actor<'_> {
             Err(error) => return Ok(Done::Reviewed(Err(self.denial(run, error)?))),
         };
         for (decision, diagnostic) in decisions.iter().zip(diagnostics) {
-            self.record_decision(run, decision, (cluster, namespace), diagnostic);
+            self.record_decision(run, decision, Verb::Run, (cluster, namespace), diagnostic);
         }
         for diagnostic in diagnostics {
             if let Some(away) = self.check_record(run, diagnostic)? {
@@ -286,13 +287,14 @@ impl Actor<'_> {
         &self,
         run: &DiagnosticRun,
         decision: &Decision,
+        verb: Verb,
         (cluster, namespace): (&str, &str),
         diagnostic: &str,
     ) {
         self.service.recorder().add(record::Event::Decision {
             run: run.metadata.name.clone().unwrap_or_default(),
             person: decision.user.clone(),
-            verb: Verb::Run.as_str().to_owned(),
+            verb: verb.as_str().to_owned(),
             diagnostic: diagnostic.to_owned(),
             cluster: cluster.to_owned(),
             namespace: namespace.to_owned(),
@@ -352,6 +354,9 @@ impl Actor<'_> {
         status.epoch = self.term.epoch;
         let mut run = run.clone();
         let name = run.metadata.name.clone().unwrap_or_default();
+        for event in consent::said(&run, &status) {
+            self.service.recorder().add(event);
+        }
         let held = self.service.recorder().held(&name);
         if !held.is_empty() {
             status.unrecorded = held;

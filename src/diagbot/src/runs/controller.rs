@@ -81,7 +81,7 @@ pub async fn run(ctx: RunsContext, stop: CancellationToken) {
     });
     let switching = {
         let (reconciler, stop) = (Arc::clone(&reconciler), stop.clone());
-        async move { reconciler.switch.follow(stop).await }
+        async move { reconciler.switch.follow(&reconciler.ctx.service, stop).await }
     };
     let looking = Loop::new(reconciler).run(stop);
     tokio::join!(watching, switching, looking);

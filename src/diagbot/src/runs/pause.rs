@@ -1,6 +1,8 @@
 //! `DiagnosticPause`: the off-switch as an object. While one stands, nothing new starts where it says, and what runs there
 //! is stopped. The other switch is a label on the bot's own namespace, which works without Slack and without this bot's help.
 
+use std::fmt;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -81,6 +83,17 @@ impl Scope {
             (None, _) => "all clusters".to_owned(),
             (Some(cluster), None) => format!("the cluster `{cluster}`"),
             (Some(cluster), Some(namespace)) => format!("the namespace `{namespace}` of `{cluster}`"),
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    /// As the record has it: `*`, a cluster, or a cluster and its namespace.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.cluster, &self.namespace) {
+            (None, _) => f.write_str("*"),
+            (Some(cluster), None) => f.write_str(cluster),
+            (Some(cluster), Some(namespace)) => write!(f, "{cluster}/{namespace}"),
         }
     }
 }

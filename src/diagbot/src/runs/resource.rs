@@ -232,6 +232,9 @@ pub struct RunStatus {
     /// Who cancelled.
     #[serde(default)]
     pub cancelled_by: Option<Requester>,
+    /// The pause that stopped it: its place in words, where not a person but the off-switch did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by_pause: Option<String>,
     /// When each phase began, by phase name.
     #[serde(default)]
     pub entered: BTreeMap<String, MicroTime>,

@@ -41,6 +41,7 @@ use crate::{
 };
 
 mod alerts;
+mod audience;
 mod bundle;
 mod cancel;
 mod consent;

@@ -50,7 +50,9 @@ impl Switch {
     }
 
     /// Looks at the label until `stop`. Where it can't be read, what was read last holds.
-    pub(super) async fn follow(&self, stop: CancellationToken) {
+    ///
+    /// Each change is on record as this process saw it. The label names nobody: the API server's audit log does.
+    pub(super) async fn follow(&self, service: &RunService, stop: CancellationToken) {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -64,6 +66,8 @@ impl Switch {
                     let paused = labels.get(LABEL_PAUSED).is_some_and(|value| value == "true");
                     let set = |known: &mut bool| std::mem::replace(known, paused) != paused;
                     if self.labelled.send_if_modified(set) {
+                        let label = Pause::by_label();
+                        service.record_switch(&label.place, &label.by.user, paused);
                         tracing::warn!(paused, "the label on the bot's namespace was changed");
                     }
                 }

@@ -12,7 +12,6 @@ use crate::{
     captures::resource::PinnedTarget,
     cluster::{CallError, Cluster, deadline},
     runs::{
-        consent::Audience,
         plan::Question,
         reason::Reason,
         resource::DiagnosticRun,
@@ -47,7 +46,14 @@ impl Actor<'_> {
             .map(|target| self.site(target, question.count_workload))
             .collect::<Vec<_>>();
         let sites = stream::iter(looks).buffered(PARALLEL).try_collect::<Vec<Site>>();
-        let audience = self.audience(run, question);
+        let audience = async {
+            let channel = &run.spec.origin.channel;
+            let places = question.places();
+            let places = places.map(|(cluster, namespace, name)| [cluster, namespace, name].map(str::to_owned));
+            let places = places.collect();
+            let of = self.service.audience_of(places, &run.spec.requester, channel);
+            Ok(of.await)
+        };
         let break_glass = self.break_glass(run, question);
         let surveyed = tokio::try_join!(sites, audience, break_glass, self.approver(run, question));
         let missed = match surveyed {
@@ -93,6 +99,7 @@ impl Actor<'_> {
             let decision = access
                 .review(known, namespace, Verb::Approve, diagnostic, &said.by, channel)
                 .await?;
+            self.record_decision(run, &decision, Verb::Approve, (cluster, namespace), diagnostic);
             let allowed = decision.allowed;
             last = Some(decision);
             if !allowed {
@@ -130,39 +137,6 @@ impl Actor<'_> {
         })
     }
 
-    /// Who may see what comes of it: the channel's own principal, and the person. What can't be told counts as no.
-    async fn audience(&self, run: &DiagnosticRun, question: &Question) -> Result<Audience, Missed> {
-        let channel = run.spec.origin.channel.as_str();
-        let access = self.service.access();
-        let mut audience = Audience {
-            // A direct message is the person's own, and no channel.
-            channel: channel.starts_with(['C', 'G']),
-            requester: true,
-        };
-        for (cluster, namespace, diagnostic) in question.places() {
-            let Some(known) = self.service.clusters().get(cluster) else {
-                return Ok(Audience::default());
-            };
-            let of_channel = async {
-                if !audience.channel {
-                    return false;
-                }
-                told(
-                    access
-                        .review_channel(known, namespace, Verb::Read, diagnostic, channel)
-                        .await,
-                )
-            };
-            let of_person = async { told(self.ask(run, known, namespace, Verb::Read, diagnostic).await) };
-            let (channel, requester) = tokio::join!(of_channel, of_person);
-            audience = Audience {
-                channel: audience.channel && channel,
-                requester: audience.requester && requester,
-            };
-        }
-        Ok(audience)
-    }
-
     /// The review for break-glass, for everything that the run does.
     async fn break_glass(&self, run: &DiagnosticRun, question: &Question) -> Result<Option<Decision>, Missed> {
         if run.spec.appeal.break_glass.is_none() {
@@ -185,6 +159,7 @@ impl Actor<'_> {
                     channel,
                 )
                 .await?;
+            self.record_decision(run, &decision, Verb::BreakGlass, (cluster, namespace), diagnostic);
             let allowed = decision.allowed;
             last = Some(decision);
             if !allowed {
@@ -237,19 +212,6 @@ pub(in crate::runs) async fn pod_site(
     }
     site.pod_uid = pod.metadata.uid;
     Ok(site)
-}
-
-fn told(review: Result<Decision, AccessError>) -> bool {
-    match review {
-        Ok(decision) => decision.allowed,
-        Err(error) => {
-            tracing::warn!(
-                error = %crate::telemetry::Chain(&error),
-                "who may see the evidence is not known, so it is shown to nobody unasked"
-            );
-            false
-        }
-    }
 }
 
 /// UID of the pod's controller.

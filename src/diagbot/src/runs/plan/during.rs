@@ -59,6 +59,7 @@ pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     }
     if let (Some(cancel), Phase::Capturing) = (&cancel, before.phase) {
         status.cancelled_by = Some(cancel.by.clone());
+        status.stopped_by_pause = facts.stopping_pause(&before);
         facts.enter(&mut status, Event::CancelAsked)?;
         return Ok(Action::Record(Box::new(status)));
     }
@@ -190,6 +191,7 @@ fn finish(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, IllegalTra
     }
     if let Some(cancel) = facts.cancel().filter(|_| outcome == Outcome::Cancelled) {
         status.cancelled_by = Some(cancel.by);
+        status.stopped_by_pause = status.stopped_by_pause.take().or_else(|| facts.stopping_pause(&status));
     }
     Ok(Action::Record(Box::new(status)))
 }

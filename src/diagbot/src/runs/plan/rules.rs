@@ -52,6 +52,12 @@ impl Facts<'_> {
         self.pauses.iter().find(|pause| pause.stops(status))
     }
 
+    /// The place of the pause that stops this run, in words, where nobody asked that very run to stop.
+    pub(super) fn stopping_pause(&self, status: &RunStatus) -> Option<String> {
+        let asked = self.run.cancel_request().is_some();
+        self.pause(status).filter(|_| !asked).map(|pause| pause.place.words())
+    }
+
     /// The question about the run's targets.
     pub(super) fn question(&self, status: &RunStatus) -> Question {
         let targets: Vec<PinnedTarget> = status.captures.iter().map(|capture| capture.target.clone()).collect();

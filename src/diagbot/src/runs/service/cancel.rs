@@ -89,8 +89,18 @@ impl RunService {
         }
         for diagnostic in run.diagnostics() {
             let decision = self.decide(verb, run, diagnostic, by).await?;
+            let (cluster, namespace) = run.place(self.clusters());
+            self.recorder().add(record::Event::Decision {
+                run: run.metadata.name.clone().unwrap_or_default(),
+                person: decision.user.clone(),
+                verb: verb.as_str().to_owned(),
+                diagnostic: diagnostic.to_owned(),
+                cluster: cluster.clone(),
+                namespace: namespace.clone(),
+                allowed: decision.allowed,
+                reason: decision.authorizer_reason.clone(),
+            });
             if !decision.allowed {
-                let (cluster, namespace) = run.place(self.clusters());
                 let reason = Reason::NotAllowed {
                     verb: verb.as_str(),
                     diagnostic: diagnostic.to_owned(),

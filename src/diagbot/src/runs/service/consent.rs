@@ -7,6 +7,7 @@ use super::{CALL, RunService, ServiceError};
 use crate::{
     access::{Requester, Verb},
     cluster::deadline,
+    record::{Event, Word},
     runs::{
         consent::{ANNOTATION_VERDICT, VerdictRequest},
         reason::Reason,
@@ -67,7 +68,15 @@ impl RunService {
             }}));
             let params = PatchParams::default();
             match deadline(CALL, self.0.api.patch(run.as_str(), &params, &patch)).await {
-                Ok(_) => return Ok(ConsentOutcome::Said { approved }),
+                Ok(_) => {
+                    self.recorder().add(Event::Approval {
+                        run: run.to_string(),
+                        person: by.user_name(),
+                        verdict: if approved { Word::SaidYes } else { Word::SaidNo },
+                        reason: String::new(),
+                    });
+                    return Ok(ConsentOutcome::Said { approved });
+                }
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_not_found() => return Err(ServiceError::NotFound),
                 Err(source) => {

@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
 
 use super::RunService;
 use crate::{
     artifacts::ArtifactKey,
     cluster::{Cluster, deadline},
-    runs::resource::Phase,
+    runs::{
+        pause::{LABEL_PAUSED, Pause},
+        resource::Phase,
+    },
 };
 
 /// Longest wait for one answer: the person waits for all of them.
@@ -27,6 +32,10 @@ pub struct Health {
     pub running: usize,
     /// Schedules, and how many of them are paused.
     pub schedules: (usize, usize),
+    /// Where nothing may be captured, who said so, and since when.
+    pub pauses: Vec<Pause>,
+    /// Why the label that pauses everything could not be read, if it could not.
+    pub label_unread: Option<String>,
     /// Whether some replica leads, as far as this one knows: it does itself.
     pub leads: bool,
 }
@@ -40,7 +49,7 @@ impl RunService {
             .filter_map(|name| self.clusters().get(name.as_str()).cloned())
             .collect();
         let asked = join_all(known.iter().map(reach));
-        let (clusters, store) = tokio::join!(asked, self.reach_store());
+        let (clusters, store, label) = tokio::join!(asked, self.reach_store(), self.labelled());
         let runs = self.records().all();
         let phases: Vec<Phase> = runs
             .iter()
@@ -51,7 +60,11 @@ impl RunService {
         let running = phases.iter().filter(capturing).count();
         let schedules = self.schedules().all();
         let paused = schedules.iter().filter(|schedule| schedule.spec.suspend).count();
+        let mut pauses = self.pauses();
+        pauses.extend(label.as_ref().is_ok_and(|set| *set).then(Pause::by_label));
         Health {
+            pauses,
+            label_unread: label.err(),
             clusters: known
                 .iter()
                 .map(|cluster| cluster.name.to_string())
@@ -63,6 +76,15 @@ impl RunService {
             schedules: (schedules.len(), paused),
             leads: self.leadership().current().is_some(),
         }
+    }
+
+    /// Whether the label on the bot's own namespace pauses everything.
+    async fn labelled(&self) -> Result<bool, String> {
+        let namespaces: Api<Namespace> = Api::all(self.clusters().home().client.clone());
+        let own = namespaces.get(self.clusters().namespace());
+        let own = deadline(CALL, own).await.map_err(|error| error.to_string())?;
+        let labels = own.metadata.labels.unwrap_or_default();
+        Ok(labels.get(LABEL_PAUSED).is_some_and(|value| value == "true"))
     }
 
     async fn reach_store(&self) -> Result<(), String> {

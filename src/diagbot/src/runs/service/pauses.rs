@@ -6,6 +6,7 @@ use super::{CALL, RunService, ServiceError};
 use crate::{
     access::{AccessError, Requester, Verb},
     cluster::deadline,
+    record::Event,
     runs::{
         pause::{DiagnosticPause, Pause, PauseSpec, Scope},
         reason::Reason,
@@ -60,6 +61,7 @@ impl RunService {
         let params = PostParams::default();
         match deadline(CALL, self.0.pause_api.create(&params, &object)).await {
             Ok(_) => {
+                self.record_switch(&place, &by.user_name(), true);
                 tracing::warn!(place = place.words(), by = by.user_name(), "captures are paused");
                 Ok(PauseOutcome::Paused(place))
             }
@@ -77,6 +79,7 @@ impl RunService {
         let params = DeleteParams::default();
         match deadline(CALL, self.0.pause_api.delete(&place.object_name(), &params)).await {
             Ok(_) => {
+                self.record_switch(&place, &by.user_name(), false);
                 tracing::warn!(place = place.words(), by = by.user_name(), "captures are allowed again");
                 Ok(PauseOutcome::Resumed(place))
             }
@@ -86,6 +89,15 @@ impl RunService {
                 source,
             }),
         }
+    }
+
+    /// Puts a switch on record, with who switched it.
+    pub(in crate::runs) fn record_switch(&self, place: &Scope, person: &str, paused: bool) {
+        self.recorder().add(Event::Pause {
+            person: person.to_owned(),
+            scope: place.to_string(),
+            paused,
+        });
     }
 
     fn standing(&self, place: &Scope, asked: &DiagnosticPause) -> Pause {
@@ -113,6 +125,16 @@ impl RunService {
                 AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
                 error => error.into(),
             })?;
+            self.recorder().add(Event::Decision {
+                run: String::new(),
+                person: decision.user.clone(),
+                verb: Verb::Cancel.as_str().to_owned(),
+                diagnostic: String::new(),
+                cluster,
+                namespace: namespace.to_owned(),
+                allowed: decision.allowed,
+                reason: decision.authorizer_reason.clone(),
+            });
             if !decision.allowed {
                 let reason = Reason::MayNotSwitch {
                     place: place.words(),

@@ -86,7 +86,7 @@ impl Front {
         place: Place,
         said: &Said<'_>,
     ) -> BoxFuture<'static, Message> {
-        let context = self.0.context.clone();
+        let (front, context) = (self.clone(), self.0.context.clone());
         let (by, channel) = (said.by.clone(), said.origin.channel.clone());
         async move {
             let service = &context.service;
@@ -97,7 +97,10 @@ impl Front {
                 service.resume(scope, &by, &channel).await
             };
             match switched {
-                Ok(outcome) => answers::switched(&outcome, &context.config.command),
+                Ok(outcome) => {
+                    let heard = front.announce(&channel, &outcome, &by).await;
+                    answers::switched(&outcome, heard, &context.config.command)
+                }
                 Err(ServiceError::Denied(reason)) => answers::not_switched(Some(&reason)),
                 Err(error) => {
                     tracing::warn!(error = %crate::telemetry::Chain(&error), "a switch was not done");
@@ -149,11 +152,7 @@ impl Front {
             if id.is_some() && !sees(&context.service, &run, &by, &channel).await {
                 return none(id.as_deref());
             }
-            let audience = run
-                .status
-                .as_ref()
-                .and_then(|status| status.audience)
-                .unwrap_or_default();
+            let audience = context.service.audience(&run).await;
             let own = private && run.spec.requester == by && audience.requester;
             let view = RunView {
                 name: &name,

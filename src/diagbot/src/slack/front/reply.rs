@@ -8,9 +8,10 @@ use secrecy::SecretString;
 use super::Front;
 use crate::{
     retry::{Backoff, Permanence as _},
+    runs::{resource::Requester, service::PauseOutcome},
     slack::{
         api::{ApiError, Rejection},
-        views::Message,
+        views::{Message, answers},
     },
 };
 
@@ -75,6 +76,24 @@ impl Front {
                 "an answer did not reach its person"
             );
         }
+    }
+
+    /// Tells a channel that captures were paused or are allowed again, and by whom; says whether everybody there heard it.
+    /// Threads of the runs that are stopped are told by whoever leads.
+    pub(super) async fn announce(&self, channel: &str, outcome: &PauseOutcome, by: &Requester) -> bool {
+        let Some(message) = answers::announced(outcome, by) else {
+            return true;
+        };
+        let api = &self.0.context.api;
+        let posted = tried(|| async { api.post(channel, None, &message, None).await.map(|_| ()) }).await;
+        if let Err(error) = &posted {
+            tracing::warn!(
+                slack.channel = channel,
+                error = %crate::telemetry::Chain(error),
+                "a pause could not be announced"
+            );
+        }
+        posted.is_ok()
     }
 
     async fn say_once(&self, speaker: &Speaker, message: &Message) -> Result<(), ApiError> {

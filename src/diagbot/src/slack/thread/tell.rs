@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     runs::{
+        consent::Audience,
         request::RunName,
         resource::DiagnosticRun,
         service::{ArtifactLink, ServiceError},
@@ -55,15 +56,16 @@ impl Desk {
     async fn send_due(&self, name: &RunName, run: &DiagnosticRun, memory: &mut Memory, epoch: u64) -> Next {
         let next = successors(&self.context, run);
         let sick = compared(&self.context, run);
+        let audience = self.context.service.audience(run).await;
         let view = RunView {
             name,
             run,
             home: self.context.home(),
             successors: &next,
             compared: sick.as_deref(),
-            hidden: hidden(run, memory),
+            hidden: hidden(run, audience, memory),
         };
-        for wanted in wanted(&view) {
+        for wanted in wanted(&view, audience) {
             if memory.sent.get(&wanted.part) == Some(&wanted.digest) {
                 continue;
             }
@@ -139,12 +141,7 @@ impl Desk {
 }
 
 /// Whether the place where a run is told may see its state only: a channel without the right to read, or a person without.
-fn hidden(run: &DiagnosticRun, memory: &Memory) -> bool {
-    let audience = run
-        .status
-        .as_ref()
-        .and_then(|status| status.audience)
-        .unwrap_or_default();
+fn hidden(run: &DiagnosticRun, audience: Audience, memory: &Memory) -> bool {
     let told_in = memory.telling.as_ref().and_then(|telling| telling.channel.as_deref());
     let place = told_in.unwrap_or(&run.spec.origin.channel);
     let to_person = memory.direct || !place.starts_with(['C', 'G']);

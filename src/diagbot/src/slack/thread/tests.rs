@@ -2,6 +2,7 @@ use super::*;
 use crate::{
     captures::resource::CapturePhase,
     runs::{
+        consent::Audience,
         request::RequestKey,
         resource::{Phase, RunStatus, Telling},
     },
@@ -41,7 +42,10 @@ fn several_captures_get_a_message_each_once_they_have_ended_and_one_gets_none() 
             compared: None,
             hidden: false,
         };
-        wanted(&view).into_iter().map(|w| w.part).collect::<Vec<_>>()
+        wanted(&view, Audience::default())
+            .into_iter()
+            .map(|w| w.part)
+            .collect::<Vec<_>>()
     };
     assert_eq!(parts(vec![capture(CapturePhase::Succeeded)]), ["root"]);
     assert_eq!(

@@ -2,6 +2,7 @@
 
 use crate::{
     runs::{
+        consent::Audience,
         request::RunName,
         resource::{CONDITION_REPORTED, CaptureSummary, DiagnosticRun, KeyKind, KeyRecord, MANY_CAPTURES, Phase},
     },
@@ -17,6 +18,8 @@ pub(super) const ROOT: &str = "root";
 pub(super) const DIRECT: &str = "direct";
 /// Part name of the table of many targets.
 pub(super) const TABLE: &str = "table";
+/// Part name of the word that the off-switch stops the run.
+pub(super) const PAUSED: &str = "paused";
 /// Key in the record of what was sent: the run that a button started, as the root message says it.
 pub(super) const SUCCESSOR: &str = "successor";
 
@@ -41,12 +44,13 @@ pub(super) struct Wanted<'a> {
 enum Content<'a> {
     Root,
     Table,
+    Paused,
     Capture(&'a CaptureSummary),
     Direct,
 }
 
 /// The messages, in the order in which they are sent. A quiet run has none unless it failed or found something.
-pub(super) fn wanted<'a>(view: &RunView<'a>) -> Vec<Wanted<'a>> {
+pub(super) fn wanted<'a>(view: &RunView<'a>, audience: Audience) -> Vec<Wanted<'a>> {
     if view.run.spec.origin.quiet && !is_remarkable(view.run) {
         return Vec::new();
     }
@@ -58,6 +62,10 @@ pub(super) fn wanted<'a>(view: &RunView<'a>) -> Vec<Wanted<'a>> {
         .map(|status| status.captures.as_slice())
         .unwrap_or_default();
     let mut all = vec![of(view, ROOT.to_owned(), Content::Root, ended, captures.iter().take(1))];
+    let status = view.run.status.as_ref();
+    if status.is_some_and(|status| status.stopped_by_pause.is_some()) {
+        all.push(of(view, PAUSED.to_owned(), Content::Paused, true, std::iter::empty()));
+    }
     if captures.len() > MANY_CAPTURES {
         all.push(of(view, TABLE.to_owned(), Content::Table, ended, std::iter::empty()));
     } else if captures.len() > 1 {
@@ -67,21 +75,20 @@ pub(super) fn wanted<'a>(view: &RunView<'a>) -> Vec<Wanted<'a>> {
             of(view, capture.name.clone(), Content::Capture(capture), true, captures)
         }));
     }
-    if ended && serves_directly(view) {
+    if ended && serves_directly(view, audience) {
         all.push(of(view, DIRECT.to_owned(), Content::Direct, true, captures.iter()));
     }
     all
 }
 
 /// The channel may not see the evidence, and the person who asked may.
-fn serves_directly(view: &RunView<'_>) -> bool {
+fn serves_directly(view: &RunView<'_>, audience: Audience) -> bool {
     let Some(status) = &view.run.status else { return false };
-    let may = status.audience.is_some_and(|audience| audience.requester);
     let spec = &view.run.spec;
     let in_channel = spec.origin.channel.starts_with(['C', 'G']);
     let person = !spec.requester.team.is_empty();
     let evidence = status.captures.iter().any(|capture| !capture.artifacts.is_empty());
-    view.hidden && may && in_channel && person && evidence
+    view.hidden && audience.requester && in_channel && person && evidence
 }
 
 fn of<'a>(
@@ -111,6 +118,7 @@ fn render(view: &RunView<'_>, content: Content<'_>, links: Links<'_>) -> Message
     match content {
         Content::Root => view.root(links),
         Content::Table => view.table(),
+        Content::Paused => view.stopped(),
         Content::Capture(capture) => view.part(capture, links),
         Content::Direct => RunView {
             hidden: false,

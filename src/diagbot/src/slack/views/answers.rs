@@ -225,8 +225,8 @@ pub fn looking() -> Message {
 }
 
 /// A switch.
-pub fn switched(outcome: &PauseOutcome, command: &str) -> Message {
-    one(&match outcome {
+pub fn switched(outcome: &PauseOutcome, heard: bool, command: &str) -> Message {
+    let mut words = match outcome {
         PauseOutcome::Paused(place) => format!(
             "*Paused:* nothing new is captured in {}, and what runs there is stopped.\n*What to do:* `{command} resume` \
              with the same place allows it again.",
@@ -239,7 +239,29 @@ pub fn switched(outcome: &PauseOutcome, command: &str) -> Message {
         ),
         PauseOutcome::Resumed(place) => format!("*Resumed:* captures are allowed again in {}.", line(&place.words())),
         PauseOutcome::NotPaused(place) => format!("{} was not paused.", line(&place.words())),
-    })
+    };
+    if !heard {
+        words += "\nThis channel could not be told: invite the app here, or tell people yourself.";
+    }
+    one(&words)
+}
+
+/// A switch as everybody in the channel hears it; none where nothing changed.
+pub fn announced(outcome: &PauseOutcome, by: &Requester) -> Option<Message> {
+    let words = match outcome {
+        PauseOutcome::Paused(place) => format!(
+            ":double_vertical_bar: *Paused* by {}: nothing new is captured in {}, and what runs there is stopped.",
+            person(by),
+            line(&place.words())
+        ),
+        PauseOutcome::Resumed(place) => format!(
+            ":arrow_forward: *Resumed* by {}: captures are allowed again in {}.",
+            person(by),
+            line(&place.words())
+        ),
+        PauseOutcome::PausedBefore(_) | PauseOutcome::NotPaused(_) => return None,
+    };
+    Some(one(&words))
 }
 
 /// A switch that was not done.

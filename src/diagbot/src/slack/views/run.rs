@@ -66,6 +66,9 @@ impl RunView<'_> {
         let fallback = RunStatus::default();
         let status = self.run.status.as_ref().unwrap_or(&fallback);
         let mut message = Builder::new().section(&format!("{}\n{}", self.headline(), self.state(status)));
+        if let Some(words) = self.paused(status) {
+            message = message.section(&words);
+        }
         for words in consent::words(self.run, status) {
             message = message.section(&words);
         }
@@ -176,6 +179,22 @@ impl RunView<'_> {
                 format!("*{diagnostic}* of {what}, cluster {}", code(&first.target.cluster))
             }
         }
+    }
+
+    /// What is said in the thread of a run that the off-switch stops.
+    pub fn stopped(&self) -> Message {
+        let words = self.run.status.as_ref().and_then(|status| self.paused(status));
+        Builder::new().section(&words.unwrap_or_default()).build()
+    }
+
+    fn paused(&self, status: &RunStatus) -> Option<String> {
+        let place = status.stopped_by_pause.as_ref()?;
+        let by = status.cancelled_by.as_ref().map(person).unwrap_or_default();
+        Some(format!(
+            ":double_vertical_bar: *Paused* by {by} for {}: run {} is stopped.",
+            line(place),
+            code(&self.name.short())
+        ))
     }
 
     fn state(&self, status: &RunStatus) -> String {

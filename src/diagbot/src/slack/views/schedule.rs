@@ -138,6 +138,22 @@ pub fn health(health: &Health, slack: (bool, &str)) -> Message {
     ));
     let (schedules, paused) = health.schedules;
     lines.push(format!("Schedules: {schedules}, {paused} of them paused"));
+    match &health.label_unread {
+        None if health.pauses.is_empty() => lines.push("Captures: allowed, nothing is paused".to_owned()),
+        None => {}
+        Some(error) => lines.push(format!(
+            "Captures: *not known* whether the label on the bot's namespace pauses them, {}",
+            line(error)
+        )),
+    }
+    lines.extend(health.pauses.iter().map(|pause| {
+        let since = pause.at.map(|at| format!(", since {}", moment(at))).unwrap_or_default();
+        format!(
+            "Captures: *paused* for {} by {}{since}",
+            line(&pause.place.words()),
+            person(&pause.by)
+        )
+    }));
     lines.push(format!(
         "This replica {}",
         if health.leads { "leads" } else { "does not lead" }

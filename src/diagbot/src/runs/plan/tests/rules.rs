@@ -74,6 +74,7 @@ fn a_pause_stops_what_runs() {
     let status = world.settle();
     assert_eq!(status.phase, Phase::Cancelling);
     assert!(status.cancelled_by.unwrap().user.contains(LABEL_PAUSED));
+    assert_eq!(status.stopped_by_pause.as_deref(), Some("all clusters"));
 }
 
 #[test]
