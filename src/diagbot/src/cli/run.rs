@@ -31,7 +31,7 @@ use crate::{
     runs::{
         alone::{self, AloneParts},
         request::{RequestKey, RunRequest},
-        resource::{Appeal, DiagnosticRun, Origin, Phase, Selection, TargetRef},
+        resource::{Appeal, DiagnosticRun, OFFER, Origin, Phase, Selection, TargetRef},
     },
     telemetry::Chain,
 };
@@ -232,6 +232,9 @@ async fn destination(arguments: &RunArguments, settings: &Settings) -> anyhow::R
 }
 
 fn request(arguments: &RunArguments, requester: Requester, namespace: String) -> anyhow::Result<RunRequest> {
+    if arguments.diagnostic == OFFER {
+        bail!("`{OFFER}` puts buttons into a channel; here, name the diagnostic itself");
+    }
     let mut words = arguments.words.iter();
     let typed = match &arguments.selector {
         Some(selector) if target::is_selector(selector) => TargetRef {
