@@ -9,7 +9,7 @@ async fn a_text_that_is_no_request_gets_one_private_answer_and_starts_nothing() 
     let product = Product::start().await;
     let long = format!("process {}", "x".repeat(40_000));
     let cases = [
-        ("jstak checkout", "no diagnostic `jstak`"),
+        ("jstak checkout", "no diagnostic or runbook `jstak`"),
         ("process ledger bogus=1", "no parameter `bogus`"),
         ("heap-histogram ledger objects=live", "counts unreachable objects"),
         ("process ledger --frobnicate", "no option `--frobnicate`"),

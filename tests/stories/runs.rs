@@ -110,7 +110,7 @@ async fn what_the_access_rules_do_not_grant_is_denied_and_names_stay_unseen() {
         let mut asked = request(id, user, diagnostic, target);
         if user == "U404" {
             // The directory never answers for this one; the patience has passed already.
-            asked.received_at -= jiff::SignedDuration::from_mins(1);
+            asked.received_at -= jiff::SignedDuration::from_mins(3);
         }
         let accepted = replica.service.accept(asked).await.unwrap();
         let status = world.run(&accepted.name, |run| run.phase().is_final()).await;
