@@ -52,6 +52,14 @@ refused() {
     echo "ok   $name"
 }
 
+# What is deployed, as kubectl's own kustomize renders it.
+deploy=$(dirname "$0")/../../deploy
+expect "the base renders" '^kind: Deployment$' kubectl kustomize "$deploy/base"
+expect "the one-node overlay renders" '^kind: Deployment$' kubectl kustomize "$deploy/overlays/one-node"
+for component in "$deploy"/components/*; do
+    expect "the component $(basename "$component") renders" '^kind: ' kubectl kustomize "$component"
+done
+
 tries=0
 until [ -s "$work/started" ]; do
     kill -0 "$server" 2>/dev/null || fail "the sandbox ended" "$work/errors"
