@@ -7,7 +7,7 @@ use diagbot::{
     record::{Event, Word},
     runs::resource::Phase,
 };
-use diagbot_sandbox::wait;
+use diagbot_sandbox::{installation::Plan, kubernetes::KubernetesConfig, wait};
 use k8s_openapi::api::{
     core::v1::Namespace,
     rbac::v1::{Role, RoleBinding},
@@ -391,5 +391,49 @@ async fn nobody_is_told_of_what_they_may_not_list() {
     }
     let listed = people.command("grace", "incidents", "runs").await;
     assert!(listed.contains(id), "{listed}");
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_the_cluster_itself_and_beside_the_bot_nothing_is_captured_whoever_may_what() {
+    let manifests = ["kube-system", "diagbot"].into_iter().flat_map(|namespace| {
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+            "metadata": { "name": "ada-everything", "namespace": namespace },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "diagbot-runner" },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "slack:T0DIAG0001:U0ADA00001" }],
+        });
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": "keeper", "namespace": namespace },
+            "spec": { "containers": [{ "name": "app", "image": "registry.sandbox/idle:1" }] },
+        });
+        [binding.to_string(), pod.to_string()]
+    });
+    let product = Product::with(Plan {
+        kubernetes: KubernetesConfig {
+            manifests: manifests.collect(),
+            ..KubernetesConfig::default()
+        },
+        ..Plan::default()
+    })
+    .await;
+    for namespace in ["kube-system", "diagbot"] {
+        mark(
+            &product,
+            namespace,
+            json!({ "labels": { "diagbot.dev/enabled": "true" } }),
+        )
+        .await;
+        let told = ends(
+            &product,
+            "ada",
+            "incidents",
+            &format!("pod-report keeper -n {namespace}"),
+        )
+        .await;
+        assert_eq!(told.run.phase(), Phase::Refused, "{}", told.text());
+        assert_eq!(told.run.status.unwrap().reason.unwrap().code, "NeverThere");
+    }
     product.stop().await;
 }
