@@ -6,6 +6,7 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    ops::Range,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -45,6 +46,10 @@ const BUCKET: &str = "evidence";
 /// The agent's image; the local node knows it by name and runs this program's agent.
 const AGENT_IMAGE: &str =
     "registry.sandbox/diagbot-agent@sha256:0000000000000000000000000000000000000000000000000000000000000000";
+/// Ports of the parts, below those of outgoing connections (Linux: `ip_local_port_range`).
+const PORTS: Range<u16> = 20_000..32_000;
+/// Ports that are tried before none counts as free.
+const PORT_TRIES: usize = 64;
 /// Longest start of a part.
 const START_DEADLINE: Duration = Duration::from_mins(1);
 /// Longest orderly end of a child before it is killed.
@@ -637,9 +642,11 @@ fn random_word(bytes: usize) -> String {
     hex::encode((0..bytes).map(|_| rand::random::<u8>()).collect::<Vec<_>>())
 }
 
-/// A port that is free now; the child that gets it binds it at once.
+/// A port that is free now; the child that gets it binds it at once. It is none of those that the system gives to outgoing
+/// connections (from 32768 on): one of them would have it while the child is restarted.
 fn free_address() -> anyhow::Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    let mut tries = (0..PORT_TRIES).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, rand::random_range(PORTS))));
+    let listener = tries.find_map(Result::ok).context("find a free port")?;
     listener.local_addr().context("read the free port")
 }
 

@@ -22,7 +22,7 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
 use super::{
     ArtifactKey, Proof, StoreError, Stored, UploadId,
-    verify::{ListedPart, compare_parts},
+    verify::{ListedPart, compare, compare_parts},
 };
 
 /// Only who ran it may read it: what is captured may be sensitive.
@@ -215,14 +215,7 @@ impl Folder {
             .unwrap_or_else(|error| Err(io::Error::other(error)))
             .map_err(|error| StoreError::file(what, &error))?
             .finish();
-        if found.size_bytes != report.digests.size_bytes {
-            let detail = format!("{} bytes instead of {}", found.size_bytes, report.digests.size_bytes);
-            return Err(StoreError::mismatch(what, detail));
-        }
-        if found.sha256 != report.digests.sha256 {
-            return Err(StoreError::mismatch(what, "the SHA-256 differs"));
-        }
-        Ok(())
+        compare(what, &found, &report.digests)
     }
 
     /// Removes what was written. That it is gone is no error.

@@ -1,6 +1,10 @@
 //! Is what the store holds what was captured? Compares values and reads back; decides nothing about retries.
 
-use diagbot_wire::{digest::Hasher, result::ArtifactReport, upload};
+use diagbot_wire::{
+    digest::{Digests, Hasher},
+    result::ArtifactReport,
+    upload,
+};
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 
@@ -91,15 +95,20 @@ impl Store {
             hasher.update(&chunk);
         }
         let found = hasher.finish();
-        if found.size_bytes != report.digests.size_bytes {
-            let detail = format!("{} bytes instead of {}", found.size_bytes, report.digests.size_bytes);
-            return Err(StoreError::mismatch(what, detail));
-        }
-        if found.sha256 != report.digests.sha256 {
-            return Err(StoreError::mismatch(what, "the SHA-256 differs"));
-        }
-        Ok(())
+        compare(what, &found, &report.digests)
     }
+}
+
+/// Whether what was read back is what was told.
+pub(super) fn compare(what: &'static str, found: &Digests, told: &Digests) -> Result<(), StoreError> {
+    if found.size_bytes != told.size_bytes {
+        let detail = format!("{} bytes instead of {}", found.size_bytes, told.size_bytes);
+        return Err(StoreError::mismatch(what, detail));
+    }
+    if found.sha256 != told.sha256 {
+        return Err(StoreError::mismatch(what, "the SHA-256 differs"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
