@@ -7,4 +7,4 @@ pub mod review;
 pub use principal::{
     ChannelFacts, Directory, DirectoryError, IdentityError, PersonFacts, Principal, Requester, is_trigger_name,
 };
-pub use review::{Access, AccessConfig, AccessError, BY_WILDCARD, Decision, Verb};
+pub use review::{Access, AccessConfig, AccessError, BY_WILDCARD, Decision, Question, Verb};

@@ -131,13 +131,27 @@ struct Inner {
     directory: Arc<dyn Directory>,
     config: AccessConfig,
     clock: Clock,
-    cache: Mutex<HashMap<Question, (Instant, Decision)>>,
+    cache: Mutex<HashMap<Asked, (Instant, Decision)>>,
     /// A verb, resource and name that no rule can mean.
     nobody: String,
 }
 
+/// What is asked of a cluster: whether somebody may do this to that diagnostic there.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// Where the target is; it answers.
+    pub cluster: &'a Cluster,
+    /// The target's namespace; empty: all of them.
+    pub namespace: &'a str,
+    /// What somebody wants to do.
+    pub verb: Verb,
+    /// The diagnostic; empty: any.
+    pub diagnostic: &'a str,
+}
+
+/// A question about somebody, as it is put to the authorizer and remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Question {
+struct Asked {
     cluster: String,
     namespace: String,
     verb: String,
@@ -164,20 +178,16 @@ impl Access {
         }))
     }
 
-    /// Asks whether the requester may `verb` the diagnostic (empty: any) in the namespace. `channel`: where the person
-    /// asks; its group counts if the channel is private (or public ones are enabled).
+    /// Asks whether the requester may. `channel`: where the person asks; its group counts if the channel is private (or
+    /// public ones are enabled).
     pub async fn review(
         &self,
-        cluster: &Cluster,
-        namespace: &str,
-        verb: Verb,
-        diagnostic: &str,
+        question: Question<'_>,
         requester: &Requester,
         channel: Option<&str>,
     ) -> Result<Decision, AccessError> {
         let principal = self.principal(requester, channel).await?;
-        let question = Question::new(cluster, namespace, verb, diagnostic, principal);
-        self.answer(cluster, question).await
+        self.answer(question.cluster, question.about(principal)).await
     }
 
     /// The same for a right that counts only where it is given by name: what a wildcard gives is not allowed.
@@ -187,36 +197,32 @@ impl Access {
     /// must have the wildcard taken away.
     pub async fn review_named(
         &self,
-        cluster: &Cluster,
-        namespace: &str,
-        verb: Verb,
-        diagnostic: &str,
+        question: Question<'_>,
         requester: &Requester,
         channel: Option<&str>,
     ) -> Result<Decision, AccessError> {
-        let principal = self.principal(requester, channel).await?;
-        let question = Question::new(cluster, namespace, verb, diagnostic, principal);
+        let asked = question.about(self.principal(requester, channel).await?);
         let nobody = &self.0.nobody;
         let unmeant = [
-            Question {
+            Asked {
                 verb: nobody.clone(),
-                ..question.clone()
+                ..asked.clone()
             },
-            Question {
+            Asked {
                 resource: nobody.clone(),
-                ..question.clone()
+                ..asked.clone()
             },
-            Question {
+            Asked {
                 diagnostic: nobody.clone(),
-                ..question.clone()
+                ..asked.clone()
             },
         ];
-        let mut decision = self.answer(cluster, question).await?;
+        let mut decision = self.answer(question.cluster, asked).await?;
         if !decision.allowed {
             return Ok(decision);
         }
-        for question in unmeant {
-            if self.answer(cluster, question).await?.allowed {
+        for asked in unmeant {
+            if self.answer(question.cluster, asked).await?.allowed {
                 decision.allowed = false;
                 BY_WILDCARD.clone_into(&mut decision.authorizer_reason);
                 break;
@@ -227,14 +233,7 @@ impl Access {
 
     /// Whether everybody who reads the channel may: its own principal, user and group `slack:channel:<id>`. A channel that
     /// other organisations read may nothing.
-    pub async fn review_channel(
-        &self,
-        cluster: &Cluster,
-        namespace: &str,
-        verb: Verb,
-        diagnostic: &str,
-        channel: &str,
-    ) -> Result<Decision, AccessError> {
+    pub async fn review_channel(&self, question: Question<'_>, channel: &str) -> Result<Decision, AccessError> {
         let principal = Principal::of_channel(channel);
         if self.0.directory.channel(channel).await?.shared {
             return Ok(Decision {
@@ -242,20 +241,19 @@ impl Access {
                 user: principal.user,
                 groups: principal.groups,
                 authorizer_reason: "other organisations read this channel".to_owned(),
-                diagnostic: diagnostic.to_owned(),
+                diagnostic: question.diagnostic.to_owned(),
                 at: MicroTime(self.0.clock.now()),
             });
         }
-        let question = Question::new(cluster, namespace, verb, diagnostic, principal);
-        self.answer(cluster, question).await
+        self.answer(question.cluster, question.about(principal)).await
     }
 
-    async fn answer(&self, cluster: &Cluster, question: Question) -> Result<Decision, AccessError> {
-        if let Some(decision) = self.cached(&question) {
+    async fn answer(&self, cluster: &Cluster, asked: Asked) -> Result<Decision, AccessError> {
+        if let Some(decision) = self.cached(&asked) {
             return Ok(decision);
         }
-        let decision = self.ask(cluster, &question).await?;
-        self.keep(question, &decision);
+        let decision = self.ask(cluster, &asked).await?;
+        self.keep(asked, &decision);
         Ok(decision)
     }
 
@@ -287,59 +285,61 @@ impl Access {
         }
     }
 
-    async fn ask(&self, cluster: &Cluster, question: &Question) -> Result<Decision, AccessError> {
-        let review = question.review();
+    async fn ask(&self, cluster: &Cluster, asked: &Asked) -> Result<Decision, AccessError> {
+        let review = asked.review();
         let api: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
         let params = PostParams::default();
         let answer = retry(ATTEMPTS, backoff, || deadline(CALL, api.create(&params, &review)))
             .await
             .map_err(|source| AccessError::Review {
-                cluster: question.cluster.clone(),
+                cluster: asked.cluster.clone(),
                 source,
             })?;
         let status = answer.status.unwrap_or_default();
         Ok(Decision {
             allowed: status.allowed && status.denied != Some(true),
-            user: question.principal.user.clone(),
-            groups: question.principal.groups.clone(),
+            user: asked.principal.user.clone(),
+            groups: asked.principal.groups.clone(),
             authorizer_reason: status.reason.or(status.evaluation_error).unwrap_or_default(),
-            diagnostic: question.diagnostic.clone(),
+            diagnostic: asked.diagnostic.clone(),
             at: MicroTime(self.0.clock.now()),
         })
     }
 
-    fn cached(&self, question: &Question) -> Option<Decision> {
+    fn cached(&self, asked: &Asked) -> Option<Decision> {
         let cache = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache
-            .get(question)
-            .filter(|(asked, _)| asked.elapsed() < CACHE_FOR)
+            .get(asked)
+            .filter(|(since, _)| since.elapsed() < CACHE_FOR)
             .map(|(_, decision)| decision.clone())
     }
 
-    fn keep(&self, question: Question, decision: &Decision) {
+    fn keep(&self, asked: Asked, decision: &Decision) {
         let mut cache = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= CACHE_SIZE {
-            cache.retain(|_, (asked, _)| asked.elapsed() < CACHE_FOR);
+            cache.retain(|_, (since, _)| since.elapsed() < CACHE_FOR);
         }
         if cache.len() < CACHE_SIZE {
-            cache.insert(question, (Instant::now(), decision.clone()));
+            cache.insert(asked, (Instant::now(), decision.clone()));
         }
     }
 }
 
-impl Question {
-    fn new(cluster: &Cluster, namespace: &str, verb: Verb, diagnostic: &str, principal: Principal) -> Self {
-        Self {
-            cluster: cluster.name.to_string(),
-            namespace: namespace.to_owned(),
-            verb: verb.as_str().to_owned(),
+impl Question<'_> {
+    fn about(self, principal: Principal) -> Asked {
+        Asked {
+            cluster: self.cluster.name.to_string(),
+            namespace: self.namespace.to_owned(),
+            verb: self.verb.as_str().to_owned(),
             resource: "diagnostics".to_owned(),
-            diagnostic: diagnostic.to_owned(),
+            diagnostic: self.diagnostic.to_owned(),
             principal,
         }
     }
+}
 
+impl Asked {
     fn review(&self) -> SubjectAccessReview {
         SubjectAccessReview {
             spec: SubjectAccessReviewSpec {

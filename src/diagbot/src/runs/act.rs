@@ -18,7 +18,7 @@ use kube::{
 use serde_json::json;
 
 use crate::{
-    access::{AccessError, Decision, Verb},
+    access::{AccessError, Decision, Question, Verb},
     captures::resource::{ANNOTATION_CANCEL, DiagnosticCapture},
     cluster::{
         CallError, Cluster, deadline,
@@ -204,13 +204,23 @@ impl Actor<'_> {
     ) -> Result<(), AccessError> {
         let channel = run.spec.origin.channel.as_str();
         let access = self.service.access();
-        let may_run = self.ask(run, cluster, namespace, Verb::Run, diagnostic);
-        let may_read = self.ask(run, cluster, namespace, Verb::Read, diagnostic);
+        let reading = Question {
+            cluster,
+            namespace,
+            verb: Verb::Read,
+            diagnostic,
+        };
+        let may_run = self.ask(
+            run,
+            Question {
+                verb: Verb::Run,
+                ..reading
+            },
+        );
+        let may_read = self.ask(run, reading);
         let of_channel = async {
             if channel.starts_with(['C', 'G']) {
-                access
-                    .review_channel(cluster, namespace, Verb::Read, diagnostic, channel)
-                    .await?;
+                access.review_channel(reading, channel).await?;
             }
             Ok(())
         };
@@ -237,8 +247,14 @@ impl Actor<'_> {
         namespaces: BTreeSet<String>,
     ) -> Result<Visible, AccessError> {
         let reviews = namespaces.into_iter().take(REVIEWED).map(|namespace| async move {
-            for (verb, name) in [(Verb::List, ""), (Verb::Run, diagnostic)] {
-                if self.ask(run, cluster, &namespace, verb, name).await?.allowed {
+            for (verb, diagnostic) in [(Verb::List, ""), (Verb::Run, diagnostic)] {
+                let question = Question {
+                    cluster,
+                    namespace: &namespace,
+                    verb,
+                    diagnostic,
+                };
+                if self.ask(run, question).await?.allowed {
                     return Ok(Some(namespace));
                 }
             }
@@ -263,9 +279,15 @@ impl Actor<'_> {
                 what: format!("the cluster {cluster} is not configured any more"),
             })));
         };
+        let running = |diagnostic| Question {
+            cluster: known,
+            namespace,
+            verb: Verb::Run,
+            diagnostic,
+        };
         let asked = diagnostics
             .iter()
-            .map(|name| self.ask(run, known, namespace, Verb::Run, name))
+            .map(|name| self.ask(run, running(name.as_str())))
             .collect::<Vec<_>>();
         let answers: Result<Vec<Decision>, AccessError> = stream::iter(asked).buffered(PARALLEL).try_collect().await;
         let decisions = match answers {
@@ -331,18 +353,11 @@ impl Actor<'_> {
         }
     }
 
-    async fn ask(
-        &self,
-        run: &DiagnosticRun,
-        cluster: &Cluster,
-        namespace: &str,
-        verb: Verb,
-        diagnostic: &str,
-    ) -> Result<Decision, AccessError> {
+    async fn ask(&self, run: &DiagnosticRun, question: Question<'_>) -> Result<Decision, AccessError> {
         let channel = Some(run.spec.origin.channel.as_str());
-        let access = self.service.access();
-        access
-            .review(cluster, namespace, verb, diagnostic, &run.spec.requester, channel)
+        self.service
+            .access()
+            .review(question, &run.spec.requester, channel)
             .await
     }
 

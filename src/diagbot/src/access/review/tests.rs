@@ -89,9 +89,18 @@ fn person(user: &str) -> Requester {
     }
 }
 
+fn running<'a>(cluster: &'a Cluster, namespace: &'a str) -> Question<'a> {
+    Question {
+        cluster,
+        namespace,
+        verb: Verb::Run,
+        diagnostic: "jstack",
+    }
+}
+
 async fn ask(access: &Access, cluster: &Cluster, user: &str, channel: &str) -> Result<bool, AccessError> {
     let person = person(user);
-    let decision = access.review(cluster, "shop", Verb::Run, "jstack", &person, Some(channel));
+    let decision = access.review(running(cluster, "shop"), &person, Some(channel));
     decision.await.map(|decision| decision.allowed)
 }
 
@@ -115,7 +124,7 @@ async fn only_a_private_channel_of_our_own_counts_unless_public_ones_are_enabled
     let groups = async |config: AccessConfig, channel: &str| {
         let access = Access::new(Arc::new(People), config, Clock::System);
         let person = person("U1");
-        let decision = access.review(&cluster, "shop", Verb::Run, "jstack", &person, Some(channel));
+        let decision = access.review(running(&cluster, "shop"), &person, Some(channel));
         decision.await.unwrap().groups
     };
     let public = AccessConfig { public_channels: true };
@@ -140,7 +149,7 @@ async fn whoever_can_not_be_checked_gets_no_decision() {
     );
     assert_eq!(asked.load(Ordering::SeqCst), 0);
     let broken = access
-        .review(&cluster, "broken", Verb::Run, "jstack", &person("U1"), Some("G1"))
+        .review(running(&cluster, "broken"), &person("U1"), Some("G1"))
         .await;
     assert!(matches!(broken, Err(AccessError::Review { .. })), "{broken:?}");
     assert_eq!(asked.load(Ordering::SeqCst), 3, "asked again, within bounds");

@@ -8,7 +8,7 @@ use kube::{Api, api::ListParams};
 
 use super::{ActError, Actor, Done, PARALLEL, answer};
 use crate::{
-    access::{AccessError, Decision, Verb},
+    access::{self, AccessError, Decision, Verb},
     captures::resource::PinnedTarget,
     cluster::{CallError, Cluster, deadline},
     runs::{
@@ -96,9 +96,13 @@ impl Actor<'_> {
             let Some(known) = self.service.clusters().get(cluster) else {
                 return Ok(None);
             };
-            let decision = access
-                .review(known, namespace, Verb::Approve, diagnostic, &said.by, channel)
-                .await?;
+            let asked = access::Question {
+                cluster: known,
+                namespace,
+                verb: Verb::Approve,
+                diagnostic,
+            };
+            let decision = access.review(asked, &said.by, channel).await?;
             self.record_decision(run, &decision, Verb::Approve, (cluster, namespace), diagnostic);
             let allowed = decision.allowed;
             last = Some(decision);
@@ -149,16 +153,13 @@ impl Actor<'_> {
             let Some(known) = self.service.clusters().get(cluster) else {
                 return Ok(None);
             };
-            let decision = access
-                .review_named(
-                    known,
-                    namespace,
-                    Verb::BreakGlass,
-                    diagnostic,
-                    &run.spec.requester,
-                    channel,
-                )
-                .await?;
+            let asked = access::Question {
+                cluster: known,
+                namespace,
+                verb: Verb::BreakGlass,
+                diagnostic,
+            };
+            let decision = access.review_named(asked, &run.spec.requester, channel).await?;
             self.record_decision(run, &decision, Verb::BreakGlass, (cluster, namespace), diagnostic);
             let allowed = decision.allowed;
             last = Some(decision);

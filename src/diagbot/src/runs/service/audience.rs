@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::RunService;
 use crate::{
-    access::{AccessError, Decision, Requester, Verb},
+    access::{AccessError, Decision, Question, Requester, Verb},
     runs::{consent::Audience, resource::DiagnosticRun},
 };
 
@@ -48,17 +48,14 @@ impl RunService {
             let Some(known) = self.clusters().get(cluster) else {
                 return Audience::default();
             };
-            let of_channel = async {
-                if !audience.channel {
-                    return false;
-                }
-                let review = access.review_channel(known, namespace, Verb::Read, diagnostic, channel);
-                may_see(review.await)
+            let reading = Question {
+                cluster: known,
+                namespace,
+                verb: Verb::Read,
+                diagnostic,
             };
-            let of_person = async {
-                let review = access.review(known, namespace, Verb::Read, diagnostic, person, Some(channel));
-                may_see(review.await)
-            };
+            let of_channel = async { audience.channel && may_see(access.review_channel(reading, channel).await) };
+            let of_person = async { may_see(access.review(reading, person, Some(channel)).await) };
             let (channel, requester) = tokio::join!(of_channel, of_person);
             audience = Audience {
                 channel: audience.channel && channel,

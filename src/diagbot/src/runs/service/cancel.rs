@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CALL, RunService, ServiceError};
 use crate::{
-    access::{AccessError, Decision, Requester, Verb},
+    access::{AccessError, Decision, Question, Requester, Verb},
     cluster::deadline,
     record,
     runs::{
@@ -125,11 +125,13 @@ impl RunService {
         let (cluster, namespace) = run.place(self.clusters());
         let known = self.clusters().get(&cluster).ok_or(ServiceError::NotFound)?;
         let channel = Some(run.spec.origin.channel.as_str());
-        let review = self
-            .0
-            .parts
-            .access
-            .review(known, &namespace, verb, diagnostic, by, channel);
+        let question = Question {
+            cluster: known,
+            namespace: &namespace,
+            verb,
+            diagnostic,
+        };
+        let review = self.access().review(question, by, channel);
         review.await.map_err(|error| match error {
             AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
             error => error.into(),

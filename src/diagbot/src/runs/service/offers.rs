@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 
 use super::{RunService, ServiceError};
 use crate::{
-    access::{AccessError, Requester, Verb},
+    access::{AccessError, Question, Requester, Verb},
     cluster::{Cluster, census::Sighting, resolve::Visible},
     runs::reason::Reason,
 };
@@ -86,10 +86,13 @@ impl RunService {
         cluster: &Cluster,
         namespace: &str,
     ) -> Result<bool, ServiceError> {
-        let review = self
-            .access()
-            .review(cluster, namespace, Verb::List, "", by, Some(channel));
-        match review.await {
+        let listing = Question {
+            cluster,
+            namespace,
+            verb: Verb::List,
+            diagnostic: "",
+        };
+        match self.access().review(listing, by, Some(channel)).await {
             Ok(decision) => Ok(decision.allowed),
             Err(AccessError::Identity(error)) => Err(ServiceError::Denied(Reason::IdentityRefused(error).explain())),
             Err(error) => Err(error.into()),

@@ -4,7 +4,7 @@ use kube::api::{DeleteParams, ObjectMeta, PostParams};
 
 use super::{CALL, RunService, ServiceError};
 use crate::{
-    access::{AccessError, Requester, Verb},
+    access::{AccessError, Question, Requester, Verb},
     cluster::deadline,
     record::Event,
     runs::{
@@ -118,9 +118,13 @@ impl RunService {
                 let reason = Reason::UnknownCluster { typed: cluster, known };
                 return Err(ServiceError::Denied(reason.explain()));
             };
-            let review = self
-                .access()
-                .review(known, namespace, Verb::Cancel, "", by, Some(channel));
+            let switching = Question {
+                cluster: known,
+                namespace,
+                verb: Verb::Cancel,
+                diagnostic: "",
+            };
+            let review = self.access().review(switching, by, Some(channel));
             let decision = review.await.map_err(|error| match error {
                 AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
                 error => error.into(),

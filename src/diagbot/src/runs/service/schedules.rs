@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{CALL, RunService, ServiceError};
 use crate::{
-    access::{AccessError, Requester, Verb},
+    access::{AccessError, Question, Requester, Verb},
     cluster::{CallError, deadline},
     runs::{
         reason::Reason,
@@ -194,10 +194,13 @@ impl Schedules<'_> {
         })?;
         let namespace = namespace.clone().unwrap_or_default();
         for diagnostic in self.takes(spec) {
-            let review = service
-                .access()
-                .review(known, &namespace, verb, &diagnostic, by, Some(&spec.channel))
-                .await;
+            let question = Question {
+                cluster: known,
+                namespace: &namespace,
+                verb,
+                diagnostic: &diagnostic,
+            };
+            let review = service.access().review(question, by, Some(&spec.channel)).await;
             let decision = review.map_err(|error| match error {
                 AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
                 error => error.into(),

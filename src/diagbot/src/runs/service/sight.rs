@@ -8,7 +8,7 @@ use std::{
 
 use super::RunService;
 use crate::{
-    access::{Requester, Verb},
+    access::{Question, Requester, Verb},
     runs::{resource::DiagnosticRun, schedule::DiagnosticSchedule},
 };
 
@@ -103,10 +103,13 @@ impl<'a> Sight<'a> {
         let Some(known) = self.service.clusters().get(cluster) else {
             return false;
         };
-        let review =
-            self.service
-                .access()
-                .review(known, namespace, Verb::List, diagnostic, self.by, Some(self.channel));
+        let listing = Question {
+            cluster: known,
+            namespace,
+            verb: Verb::List,
+            diagnostic,
+        };
+        let review = self.service.access().review(listing, self.by, Some(self.channel));
         match review.await {
             Ok(decision) => decision.allowed,
             Err(error) => {
