@@ -123,7 +123,7 @@ async fn a_guess_is_confirmed_before_anything_with_an_impact() {
         .click("ada", "incidents", &asked.root.ts, "Yes, run it")
         .await;
     let confirmed = product.ended_in_thread(&asked.root.ts, "*heap-histogram* of").await;
-    confirmed.explains("no process in the container fits");
+    confirmed.explains("it looks for `jvm`");
     product.people.reads("incidents", "Confirmed by @ada as run").await;
     product.stop().await;
 }

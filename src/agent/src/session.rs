@@ -252,7 +252,7 @@ impl Session<'_> {
         }
         let fitting = self.processes.get(usize::from(index)).map_or(&[][..], Vec::as_slice);
         if fitting.is_empty() {
-            let text = format!("no process in the container fits `{}`", step.process.as_str());
+            let text = format!("it looks for `{}`", step.process.as_str());
             return Err(StepError::new(Failure::NoSuchProcess, text));
         }
         let named = |process: &&Process| {

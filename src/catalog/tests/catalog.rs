@@ -192,7 +192,9 @@ fn each_rule_names_file_key_and_remedy() {
 fn all_faults_of_all_files_are_told_at_once() {
     let broken = GOOD
         .replacen("impact: none", "impact: some", 1)
-        .replacen("limit: 1MiB", "size: 1MiB", 1);
+        .replacen("limit: 1MiB", "size: 1MiB", 1)
+        .replacen("name: sample\n", "name: a\n", 1)
+        .replacen("argv: [", "argv: [sh, ", 1);
     let twin = GOOD.replacen("name: sample\n", "name: twin\n", 1);
     let faults = faults_of(&[
         ("a.yaml", broken),
@@ -206,6 +208,8 @@ fn all_faults_of_all_files_are_told_at_once() {
             ("a.yaml", "size"),
             ("a.yaml", "limit"),
             ("a.yaml", "impact"),
+            ("a.yaml", "argv[0]"),
+            ("sample.yaml", "aliases[0]"),
             ("twin.yaml", "aliases[0]")
         ]
     );

@@ -1,4 +1,7 @@
 //! The shape of a file: every key by itself, so that all faults are told at once.
+//!
+//! Where a faulty key's place can be taken by a harmless value, it is, so that the checks of the parts against each other run
+//! as well and tell their faults in the same breath; what was read that way is never used for anything else.
 
 use std::collections::BTreeMap;
 
@@ -21,6 +24,15 @@ struct Key {
     name: &'static str,
     required: bool,
     check: fn(&Value) -> Result<(), String>,
+    /// A value, as JSON, that keeps every rule, for the place of a faulty one; none where others' faults would depend on it.
+    stand_in: Option<&'static str>,
+}
+
+impl Key {
+    const fn stand_in(mut self, json: &'static str) -> Self {
+        self.stand_in = Some(json);
+        self
+    }
 }
 
 const fn required(name: &'static str, check: fn(&Value) -> Result<(), String>) -> Key {
@@ -28,6 +40,7 @@ const fn required(name: &'static str, check: fn(&Value) -> Result<(), String>) -
         name,
         required: true,
         check,
+        stand_in: None,
     }
 }
 
@@ -36,13 +49,14 @@ const fn optional(name: &'static str, check: fn(&Value) -> Result<(), String>) -
         name,
         required: false,
         check,
+        stand_in: None,
     }
 }
 
 const DIAGNOSTIC: &[Key] = &[
     required("name", is::<DiagnosticName>),
     optional("aliases", is::<Vec<DiagnosticName>>),
-    required("summary", is::<String>),
+    required("summary", is::<String>).stand_in(r#""…""#),
     optional("runtime", is::<Runtime>),
     required("method", is::<Method>),
     optional("image", is::<Option<String>>),
@@ -51,36 +65,37 @@ const DIAGNOSTIC: &[Key] = &[
     optional("process", is::<ProcessSelector>),
     optional("identity", is::<Identity>),
     optional("capabilities", is::<Vec<String>>),
-    required("deadline", is::<Deadline>),
-    required("limit", is::<ByteSize>),
-    required("artifact", is::<Map<String, Value>>),
-    required("sensitivity", is::<Sensitivity>),
-    required("impact", is::<Impact>),
+    required("deadline", is::<Deadline>).stand_in(r#""1s""#),
+    required("limit", is::<ByteSize>).stand_in(r#""1KiB""#),
+    required("artifact", is::<Map<String, Value>>)
+        .stand_in(r#"{"name": "file", "mediaType": "text/plain", "output": "text"}"#),
+    required("sensitivity", is::<Sensitivity>).stand_in(r#""normal""#),
+    required("impact", is::<Impact>).stand_in(r#""none""#),
     optional("approval", is::<Approval>),
-    optional("description", is::<String>),
+    optional("description", is::<String>).stand_in(r#""""#),
 ];
 
 const ARTIFACT: &[Key] = &[
-    required("name", is::<String>),
-    required("mediaType", is::<String>),
-    required("output", is::<OutputKind>),
+    required("name", is::<String>).stand_in(r#""file""#),
+    required("mediaType", is::<String>).stand_in(r#""text/plain""#),
+    required("output", is::<OutputKind>).stand_in(r#""text""#),
 ];
 
 const PARAMETER: &[Key] = &[
-    required("kind", is::<ParameterKind>),
-    required("pattern", is::<String>),
-    optional("default", is::<Option<String>>),
-    required("rule", is::<String>),
+    required("kind", is::<ParameterKind>).stand_in(r#""text""#),
+    required("pattern", is::<String>).stand_in(r#""^a$""#),
+    optional("default", is::<Option<String>>).stand_in("null"),
+    required("rule", is::<String>).stand_in(r#""…""#),
 ];
 
 const RUNBOOK: &[Key] = &[
     required("name", is::<DiagnosticName>),
     optional("aliases", is::<Vec<DiagnosticName>>),
-    required("summary", is::<String>),
+    required("summary", is::<String>).stand_in(r#""…""#),
     optional("targets", is::<Targets>),
     optional("healthyControl", is::<bool>),
     required("steps", is::<Vec<Value>>),
-    optional("description", is::<String>),
+    optional("description", is::<String>).stand_in(r#""""#),
 ];
 
 const STEP: &[Key] = &[
@@ -129,36 +144,39 @@ fn tree(text: &str, faults: &mut Faults) -> Option<Map<String, Value>> {
     }
 }
 
-/// Reads one diagnostic; none where its shape has a fault, which is then among `faults`.
+/// Reads one diagnostic; none where its shape has a fault that no other value can stand in for. Faults are among `faults`.
 pub(super) fn parse(text: &str, faults: &mut Faults) -> Option<Diagnostic> {
-    let before = faults.all.len();
-    let tree = tree(text, faults)?;
-    check_keys("", &tree, DIAGNOSTIC, faults);
-    if let Some(Value::Object(artifact)) = tree.get("artifact") {
-        check_keys("artifact.", artifact, ARTIFACT, faults);
+    let mut tree = tree(text, faults)?;
+    let mut readable = check_keys("", &mut tree, DIAGNOSTIC, faults);
+    if let Some(Value::Object(artifact)) = tree.get_mut("artifact") {
+        readable &= check_keys("artifact.", artifact, ARTIFACT, faults);
     }
-    if let Some(Value::Object(parameters)) = tree.get("parameters") {
+    if let Some(Value::Object(parameters)) = tree.get_mut("parameters") {
         for (name, parameter) in parameters {
-            match parameter {
-                Value::Object(parameter) => {
-                    check_keys(&format!("parameters.{name}."), parameter, PARAMETER, faults);
-                }
-                _ => faults.add(
+            if let Value::Object(parameter) = parameter {
+                readable &= check_keys(&format!("parameters.{name}."), parameter, PARAMETER, faults);
+            } else {
+                readable = false;
+                faults.add(
                     format!("parameters.{name}"),
                     "must be a mapping: kind, pattern, default, rule",
-                ),
+                );
             }
         }
     }
-    typed(tree, before, faults)
+    if readable { typed(tree, faults) } else { None }
 }
 
 /// Reads one runbook; none where its shape has a fault, which is then among `faults`.
 pub(super) fn parse_runbook(text: &str, faults: &mut Faults) -> Option<Runbook> {
     let before = faults.all.len();
-    let tree = tree(text, faults)?;
-    check_keys("", &tree, RUNBOOK, faults);
-    let steps = tree.get("steps").and_then(Value::as_array).into_iter().flatten();
+    let mut tree = tree(text, faults)?;
+    check_keys("", &mut tree, RUNBOOK, faults);
+    let steps = tree
+        .get_mut("steps")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten();
     for (index, step) in steps.enumerate() {
         let key = format!("steps[{index}]");
         let Value::Object(step) = step else {
@@ -170,19 +188,19 @@ pub(super) fn parse_runbook(text: &str, faults: &mut Faults) -> Option<Runbook> 
         };
         check_keys(&format!("{key}."), step, STEP, faults);
         for (part, known) in [("repeat", REPEAT), ("when", WHEN)] {
-            if let Some(Value::Object(part_tree)) = step.get(part) {
+            if let Some(Value::Object(part_tree)) = step.get_mut(part) {
                 check_keys(&format!("{key}.{part}."), part_tree, known, faults);
             }
         }
     }
-    typed(tree, before, faults)
+    if faults.all.len() > before {
+        None
+    } else {
+        typed(tree, faults)
+    }
 }
 
-/// The tree as its type, unless it has a fault.
-fn typed<T: DeserializeOwned>(tree: Map<String, Value>, before: usize, faults: &mut Faults) -> Option<T> {
-    if faults.all.len() > before {
-        return None;
-    }
+fn typed<T: DeserializeOwned>(tree: Map<String, Value>, faults: &mut Faults) -> Option<T> {
     match serde_json::from_value(Value::Object(tree)) {
         Ok(typed) => Some(typed),
         Err(error) => {
@@ -192,23 +210,55 @@ fn typed<T: DeserializeOwned>(tree: Map<String, Value>, before: usize, faults: &
     }
 }
 
-fn check_keys(prefix: &str, tree: &Map<String, Value>, known: &[Key], faults: &mut Faults) {
-    for name in tree.keys().filter(|name| known.iter().all(|k| k.name != *name)) {
+/// Tells each faulty key, takes it out or gives its place to a stand-in, and says whether the tree can be read now.
+fn check_keys(prefix: &str, tree: &mut Map<String, Value>, known: &[Key], faults: &mut Faults) -> bool {
+    let unknown: Vec<_> = tree
+        .keys()
+        .filter(|name| known.iter().all(|k| k.name != *name))
+        .cloned()
+        .collect();
+    for name in unknown {
+        tree.remove(&name);
         let names: Vec<_> = known.iter().map(|k| k.name).collect();
         faults.add(
             format!("{prefix}{name}"),
             format!("is no key; the keys are {}", names.join(", ")),
         );
     }
+    let mut readable = true;
     for key in known {
-        match tree.get(key.name) {
-            None if key.required => faults.add(format!("{prefix}{}", key.name), "is missing"),
-            None => {}
-            Some(value) => {
-                if let Err(rule) = (key.check)(value) {
-                    faults.add(format!("{prefix}{}", key.name), rule);
-                }
+        let rule = match tree.get(key.name) {
+            None if key.required => "is missing".to_owned(),
+            Some(value) => match (key.check)(value) {
+                Ok(()) => continue,
+                Err(rule) => rule,
+            },
+            None => continue,
+        };
+        faults.add(format!("{prefix}{}", key.name), rule);
+        match key.stand_in.map(serde_json::from_str) {
+            Some(Ok(value)) => {
+                tree.insert(key.name.to_owned(), value);
             }
+            Some(Err(_)) | None => readable = false,
+        }
+    }
+    readable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_for_a_faulty_value_keeps_its_keys_rule() {
+        for key in [DIAGNOSTIC, ARTIFACT, PARAMETER, RUNBOOK, STEP, REPEAT, WHEN]
+            .into_iter()
+            .flatten()
+        {
+            let Some(json) = key.stand_in else { continue };
+            let value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{}: {error}", key.name));
+            assert_eq!((key.check)(&value), Ok(()), "{}", key.name);
         }
     }
 }
