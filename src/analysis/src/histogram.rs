@@ -1,6 +1,6 @@
 //! HotSpot class histograms (`GC.class_histogram`): the classes with the most bytes, and the sum.
 
-use crate::Analyzer;
+use crate::{Analyzer, counted};
 
 /// Classes that are named.
 const TOP: usize = 3;
@@ -36,12 +36,25 @@ impl Analyzer for Histogram {
             _ => String::new(),
         };
         let classes = self.top.iter().map(|(bytes, instances, class)| {
-            format!("{class}: {} MiB in {instances} objects{}", bytes >> 20, share(*bytes))
+            let size = binary(*bytes);
+            format!("{class}: {size} in {}{}", objects(*instances), share(*bytes))
         });
         let total = self
             .total
-            .map(|(instances, bytes)| format!("{} MiB in {instances} objects in all", bytes >> 20));
+            .map(|(instances, bytes)| format!("{} in {} in all", binary(bytes), objects(instances)));
         total.into_iter().chain(classes).collect()
+    }
+}
+
+fn objects(count: u64) -> String {
+    counted(usize::try_from(count).unwrap_or(usize::MAX), "object")
+}
+
+/// Whole MiB, and KiB below one.
+fn binary(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{} KiB", bytes.div_ceil(1024)),
+        mib => format!("{mib} MiB"),
     }
 }
 
@@ -56,15 +69,17 @@ mod tests {
             -------------------------------------------------------\n\
             \x20  1:          1000       10485760  [B (java.base@17.0.15)\n\
             \x20  2:           500        5242880  java.lang.String (java.base@17.0.15)\n\
-            Total          1500       15728640\n";
+            \x20  3:             1           1500  [I (java.base@17.0.15)\n\
+            Total          1501       15730140\n";
         let mut lines = Lines::new(Histogram::default());
         lines.push(text.as_bytes());
         assert_eq!(
             lines.finish(),
             [
-                "15 MiB in 1500 objects in all",
+                "15 MiB in 1501 objects in all",
                 "[B: 10 MiB in 1000 objects (66 % of the heap's objects)",
                 "java.lang.String: 5 MiB in 500 objects (33 % of the heap's objects)",
+                "[I: 2 KiB in 1 object (0 % of the heap's objects)",
             ]
         );
     }

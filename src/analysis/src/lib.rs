@@ -84,3 +84,12 @@ impl<T: Analyzer + ?Sized> Analyzer for Box<T> {
         (**self).findings()
     }
 }
+
+/// A number with its noun: `1 deadlock`, `2 deadlocks`.
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 {
+        format!("1 {noun}")
+    } else {
+        format!("{count} {noun}s")
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::Analyzer;
+use crate::{Analyzer, counted};
 
 /// Most different places that are counted; a dump with more is counted up to here.
 const MAX_PLACES: usize = 4_096;
@@ -52,13 +52,13 @@ impl Analyzer for ThreadDump {
         if self.deadlocks > 0 {
             let names: Vec<_> = self.deadlocked.iter().map(|name| format!("\"{name}\"")).collect();
             findings.push(format!(
-                "{} deadlock(s): {} wait for each other",
-                self.deadlocks,
+                "{}: {} wait for each other",
+                counted(self.deadlocks, "deadlock"),
                 names.join(", ")
             ));
         }
         if let Some((place, count)) = self.blocked_at.iter().max_by_key(|(_, count)| **count) {
-            findings.push(format!("{count} thread(s) BLOCKED at {place}"));
+            findings.push(format!("{} BLOCKED at {place}", counted(*count, "thread")));
         }
         let total: usize = self.states.values().sum();
         if total > 0 {
@@ -135,8 +135,8 @@ Java stack information for the threads listed above:
         assert_eq!(
             lines.finish(),
             [
-                "1 deadlock(s): \"transfer-1\", \"transfer-2\" wait for each other",
-                "2 thread(s) BLOCKED at shop.Ledger.transfer(Ledger.java:42)",
+                "1 deadlock: \"transfer-1\", \"transfer-2\" wait for each other",
+                "2 threads BLOCKED at shop.Ledger.transfer(Ledger.java:42)",
                 "3 Java threads: 2 BLOCKED, 1 TIMED_WAITING",
             ]
         );

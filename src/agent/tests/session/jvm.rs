@@ -201,7 +201,7 @@ fn a_thread_dump_is_taken_without_any_jdk_tool_and_its_deadlock_is_found() {
     assert!(text.contains("Full thread dump") && text.contains("Found one Java-level deadlock"));
     let findings = result.artifact.expect("an artifact").findings;
     assert!(
-        findings[0].starts_with("1 deadlock(s): \"") && findings[0].contains("\"left\""),
+        findings[0].starts_with("1 deadlock: \"") && findings[0].contains("\"left\""),
         "{findings:?}"
     );
     assert_eq!(cleaned_up(&mut agent), (1, Vec::new()), "the attach trigger is gone");
