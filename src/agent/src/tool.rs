@@ -132,10 +132,11 @@ async fn drain(
         return Ok(());
     }
     let text = String::from_utf8_lossy(&tail);
-    Err(StepError::new(
-        Failure::ToolFailed,
-        format!("{status}: {}", text.trim()),
-    ))
+    let detail = match text.trim() {
+        "" => status.to_string(),
+        words => format!("{status}: {words}"),
+    };
+    Err(StepError::new(Failure::ToolFailed, detail))
 }
 
 async fn read_some(stderr: &mut Option<tokio::process::ChildStderr>, into: &mut [u8]) -> std::io::Result<usize> {

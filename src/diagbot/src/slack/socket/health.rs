@@ -46,7 +46,10 @@ impl SocketHealth {
             .map(|heard| heard.at.elapsed());
         let fresh: Vec<Duration> = ages.filter(|age| *age < FRESH).collect();
         let mut words = match fresh.iter().min() {
-            Some(age) => format!("{} connection(s), last heard {} s ago", fresh.len(), age.as_secs()),
+            Some(age) => {
+                let noun = if fresh.len() == 1 { "connection" } else { "connections" };
+                format!("{} {noun}, last heard {} s ago", fresh.len(), age.as_secs())
+            }
             None => "no connection has been heard".to_owned(),
         };
         if let Some(alarm) = &state.alarm {
