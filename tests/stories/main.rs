@@ -17,6 +17,7 @@ mod deploy;
 mod evidence;
 mod faults;
 mod form;
+mod identity;
 mod offers;
 mod once;
 mod permission;

@@ -10,7 +10,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::{
     access::{ChannelFacts, Directory, DirectoryError, PersonFacts},
@@ -40,6 +40,8 @@ struct Inner {
     people: Mutex<HashMap<String, (Instant, PersonFacts)>>,
     channels: Mutex<HashMap<String, (Instant, ChannelFacts)>>,
     groups: Mutex<Option<(Instant, Groups)>>,
+    /// The workspace that we are installed in; it never changes under a token.
+    home: OnceCell<String>,
 }
 
 impl SlackDirectory {
@@ -50,6 +52,7 @@ impl SlackDirectory {
             people: Mutex::default(),
             channels: Mutex::default(),
             groups: Mutex::default(),
+            home: OnceCell::new(),
         }))
     }
 
@@ -62,10 +65,9 @@ impl SlackDirectory {
             about: "the person",
             source: source.into(),
         };
-        let object = retry(ATTEMPTS, pace(), || self.0.api.user(user))
-            .await
-            .map_err(failed)?;
-        let facts = person(&object, self.groups_of(user).await.map_err(failed)?);
+        let asked = retry(ATTEMPTS, pace(), || self.0.api.user(user));
+        let (object, home) = tokio::try_join!(asked, self.home()).map_err(failed)?;
+        let facts = person(&object, home, self.groups_of(user).await.map_err(failed)?);
         remember(&mut *self.0.people.lock().await, user, facts.clone());
         Ok(facts)
     }
@@ -84,6 +86,11 @@ impl SlackDirectory {
         let facts = channel_facts(&object);
         remember(&mut *self.0.channels.lock().await, channel, facts.clone());
         Ok(facts)
+    }
+
+    async fn home(&self) -> Result<&str, ApiError> {
+        let asked = || async { Ok(retry(ATTEMPTS, pace(), || self.0.api.auth_test()).await?.team) };
+        self.0.home.get_or_try_init(asked).await.map(String::as_str)
     }
 
     /// Ids of the groups that the user is in. The lock is held over the call, so that many reviews ask once.
@@ -127,18 +134,24 @@ fn remember<T>(known: &mut HashMap<String, (Instant, T)>, id: &str, facts: T) {
 
 /// Reads a user object. A flag that is missing where Slack documents it counts against the person only if it could be true
 /// for a stranger: `team_id` missing leaves the team empty, which matches nobody's.
-fn person(user: &Value, usergroups: Vec<String>) -> PersonFacts {
+///
+/// `is_stranger` says less than its name: it is set only for people with whom we share no channel. Who is not of `home`, the
+/// workspace that we are installed in, is a stranger here, be it one of the same Enterprise Grid; a person of a grid may be of
+/// several workspaces, which `enterprise_user.teams` lists.
+fn person(user: &Value, home: &str, usergroups: Vec<String>) -> PersonFacts {
     let flag = |name: &str| user[name].as_bool().unwrap_or_default();
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     // An address is verified where Slack says so, or does not say otherwise: bots and strangers have none.
     let verified = user["is_email_confirmed"].as_bool() != Some(false);
+    let also = user["enterprise_user"]["teams"].as_array().into_iter().flatten();
+    let team = [&user["team_id"]].into_iter().chain(also).find(|team| **team == home);
     PersonFacts {
-        team: text(&user["team_id"]).unwrap_or_default(),
+        team: text(team.unwrap_or(&user["team_id"])).unwrap_or_default(),
         email: text(&user["profile"]["email"]).filter(|_| verified),
         usergroups,
         bot: flag("is_bot") || flag("is_workflow_bot") || user["id"] == "USLACKBOT",
         guest: flag("is_restricted") || flag("is_ultra_restricted"),
-        stranger: flag("is_stranger"),
+        stranger: flag("is_stranger") || team.is_none(),
         deleted: flag("deleted"),
     }
 }
@@ -161,13 +174,30 @@ mod tests {
 
     #[test]
     fn facts_fail_closed() {
-        let nobody = person(&json!({}), Vec::new());
+        let read = |user: Value| person(&user, "T1", Vec::new());
+        let nobody = read(json!({}));
         assert_eq!(nobody.team, "", "matches no requester");
-        let guest = person(&json!({"team_id": "T1", "is_ultra_restricted": true}), Vec::new());
-        assert!(guest.guest);
+        assert!(nobody.stranger);
+        assert!(read(json!({"team_id": "T1", "is_ultra_restricted": true})).guest);
         let unconfirmed = json!({"team_id": "T1", "is_email_confirmed": false, "profile": {"email": "a@b"}});
-        assert_eq!(person(&unconfirmed, Vec::new()).email, None);
+        assert_eq!(read(unconfirmed).email, None);
         assert!(!channel_facts(&json!({})).private, "grants nothing");
         assert!(channel_facts(&json!({"is_ext_shared": true})).shared);
+    }
+
+    #[test]
+    fn who_is_not_of_our_workspace_is_a_stranger_though_of_the_same_grid() {
+        let read = |user: Value| {
+            let facts = person(&user, "T1", Vec::new());
+            (facts.team, facts.stranger)
+        };
+        assert_eq!(read(json!({"team_id": "T1"})), ("T1".to_owned(), false));
+        assert_eq!(read(json!({"team_id": "T2"})), ("T2".to_owned(), true));
+        let grid = json!({"team_id": "T2", "enterprise_user": {"teams": ["T3", "T1"]}});
+        assert_eq!(read(grid), ("T1".to_owned(), false));
+        assert_eq!(
+            read(json!({"team_id": "T1", "is_stranger": true})),
+            ("T1".to_owned(), true)
+        );
     }
 }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 pub(super) const TEAM: &str = "T0DIAG0001";
 /// Another workspace, connected over Slack Connect.
 pub(super) const OTHER_TEAM: &str = "T0OTHER001";
+/// A further workspace of the same organisation (Enterprise Grid).
+const GRID_TEAM: &str = "T0GRID0001";
 /// Domain of the workspace.
 pub(super) const TEAM_DOMAIN: &str = "sandbox";
 /// The app.
@@ -31,6 +33,10 @@ pub(super) struct User {
     pub(super) restricted: bool,
     pub(super) bot: bool,
     pub(super) deleted: bool,
+    /// The address in the profile, unless it is `<name>@example.com`.
+    pub(super) address: Option<String>,
+    /// The person has proved that the address is theirs.
+    pub(super) confirmed: bool,
 }
 
 impl User {
@@ -43,17 +49,48 @@ impl User {
             restricted: false,
             bot: false,
             deleted: false,
+            address: None,
+            confirmed: true,
         }
     }
 
-    /// From another workspace, met in shared channels only.
+    /// From another organisation, met in shared channels only.
     pub(super) fn stranger(&self) -> bool {
+        self.team != TEAM && self.team != GRID_TEAM
+    }
+
+    /// Not of this workspace.
+    pub(super) fn foreign(&self) -> bool {
         self.team != TEAM
     }
 
-    /// The address in the profile; only people of the own workspace show one.
+    /// The address in the profile; only people of the own organisation show one.
     fn email(&self) -> Option<String> {
-        (!self.bot && !self.stranger()).then(|| format!("{}@example.com", self.name))
+        let address = || {
+            self.address
+                .clone()
+                .unwrap_or_else(|| format!("{}@example.com", self.name))
+        };
+        (!self.bot && !self.stranger()).then(address)
+    }
+
+    /// What an administrator of the workspace, or the person, changes about the account: `{"team": "grid"}` moves it to
+    /// another workspace of the same organisation.
+    pub(super) fn change(&mut self, body: &Value) {
+        let flag = |name: &str, now: bool| body[name].as_bool().unwrap_or(now);
+        self.restricted = flag("restricted", self.restricted);
+        self.bot = flag("bot", self.bot);
+        self.deleted = flag("deleted", self.deleted);
+        self.confirmed = flag("confirmed", self.confirmed);
+        if body["team"] == "grid" {
+            GRID_TEAM.clone_into(&mut self.team);
+        }
+        if let Some(address) = body["email"].as_str() {
+            self.address = Some(address.to_owned());
+        }
+        if let Some(name) = body["name"].as_str() {
+            name.clone_into(&mut self.name);
+        }
     }
 
     /// As `users.info` shows it; the e-mail needs its own scope.
@@ -69,7 +106,8 @@ impl User {
             "id": self.id, "team_id": self.team, "name": self.name, "real_name": self.real_name, "deleted": self.deleted,
             "tz": "Etc/UTC", "tz_label": "UTC", "tz_offset": 0, "profile": profile, "is_admin": false, "is_owner": false,
             "is_primary_owner": false, "is_restricted": self.restricted, "is_ultra_restricted": false, "is_bot": self.bot,
-            "is_stranger": self.stranger(), "is_app_user": false, "updated": CREATED, "is_email_confirmed": !self.bot,
+            "is_stranger": self.stranger(), "is_app_user": false, "updated": CREATED,
+            "is_email_confirmed": !self.bot && self.confirmed,
         })
     }
 }
@@ -247,6 +285,12 @@ impl Directory {
     pub(super) fn user(&self, key: &str) -> Option<&User> {
         let key = key.strip_prefix('@').unwrap_or(key);
         self.users.iter().find(|user| user.id == key || user.name == key)
+    }
+
+    /// The same, to change it.
+    pub(super) fn user_mut(&mut self, key: &str) -> Option<&mut User> {
+        let id = self.user(key)?.id.clone();
+        self.users.iter_mut().find(|user| user.id == id)
     }
 
     /// A user by the address in the profile.

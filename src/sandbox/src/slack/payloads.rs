@@ -38,7 +38,8 @@ impl Workspace {
         let (external, direct) = channel.map_or((false, false), |channel| {
             (channel.external, channel.kind == ChannelKind::Direct)
         });
-        let team = state.directory.user(place.user).map(|user| user.team.clone());
+        let user = state.directory.user(place.user);
+        let (team, bot) = (user.map(|user| user.team.clone()), user.is_some_and(|user| user.bot));
         let mut event = json!({
             "type": kind, "user": place.user, "ts": ts, "event_ts": ts, "channel": place.channel, "team": team,
             "client_msg_id": format!("{}-{ts}", place.user), "user_team": team, "source_team": team,
@@ -48,6 +49,9 @@ impl Workspace {
             if let Some(thread) = &message.thread_ts {
                 event["thread_ts"] = json!(thread);
             }
+        }
+        if bot {
+            event["bot_id"] = json!(place.user.replacen('U', "B", 1));
         }
         if kind == "message" {
             event["channel_type"] = json!(if direct { "im" } else { "channel" });

@@ -69,8 +69,15 @@ pub(super) struct Upload {
     pub(super) content: Option<Vec<u8>>,
 }
 
+/// The tokens that count.
+pub(super) struct Tokens {
+    pub(super) app: Vec<String>,
+    pub(super) bot: Vec<String>,
+}
+
 /// Everything that the local Slack knows.
 pub(super) struct State {
+    pub(super) tokens: Tokens,
     pub(super) directory: Directory,
     pub(super) logs: HashMap<String, ChannelLog>,
     pub(super) views: BTreeMap<String, View>,
@@ -92,6 +99,10 @@ impl State {
         let mut faults = Faults::default();
         config.faults.iter().cloned().for_each(|fault| faults.arm(fault));
         State {
+            tokens: Tokens {
+                app: vec![config.app_token.clone()],
+                bot: vec![config.bot_token.clone()],
+            },
             directory: Directory::fixture(&config.bot_name).with_crowd(config.crowd, config.rooms),
             logs: HashMap::new(),
             views: BTreeMap::new(),

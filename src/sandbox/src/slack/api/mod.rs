@@ -206,10 +206,11 @@ fn admit(workspace: &Workspace, method: &str, call: &Call, args: &Args) -> Resul
     let token = bearer.or_else(|| args.text("token").map(str::to_owned).filter(|_| !gate.app_level));
     let token = token.ok_or_else(|| ApiError::named("not_authed"))?;
     let config = &workspace.config;
-    if token != config.app_token && token != config.bot_token {
+    let (app, bot) = workspace.read(|state| (state.tokens.app.contains(&token), state.tokens.bot.contains(&token)));
+    if !app && !bot {
         return Err(ApiError::named("invalid_auth"));
     }
-    if gate.app_level != (token == config.app_token) {
+    if gate.app_level != app {
         return Err(ApiError::named("not_allowed_token_type"));
     }
     if !gate.scopes.is_empty() && !gate.scopes.iter().any(|scope| workspace.has_scope(scope)) {

@@ -9,7 +9,7 @@ use super::{
         api::Draft,
         args::Args,
         delivery::{EnvelopeType, Outcome},
-        directory::{BOT_USER, ChannelKind},
+        directory::{BOT_USER, ChannelKind, SLACKBOT},
         message::Message,
         payloads::{Place, Within},
         workspace::{State, Workspace},
@@ -28,7 +28,7 @@ fn presence(state: &mut State, body: &Value) -> Result<(String, String), Refusal
     let outsider = state
         .directory
         .user(&user)
-        .is_none_or(|user| user.stranger() || user.restricted);
+        .is_none_or(|user| user.foreign() || user.restricted);
     let open = place.kind == ChannelKind::Public && !outsider;
     if !open && !place.has(&user) {
         return Err(Refusal::new(format!(
@@ -43,10 +43,11 @@ fn presence(state: &mut State, body: &Value) -> Result<(String, String), Refusal
     Ok((user, channel))
 }
 
-/// The id of the person that a body names.
+/// The id of the person that a body names; the app and Slack itself are nobody's hands.
 pub(super) fn person(state: &State, body: &Value) -> Result<String, Refusal> {
     let key = field(body, "user")?;
-    let user = state.directory.user(key).filter(|user| !user.bot);
+    let user = state.directory.user(key);
+    let user = user.filter(|user| ![BOT_USER, SLACKBOT].contains(&user.id.as_str()));
     user.map(|user| user.id.clone())
         .ok_or_else(|| Refusal::new(format!("no person is called {key:?}")))
 }

@@ -28,6 +28,8 @@
 //! | `disconnect` | `reason, count?` |
 //! | `outage` | `kind`: `break` or `half_open`; `count?` |
 //! | `membership`, `group`, `archive` | `channel, user, member`; `group, users`; `channel, archived` |
+//! | `account` | `user`; `restricted?, bot?, deleted?, confirmed?, email?, name?, team?` |
+//! | `tokens` | the live ones: `app?, bot?` |
 
 mod acts;
 mod modal;
@@ -112,6 +114,8 @@ async fn act(workspace: &Arc<Workspace>, path: &str, body: &Value) -> Reply {
         "membership" => setting::membership(workspace, body),
         "group" => setting::group(workspace, body),
         "archive" => setting::archive(workspace, body),
+        "account" => setting::account(workspace, body),
+        "tokens" => setting::tokens(workspace, body),
         other => Err(Refusal::new(format!("nobody can do {other:?}"))),
     }
 }

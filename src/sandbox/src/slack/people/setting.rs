@@ -1,4 +1,4 @@
-//! What a test changes about the workspace and about Slack itself: faults, outages, memberships.
+//! What a test changes about the workspace and about Slack itself: faults, outages, memberships, accounts, tokens.
 
 use serde_json::{Value, json};
 
@@ -95,6 +95,32 @@ pub(super) fn group(workspace: &Workspace, body: &Value) -> Reply {
         group.ok_or_else(|| Refusal::new("there is no such group"))?.members = members;
         Ok(json!({"ok": true}))
     })
+}
+
+/// `POST /people/account` `{user, restricted?, bot?, deleted?, confirmed?, email?, name?, team?: "grid"}`: changes an account.
+pub(super) fn account(workspace: &Workspace, body: &Value) -> Reply {
+    workspace.change(|state| {
+        let user = state.directory.user_mut(field(body, "user")?);
+        user.ok_or_else(|| Refusal::new("there is no such user"))?.change(body);
+        Ok(json!({"ok": true}))
+    })
+}
+
+/// `POST /people/tokens` `{app?: […], bot?: […]}`: sets which tokens are live; others are revoked. Connections stay open.
+pub(super) fn tokens(workspace: &Workspace, body: &Value) -> Reply {
+    let named = |kind: &str| -> Option<Vec<String>> {
+        let tokens = body[kind].as_array()?.iter();
+        Some(tokens.filter_map(Value::as_str).map(str::to_owned).collect())
+    };
+    let (app, bot) = (named("app"), named("bot"));
+    if app.is_none() && bot.is_none() {
+        return Err(Refusal::new("app or bot is missing"));
+    }
+    workspace.change(|state| {
+        state.tokens.app = app.unwrap_or_else(|| std::mem::take(&mut state.tokens.app));
+        state.tokens.bot = bot.unwrap_or_else(|| std::mem::take(&mut state.tokens.bot));
+    });
+    Ok(json!({"ok": true}))
 }
 
 /// `POST /people/archive` `{channel, archived: bool}`.
