@@ -30,7 +30,12 @@ pub(super) fn add(f: &Facts, next: &mut Plan) {
         )
     };
     let unreadable = matches!(f.pod, PodFact::Unreadable(_));
-    if (f.attempt_number() == 0 && !unreadable) || next.actions.iter().any(busy) {
+    if f.attempt_number() == 0 && !unreadable {
+        return;
+    }
+    // An action that keeps failing is no write in the way, and why it fails is what people wait to hear.
+    let finishing = next.actions.iter().any(|action| matches!(action, Action::Finish(_)));
+    if finishing || (f.trouble.is_none() && next.actions.iter().any(busy)) {
         return;
     }
     let observed = observed(f);

@@ -530,6 +530,19 @@ fn progress_is_written_once_a_second_at_most() {
 }
 
 #[test]
+fn what_keeps_failing_is_tried_again_and_told() {
+    let away = "the store: no answer";
+    let case = Case::launched()
+        .status(|s| s.uploads.clear())
+        .with(|f| f.trouble = Some(away.to_owned()))
+        .at(2);
+    let [Action::OpenUploads, .., Action::Observe(observed)] = &case.plan().actions[..] else {
+        panic!("tried again, and told")
+    };
+    assert_eq!(observed.waiting.as_deref(), Some(away));
+}
+
+#[test]
 fn a_report_of_the_bot_is_made_kept_and_told() {
     let api = |case: Case| {
         case.object(|object| object.spec.steps[0].method = StepMethod::Api)
