@@ -3,16 +3,19 @@
 //! Slack and Kubernetes are served in this process; store and bot are child processes of this same program, configured by
 //! files and talked to over sockets, as in production.
 
+mod files;
+mod part;
+mod plan;
+
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     ops::Range,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use diagbot::runs::resource::DiagnosticRun;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
@@ -23,76 +26,24 @@ use kube::{
 };
 pub use rustix::process::Signal;
 use serde::Serialize;
-use serde_json::json;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 
+pub use self::plan::Plan;
+use self::{
+    files::{Files, NAMESPACE},
+    part::{Part, failpoint_file},
+};
 use crate::{
-    cable::Cable,
-    kubernetes::{KubernetesConfig, KubernetesServer},
-    pagerduty::PagerDuty,
-    people::{self, People},
-    slack::{SlackConfig, SlackServer},
-    store::{self, StoreProxy},
-    triggers, wait,
+    cable::Cable, kubernetes::KubernetesServer, pagerduty::PagerDuty, people::People, slack::SlackServer,
+    store::StoreProxy, triggers, wait,
 };
 
-/// Namespace of the bot.
-const NAMESPACE: &str = "diagbot";
-/// Name of the one cluster.
-const CLUSTER: &str = "sandbox";
-/// Bucket of the store.
-const BUCKET: &str = "evidence";
-/// The agent's image; the local node knows it by name and runs this program's agent.
-const AGENT_IMAGE: &str =
-    "registry.sandbox/diagbot-agent@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 /// Ports of the parts, below those of outgoing connections (Linux: `ip_local_port_range`).
 const PORTS: Range<u16> = 20_000..32_000;
 /// Ports that are tried before none counts as free.
 const PORT_TRIES: usize = 64;
 /// Longest start of a part.
 const START_DEADLINE: Duration = Duration::from_mins(1);
-/// Longest orderly end of a child before it is killed.
-const STOP_DEADLINE: Duration = Duration::from_secs(25);
-
-/// What to start.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Replicas of the bot.
-    pub replicas: usize,
-    /// Show the children's logs; else they go to files ([`Installation::logs`]).
-    pub verbose: bool,
-    /// What the children log, as their option `--log` takes it.
-    pub log: &'static str,
-    /// How the local Slack behaves.
-    pub slack: SlackConfig,
-    /// How the local Kubernetes behaves.
-    pub kubernetes: KubernetesConfig,
-    /// Further diagnostics beside the shipped ones: file name and content.
-    pub diagnostics: Vec<(String, String)>,
-    /// Each replica of the bot reaches the API server by a cable of its own ([`Installation::plug`]).
-    pub cables: bool,
-    /// A proxy in front of the store, with these faults armed; none unless given.
-    pub store_faults: Option<Vec<store::Fault>>,
-    /// Keys of the bot's configuration that replace the sandbox's own, as JSON merged into it.
-    pub config: serde_json::Value,
-}
-
-impl Default for Plan {
-    fn default() -> Self {
-        Self {
-            replicas: 1,
-            verbose: false,
-            log: "info",
-            slack: SlackConfig::default(),
-            kubernetes: KubernetesConfig::default(),
-            diagnostics: Vec::new(),
-            cables: false,
-            store_faults: None,
-            config: json!({}),
-        }
-    }
-}
 
 /// Where everything is.
 #[derive(Debug, Clone, Serialize)]
@@ -128,15 +79,6 @@ pub struct Installation {
     people: People,
     program: PathBuf,
     verbose: bool,
-}
-
-/// A child process and where its health is.
-#[derive(Debug)]
-struct Part {
-    name: String,
-    child: Child,
-    address: SocketAddr,
-    config: PathBuf,
 }
 
 impl Installation {
@@ -391,255 +333,6 @@ impl Installation {
         self.pagerduty.stop().await;
         Ok(())
     }
-}
-
-impl Part {
-    fn start(
-        program: &Path,
-        name: &str,
-        arguments: &[&str],
-        config: &Path,
-        address: SocketAddr,
-        plan: &Plan,
-    ) -> anyhow::Result<Self> {
-        let child = Command::new(program)
-            .arg("bot")
-            .args(arguments)
-            .arg(config)
-            .args(["--log-format", "text"])
-            .env("DIAGBOT_FAILPOINT_FILE", failpoint_file(config))
-            .args(["--log", plan.log])
-            .stdin(Stdio::null())
-            .stdout(log_file(config, name, "record")?)
-            .stderr(if plan.verbose {
-                Stdio::inherit()
-            } else {
-                log_file(config, name, "log")?.into()
-            })
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("start the {name}"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            child,
-            address,
-            config: config.to_owned(),
-        })
-    }
-
-    /// Waits until its address answers as it should; fails when it has ended.
-    async fn wait_until(&mut self, url: &str, good: impl Fn(StatusCode) -> bool) -> anyhow::Result<()> {
-        let Self { name, child, .. } = self;
-        wait::until(START_DEADLINE, &format!("the {name} answers"), || {
-            let ended = child.try_wait();
-            let good = &good;
-            async move {
-                if let Some(status) = ended.context("look at a part")? {
-                    bail!("it ended: {status}; --verbose shows why");
-                }
-                let answer = people::fetch(url).await.ok();
-                Ok(answer.filter(|(status, _)| good(*status)).map(|_| ()))
-            }
-        })
-        .await
-    }
-
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok());
-        match pid.and_then(rustix::process::Pid::from_raw) {
-            Some(pid) => rustix::process::kill_process(pid, signal).context("signal a part"),
-            None => Ok(()),
-        }
-    }
-
-    async fn stop(&mut self) -> anyhow::Result<()> {
-        self.signal(Signal::TERM)?;
-        if tokio::time::timeout(STOP_DEADLINE, self.child.wait()).await.is_err() {
-            self.child.kill().await.context("kill a part")?;
-        }
-        Ok(())
-    }
-}
-
-/// Where a part's output goes; one that is started again goes on in the same file.
-fn log_file(config: &Path, name: &str, kind: &str) -> anyhow::Result<fs::File> {
-    let path = config.with_file_name(format!("{}.{kind}", name.replace(' ', "-")));
-    let file = fs::OpenOptions::new().create(true).append(true).open(&path);
-    file.with_context(|| format!("open {}", path.display()))
-}
-
-/// The file that arms a failpoint of the part with this configuration.
-fn failpoint_file(config: &Path) -> PathBuf {
-    config.with_extension("failpoint")
-}
-
-/// The files that configure the children.
-struct Files {
-    folder: PathBuf,
-    admin: PathBuf,
-    bot: PathBuf,
-    slack_api: String,
-}
-
-impl Files {
-    fn write(folder: &Path, slack: &SlackServer, kubernetes: &KubernetesServer, plan: &Plan) -> anyhow::Result<Self> {
-        let files = Self {
-            folder: folder.to_owned(),
-            admin: folder.join("admin.kubeconfig"),
-            bot: folder.join("bot.kubeconfig"),
-            slack_api: slack.api_url(),
-        };
-        fs::write(&files.admin, kubernetes.kubeconfig("admin")).context("write a kubeconfig")?;
-        fs::write(&files.bot, kubernetes.kubeconfig("bot")).context("write a kubeconfig")?;
-        files.secret("app-token", slack.app_token())?;
-        files.secret("bot-token", slack.bot_token())?;
-        files.secret("secret", &random_word(32))?;
-        files.secret("access-key", "sandbox")?;
-        files.secret("secret-key", &random_word(20))?;
-        fs::create_dir(folder.join("objects")).context("make the store's folder")?;
-        let commands = folder.join("commands");
-        fs::create_dir_all(commands.join("runbooks")).context("make the catalog's folder")?;
-        let further = plan
-            .diagnostics
-            .iter()
-            .map(|(name, text)| (name.as_str(), text.as_str()));
-        for (name, text) in CATALOG.into_iter().chain(further) {
-            fs::write(commands.join(name), text).context("write the catalog")?;
-        }
-        Ok(files)
-    }
-
-    fn secret(&self, name: &str, text: &str) -> anyhow::Result<()> {
-        fs::write(self.folder.join(name), text).with_context(|| format!("write {name}"))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-
-    fn store_config(&self) -> PathBuf {
-        self.path("store.yaml")
-    }
-
-    fn write_store(&self, address: SocketAddr) -> anyhow::Result<()> {
-        let keys = fs::read_to_string(self.path("secret-key")).context("read the store's key")?;
-        let list = json!([{ "accessKey": "sandbox", "secretKey": keys }]);
-        self.secret("store-keys", &list.to_string())?;
-        let config = json!({
-            "listen": address,
-            "folder": self.path("objects"),
-            "bucket": BUCKET,
-            "credentialsFile": self.path("store-keys"),
-        });
-        self.yaml("store.yaml", &config).map(|_| ())
-    }
-
-    /// The replica's own way to the API server.
-    fn lead_over(&self, replica: usize, kubernetes: &KubernetesServer, cable: &Cable) -> anyhow::Result<()> {
-        let near = format!("http://{}", cable.address());
-        let kubeconfig = kubernetes.kubeconfig("bot").replace(&kubernetes.url(), &near);
-        fs::write(self.kubeconfig_of(replica), kubeconfig).context("write a kubeconfig")
-    }
-
-    fn kubeconfig_of(&self, replica: usize) -> PathBuf {
-        self.path(&format!("bot-{replica}.kubeconfig"))
-    }
-
-    fn write_bot(
-        &self,
-        replica: usize,
-        address: SocketAddr,
-        store: SocketAddr,
-        triggers: &serde_json::Value,
-        plan: &Plan,
-    ) -> anyhow::Result<PathBuf> {
-        let mut config = json!({
-            "cluster": { "name": CLUSTER, "kubeconfig": if plan.cables { self.kubeconfig_of(replica) } else { self.bot.clone() } },
-            "namespace": NAMESPACE,
-            "secretFile": self.path("secret"),
-            "catalog": { "folder": self.path("commands") },
-            "agent": { "image": AGENT_IMAGE },
-            // Stories ask one pod more often than an incident does; what makes it stand still is limited as ever.
-            "budgets": {
-                "pod": { "concurrent": 500, "perHour": 100_000 },
-                "workload": { "concurrent": 500, "perHour": 100_000 },
-                "namespace": { "concurrent": 1_000, "perHour": 100_000 },
-                "cluster": { "concurrent": 1_000, "perHour": 100_000 },
-                "ephemeralContainers": 1_000,
-            },
-            "slack": {
-                "apiUrl": self.slack_api,
-                "botTokenFile": self.path("bot-token"),
-                "appTokenFile": self.path("app-token"),
-            },
-            "store": {
-                "bucket": BUCKET,
-                "region": "us-east-1",
-                "endpoint": format!("http://{store}"),
-                "accessKeyFile": self.path("access-key"),
-                "secretKeyFile": self.path("secret-key"),
-            },
-            "http": { "listen": address },
-            "triggers": triggers,
-        });
-        merge(&mut config, &plan.config);
-        self.yaml(&format!("bot-{replica}.yaml"), &config)
-    }
-
-    fn yaml(&self, name: &str, value: &serde_json::Value) -> anyhow::Result<PathBuf> {
-        let path = self.path(name);
-        fs::write(&path, serde_saphyr::to_string(value)?).with_context(|| format!("write {name}"))?;
-        Ok(path)
-    }
-}
-
-/// The shipped catalog, so that the sandbox runs from anywhere.
-const CATALOG: [(&str, &str); 11] = [
-    ("heap-dump.yaml", include_str!("../../../commands/heap-dump.yaml")),
-    (
-        "heap-histogram.yaml",
-        include_str!("../../../commands/heap-histogram.yaml"),
-    ),
-    ("jstack.yaml", include_str!("../../../commands/jstack.yaml")),
-    ("pod-report.yaml", include_str!("../../../commands/pod-report.yaml")),
-    ("process.yaml", include_str!("../../../commands/process.yaml")),
-    ("sockets.yaml", include_str!("../../../commands/sockets.yaml")),
-    (
-        "runbooks/crashloop.yaml",
-        include_str!("../../../commands/runbooks/crashloop.yaml"),
-    ),
-    (
-        "runbooks/first-response.yaml",
-        include_str!("../../../commands/runbooks/first-response.yaml"),
-    ),
-    (
-        "runbooks/jvm-hang.yaml",
-        include_str!("../../../commands/runbooks/jvm-hang.yaml"),
-    ),
-    (
-        "runbooks/jvm-memory.yaml",
-        include_str!("../../../commands/runbooks/jvm-memory.yaml"),
-    ),
-    (
-        "runbooks/slow-network.yaml",
-        include_str!("../../../commands/runbooks/slow-network.yaml"),
-    ),
-];
-
-/// Lays `over` on `base`: mappings are merged, anything else is replaced.
-fn merge(base: &mut serde_json::Value, over: &serde_json::Value) {
-    match (base, over) {
-        (serde_json::Value::Object(base), serde_json::Value::Object(over)) => {
-            for (key, value) in over {
-                merge(base.entry(key.clone()).or_insert(serde_json::Value::Null), value);
-            }
-        }
-        (base, over) => *base = over.clone(),
-    }
-}
-
-fn random_word(bytes: usize) -> String {
-    hex::encode((0..bytes).map(|_| rand::random::<u8>()).collect::<Vec<_>>())
 }
 
 /// A port that is free now; the child that gets it binds it at once. It is none of those that the system gives to outgoing
