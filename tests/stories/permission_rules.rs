@@ -1,5 +1,6 @@
 //! Rules beside the cluster's permissions: two people, break-glass, who may see, opting in, the off-switch, what is named to
-//! whom. Each with what is allowed, what is refused, and how that is explained.
+//! whom. Each with what is allowed, what is refused, and how that is explained. What a real cluster answers equally stands in
+//! `tests/data/rules.yaml`; here is what takes more than a line to tell.
 
 use std::{fs, time::Duration};
 
@@ -8,6 +9,7 @@ use diagbot::{
     runs::resource::Phase,
 };
 use diagbot_sandbox::{installation::Plan, kubernetes::KubernetesConfig, wait};
+use diagbot_tests::rules::{self, Place};
 use k8s_openapi::api::{
     core::v1::Namespace,
     rbac::v1::{Role, RoleBinding},
@@ -78,6 +80,24 @@ async fn asks_for_two(product: &Product, person: &str, text: &str) -> (String, S
     let message = messages.iter().rfind(|m| m.by_bot && m.text.contains(&asked));
     let message = message.unwrap_or_else(|| panic!("no question about {id}: {messages:#?}"));
     (id, message.ts.clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_rules_holds_on_the_sandbox() {
+    let mut plan = Plan::default();
+    plan.slack.rate_limited = false;
+    let product = Product::with(plan).await;
+    let place = Place {
+        client: product.installation.runs().into_client(),
+        people: product.installation.people().clone(),
+        home: "diagbot".to_owned(),
+        namespace: "shop".to_owned(),
+        pod: LEDGER.to_owned(),
+        cluster: "sandbox".to_owned(),
+    };
+    let lines = rules::hold(&place).await.unwrap();
+    assert!(lines.len() >= 20, "{lines:#?}");
+    product.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
