@@ -17,12 +17,17 @@ use serde_json::{Value, json};
 
 use crate::{
     installation::{Installation, RUN_DEADLINE, agent_image, repository},
-    kubectl::{apply, kubectl, run},
+    kubectl::{apply, kubectl, ready, run},
+    workload::Workload,
 };
 
 /// Diagnostics beside the shipped ones; with their parameters as large as catalogs get.
 const GENERATED: usize = 40;
 const POD: &str = "checkout";
+const KUBE_SYSTEM: &str = "kube-system";
+/// A pod of ours in there.
+const KEEPER: &str = "diagbot-e2e-keeper";
+const ENABLED: &str = "diagbot.dev/enabled=true";
 
 /// A change of a container that the fence would admit.
 type Attempt = (&'static str, fn(&mut Value), &'static str);
@@ -303,13 +308,43 @@ impl Stolen {
             .context("the bot has a pod")?
             .trim_start_matches("pod/")
             .to_owned();
-        let mut container = good.clone();
-        container["targetContainerName"] = json!("diagbot");
+        // Nobody's label opens these two.
+        kubectl(&["label", "namespace", KUBE_SYSTEM, home, ENABLED], None).await?;
+        let keeper = Workload::ledger(KEEPER);
+        apply(&keeper.manifest(KUBE_SYSTEM)).await?;
+        ready(KUBE_SYSTEM, KEEPER).await?;
+        let never = "captures are never taken in kube-system or in diagbot's own namespace";
+        for (what, namespace, pod) in [
+            ("a container in kube-system", KUBE_SYSTEM, KEEPER),
+            ("a container beside the bot itself", home, bot.as_str()),
+        ] {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+            let spec = pods.get(pod).await?.spec.unwrap_or_default();
+            let mut container = good.clone();
+            container["targetContainerName"] = json!(spec.containers[0].name);
+            refused(what, self.add(namespace, pod, &container).await, never)?;
+        }
+        let exec = [
+            "--kubeconfig",
+            &self.kubeconfig,
+            "-n",
+            KUBE_SYSTEM,
+            "exec",
+            KEEPER,
+            "--",
+            "/ledger",
+        ];
         refused(
-            "a container beside the bot itself",
-            self.add(home, &bot, &container).await,
-            "",
+            "exec in kube-system",
+            kubectl(&exec, None).await,
+            "its own containers only",
         )?;
+        for namespace in [KUBE_SYSTEM, home] {
+            let label = ["label", "namespace", namespace, "diagbot.dev/enabled-"];
+            kubectl(&label, None).await?;
+        }
+        let gone = ["-n", KUBE_SYSTEM, "delete", "pod", KEEPER, "--wait=false"];
+        kubectl(&gone, None).await?;
 
         let label = |value: &'static str| ["label", "namespace", self.namespace.as_str(), value, "--overwrite"];
         kubectl(&label("diagbot.dev/enabled-"), None).await?;

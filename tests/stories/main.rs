@@ -9,6 +9,7 @@ mod armed;
 mod asking;
 mod bad_input;
 mod bad_output;
+mod budgets;
 mod captures;
 mod chaos;
 mod cluster_faults;

@@ -15,7 +15,7 @@ fn schedules(product: &Product) -> Api<DiagnosticSchedule> {
     Api::namespaced(product.installation.runs().into_client(), "diagbot")
 }
 
-async fn saved(product: &Product, text: &str) {
+pub(crate) async fn saved(product: &Product, text: &str) {
     let answer = product.types(text).await;
     assert!(answer.contains("Not saved yet"), "{answer}");
     assert_eq!(answer.matches('•').count(), 5, "the next five times: {answer}");

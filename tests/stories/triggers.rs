@@ -25,7 +25,12 @@ const FIRING: &str = include_str!("../data/alertmanager/firing.json");
 const LONGEST: Duration = Duration::from_secs(45);
 
 /// Delivers a body; the status and the answer.
-async fn deliver(product: &Product, source: &str, proof: (&str, &str), body: impl Into<Bytes>) -> (StatusCode, Value) {
+pub(crate) async fn deliver(
+    product: &Product,
+    source: &str,
+    proof: (&str, &str),
+    body: impl Into<Bytes>,
+) -> (StatusCode, Value) {
     let url = format!("{}/webhooks/{source}", product.installation.addresses().webhooks[0]);
     let client = Client::builder(TokioExecutor::new()).build_http();
     let request = Request::post(url)
@@ -38,7 +43,7 @@ async fn deliver(product: &Product, source: &str, proof: (&str, &str), body: imp
     (status, serde_json::from_slice(&body).unwrap())
 }
 
-async fn alertmanager(product: &Product, body: &Value) -> (StatusCode, Value) {
+pub(crate) async fn alertmanager(product: &Product, body: &Value) -> (StatusCode, Value) {
     let token = format!("Bearer {ALERTMANAGER_TOKEN}");
     deliver(
         product,
@@ -49,7 +54,7 @@ async fn alertmanager(product: &Product, body: &Value) -> (StatusCode, Value) {
     .await
 }
 
-async fn pagerduty(product: &Product, body: &str) -> (StatusCode, Value) {
+pub(crate) async fn pagerduty(product: &Product, body: &str) -> (StatusCode, Value) {
     // As PagerDuty does while a secret is exchanged: one signature for each, and one of them we don't have.
     let signed = signature(&["a secret that is gone", PAGERDUTY_SECRETS[1]], body.as_bytes());
     deliver(
@@ -67,6 +72,11 @@ fn event(template: &str, event: &str, incident: &str, age: jiff::SignedDuration)
         .replace("OCCURRED_AT", &at.to_string())
         .replace("EVENT", event)
         .replace("INCIDENT", incident)
+}
+
+/// An incident of the service `Ledger` that was triggered a second ago.
+pub(crate) fn incident(id: &str, incident: &str) -> String {
+    event(TRIGGERED, id, incident, jiff::SignedDuration::from_secs(1))
 }
 
 /// The runs once there are that many, and each has ended and was told.
@@ -147,8 +157,7 @@ async fn an_alert_is_evidence_in_the_channel_and_a_storm_of_it_is_one_capture_an
 #[tokio::test(flavor = "multi_thread")]
 async fn an_incident_gets_one_note_with_a_link_and_a_replayed_event_starts_nothing() {
     let product = Product::start().await;
-    let second = jiff::SignedDuration::from_secs(1);
-    let body = event(TRIGGERED, "01EVENT", "PGR0VU2", second);
+    let body = incident("01EVENT", "PGR0VU2");
     // The note is taken, and its answer lost: it must not be written twice.
     product.installation.pagerduty().lose_answers(1);
     let (status, answer) = pagerduty(&product, &body).await;
@@ -204,7 +213,7 @@ async fn an_incident_gets_one_note_with_a_link_and_a_replayed_event_starts_nothi
 async fn deliveries_that_prove_nothing_say_nothing_or_name_what_is_not_theirs_start_nothing() {
     let product = Product::start().await;
     let second = jiff::SignedDuration::from_secs(1);
-    let good = event(TRIGGERED, "01EVENT", "PGR0VU2", second);
+    let good = incident("01EVENT", "PGR0VU2");
     let token = format!("Bearer {ALERTMANAGER_TOKEN}");
     let bearer = (header::AUTHORIZATION.as_str(), token.as_str());
     let forged = signature(&["not a live secret, not at all"], good.as_bytes());
