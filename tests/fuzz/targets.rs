@@ -37,8 +37,7 @@ fn class(answer: &str) -> Class {
 }
 
 fn shipped() -> Catalog {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../commands");
-    Catalog::load(&folder, Allowances::default()).unwrap()
+    Catalog::load(std::path::Path::new(crate::COMMANDS), Allowances::default()).unwrap()
 }
 
 /// A request names what the catalog has and allows; a message is short enough for Slack.

@@ -280,6 +280,7 @@ impl Pursuit {
             match heard {
                 LogItem::Line(line) => {
                     let knew = self.facts.attempt.journal.hello.is_some();
+                    self.facts.attempt.heard_at = Some(self.scene.now());
                     self.facts.attempt.journal.take(&line, &key);
                     if !knew && self.facts.attempt.journal.hello.is_some() {
                         self.moment("hello");

@@ -18,6 +18,9 @@ const CANCEL_RESEND: SignedDuration = SignedDuration::from_secs(3);
 /// An agent that was told to stop has this long to say that it did.
 const CANCEL_GRACE: SignedDuration = SignedDuration::from_secs(30);
 
+/// The result object of an agent that says nothing is looked for so often.
+const GLANCE_EVERY: SignedDuration = SignedDuration::from_secs(20);
+
 /// What became of the target may be reported so much later than the end of the agent, which died with it.
 const FATE_GRACE: SignedDuration = SignedDuration::from_secs(3);
 
@@ -141,6 +144,7 @@ fn after_the_ticket(f: &Facts, next: &mut Plan) -> Option<Conclusion> {
         return result_or(f, next, || lost(f, &view, gone));
     }
     if !(f.cancel_requested() || f.deadline_passed()) {
+        glance(f, next);
         return None;
     }
     if let Some((first, _)) = f.attempt.cancelled_at {
@@ -155,10 +159,24 @@ fn after_the_ticket(f: &Facts, next: &mut Plan) -> Option<Conclusion> {
     None
 }
 
+/// An agent that has not been heard for a while may be cut off from us, with its kubelet, and not from the store: its result
+/// is signed and says as much as its journal.
+fn glance(f: &Facts, next: &mut Plan) {
+    let attempt = &f.attempt;
+    let ticket = f.recorded(|s| s.ticket_sent_at.as_ref().map(|at| at.0));
+    let last = [attempt.heard_at, attempt.ticket_at, attempt.glanced_at, ticket]
+        .into_iter()
+        .flatten()
+        .max();
+    if due(f, next, last, GLANCE_EVERY) {
+        next.actions.push(Action::ReadResult { last: false });
+    }
+}
+
 /// The journal is silent: the result object may still speak.
 fn result_or(f: &Facts, next: &mut Plan, lost: impl FnOnce() -> Explanation) -> Option<Conclusion> {
     if f.attempt.result == ResultFact::Unread {
-        next.actions.push(Action::ReadResult);
+        next.actions.push(Action::ReadResult { last: true });
         return None;
     }
     Some(Conclusion::Broken(lost()))

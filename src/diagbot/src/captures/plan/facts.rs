@@ -78,10 +78,14 @@ pub(crate) struct AttemptFacts {
     pub events: Option<(Timestamp, Vec<String>)>,
     /// What the agent said.
     pub journal: Journal,
+    /// When it last said something to this process.
+    pub heard_at: Option<Timestamp>,
     /// How far its log was read.
     pub log: LogState,
     /// Its result object.
     pub result: ResultFact,
+    /// When the result object was last looked for though the agent may still speak.
+    pub glanced_at: Option<Timestamp>,
     /// When this process last sent the ticket.
     pub ticket_at: Option<Timestamp>,
     /// The deciding check failed: no ticket was sent.

@@ -77,7 +77,10 @@ pub(super) enum Action {
         reason: CancelReason,
     },
     /// Look for the result object.
-    ReadResult,
+    ReadResult {
+        /// Nothing else will speak any more: if it is not there now, it never will be.
+        last: bool,
+    },
     /// Complete a step's upload, verify it, record the artifact.
     Complete {
         /// Step.

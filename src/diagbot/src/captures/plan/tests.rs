@@ -372,7 +372,7 @@ fn what_became_of_the_target_may_be_reported_after_the_end_of_the_agent() {
     };
     assert_eq!(silent(2).actions(), []);
     assert_eq!(silent(2).plan().wake_at, Some(samples::at(4)));
-    assert_eq!(silent(4).actions(), [Action::ReadResult]);
+    assert_eq!(silent(4).actions(), [Action::ReadResult { last: true }]);
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn a_silent_end_is_looked_up_in_the_result_object() {
     let silent = || Case::started().container(&terminated);
     assert_eq!(silent().actions(), [], "its log is still being read");
     let read = silent().with(|f| f.attempt.log = LogState::Complete);
-    assert_eq!(read.actions(), [Action::ReadResult]);
+    assert_eq!(read.actions(), [Action::ReadResult { last: true }]);
     let found = CaptureResult {
         version: 1,
         capture: "d-0123456789abcdef-0".to_owned(),
@@ -392,7 +392,22 @@ fn a_silent_end_is_looked_up_in_the_result_object() {
     let absent = found.with(|f| f.attempt.result = ResultFact::Absent);
     assert_eq!(aborted(absent).ending().1, "AgentEnded");
     let gone = Case::started().with(|f| f.pod = PodFact::Gone);
-    assert_eq!(gone.actions(), [Action::ReadResult]);
+    assert_eq!(gone.actions(), [Action::ReadResult { last: true }]);
+}
+
+#[test]
+fn the_result_of_an_agent_that_is_not_heard_is_looked_for_now_and_then() {
+    let heard = |second| {
+        Case::started()
+            .with(|f| f.attempt.heard_at = Some(samples::at(5)))
+            .at(second)
+    };
+    assert_eq!(heard(24).actions(), []);
+    assert_eq!(heard(24).plan().wake_at, Some(samples::at(25)));
+    let glance = Action::ReadResult { last: false };
+    assert_eq!(heard(25).actions(), [glance]);
+    let glanced = heard(30).with(|f| f.attempt.glanced_at = Some(samples::at(25)));
+    assert_eq!(glanced.actions(), [], "that it is not there yet says nothing");
 }
 
 #[test]
@@ -459,6 +474,7 @@ fn the_deadline_ends_a_capture_in_every_phase() {
     let reason = CancelReason::Deadline;
     assert_eq!(Case::started().at(300).actions(), [Action::SendCancel { reason }]);
     let running = Case::started().status(|s| s.phase = CapturePhase::Running);
+    let running = running.with(|f| f.attempt.heard_at = Some(samples::at(290)));
     assert_eq!(running.plan().wake_at, Some(samples::at(300)));
 }
 

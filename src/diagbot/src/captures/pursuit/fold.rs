@@ -8,7 +8,7 @@ use crate::{
     captures::{
         act::{ActError, Outcome},
         explain::{self, Refusal},
-        plan::{Action, Fault, PodFact},
+        plan::{Action, Fault, PodFact, ResultFact},
         resource::Explanation,
     },
     retry::Backoff,
@@ -57,6 +57,7 @@ impl Pursuit {
                 attempt.ticket_at = Some(now);
                 self.moment("ticket");
             }
+            (Action::ReadResult { last: false }, Outcome::Result(ResultFact::Absent)) => attempt.glanced_at = Some(now),
             (_, Outcome::Result(result)) => attempt.result = result,
             (_, Outcome::ManifestWritten | Outcome::Kept { described: true }) => self.facts.manifest_written = true,
             (Action::SendUrls { step, asked, .. }, Outcome::Sent) => {
