@@ -31,6 +31,9 @@ const LONGEST_INPUT: usize = 16 * 1024;
 /// What a target made of an input, as a class: equal classes are nothing new.
 pub(crate) type Class = u64;
 
+/// The shipped catalog.
+pub(crate) const COMMANDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../commands");
+
 fn fuzz(name: &str, target: impl Fn(&[u8]) -> Class) {
     let number = |key: &str| std::env::var(key).ok().and_then(|text| text.parse::<u64>().ok());
     let asked = number("DIAGBOT_FUZZ_EXECUTIONS");
