@@ -2,7 +2,8 @@
 //!
 //! A stable fuzzer: no instrumentation, so novelty is judged by what a target makes of an input (its class of answer), and
 //! inputs of a new class are mutated further. The corpora and some thousands of mutations are ordinary tests;
-//! `DIAGBOT_FUZZ_EXECUTIONS=5000000` and `DIAGBOT_FUZZ_SEED=7` make long runs of other seeds (`.ci/long`).
+//! `DIAGBOT_FUZZ_EXECUTIONS=5000000` and `DIAGBOT_FUZZ_SEED=7` make long runs of other seeds (`.ci/long`);
+//! `DIAGBOT_FUZZ_SECONDS=300` ends each target's run by time.
 
 #![allow(clippy::unwrap_used, reason = "a broken promise fails the test")]
 #![allow(clippy::print_stderr, reason = "a long run says how far it went")]
@@ -36,7 +37,9 @@ pub(crate) const COMMANDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../comma
 
 fn fuzz(name: &str, target: impl Fn(&[u8]) -> Class) {
     let number = |key: &str| std::env::var(key).ok().and_then(|text| text.parse::<u64>().ok());
-    let asked = number("DIAGBOT_FUZZ_EXECUTIONS");
+    let limit = number("DIAGBOT_FUZZ_SECONDS").map(Duration::from_secs);
+    let asked = number("DIAGBOT_FUZZ_EXECUTIONS").or(limit.map(|_| u64::MAX));
+    let limit = limit.unwrap_or(if asked.is_some() { Duration::MAX } else { LONGEST });
     let mut rng = StdRng::seed_from_u64(number("DIAGBOT_FUZZ_SEED").unwrap_or(1));
     let mut pool = corpus(name);
     let mut classes: HashSet<Class> = pool.iter().map(|input| target(input)).collect();
@@ -44,7 +47,7 @@ fn fuzz(name: &str, target: impl Fn(&[u8]) -> Class) {
     let seeds = pool.len();
     let begun = Instant::now();
     let mut done = 0;
-    while done < asked.unwrap_or(EXECUTIONS) && (asked.is_some() || begun.elapsed() < LONGEST) {
+    while done < asked.unwrap_or(EXECUTIONS) && begun.elapsed() < limit {
         let mut input = mutate::mutated(&pool, &mut rng);
         input.truncate(LONGEST_INPUT);
         // What fails is printed by the test's own panic; the input is found again with the seed.
