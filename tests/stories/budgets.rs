@@ -7,7 +7,7 @@ use diagbot::runs::resource::{DiagnosticRun, Phase};
 use diagbot_sandbox::{installation::Plan, wait};
 use http::StatusCode;
 use kube::api::ListParams;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     product::{LEDGER, LONGEST, Product},
@@ -18,13 +18,6 @@ use crate::{
 
 /// A schedule's finest step is a minute.
 const NEXT_MINUTE: Duration = Duration::from_secs(100);
-
-/// The alert by which Alertmanager has a process report of `ledger` taken.
-fn slow_ledger() -> Value {
-    json!({ "version": "4", "alerts": [{ "status": "firing", "fingerprint": "f1", "labels": {
-        "alertname": "Slow", "severity": "critical", "namespace": "shop", "service": "ledger",
-    } }] })
-}
 
 /// The only run that this principal has asked for so far, once it has ended.
 async fn run_of(product: &Product, user: &str) -> DiagnosticRun {
@@ -54,7 +47,7 @@ async fn people_schedules_and_triggers_share_one_budget() {
     // A person, and a trigger.
     let told = product.runs("process ledger").await;
     assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
-    let (status, answer) = triggers::alertmanager(&product, &slow_ledger()).await;
+    let (status, answer) = triggers::alertmanager(&product, &triggers::slow_ledger()).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
     let run = run_of(&product, "trigger:alertmanager").await;
     assert_eq!(run.phase(), Phase::Succeeded, "{:?}", run.status);
@@ -115,7 +108,7 @@ async fn a_pod_holds_only_so_many_of_our_containers() {
     let told = product.runs("process ledger").await;
     assert_eq!(told.run.phase(), Phase::Refused, "{}", told.text());
     told.explains(full);
-    triggers::alertmanager(&product, &slow_ledger()).await;
+    triggers::alertmanager(&product, &triggers::slow_ledger()).await;
     refused(&run_of(&product, "trigger:alertmanager").await, full);
     assert_eq!(product.ephemeral(LEDGER).await.len(), 2);
     // What takes no container has room.

@@ -1,37 +1,63 @@
 //! Secrets and addresses that were in play in a full story are nowhere but where they belong.
 
-use std::{collections::BTreeMap, fs};
+use std::{collections::BTreeMap, fs, time::Duration};
 
-use diagbot::{captures::resource::DiagnosticCapture, runs::resource::Phase};
-use diagbot_sandbox::{installation::Plan, people::fetch};
+use diagbot::{
+    captures::resource::DiagnosticCapture,
+    runs::{
+        resource::{DiagnosticRun, Phase},
+        schedule::DiagnosticSchedule,
+    },
+};
+use diagbot_sandbox::{
+    installation::Plan,
+    pagerduty::TOKEN,
+    people::fetch,
+    triggers::{ALERTMANAGER_TOKEN, PAGERDUTY_SECRETS},
+    wait,
+};
 use diagbot_wire::control;
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{Event, Pod},
+    core::v1::{Event, Namespace, Pod},
 };
 use kube::{
     Api,
-    api::{ListParams, LogParams},
+    api::{ListParams, LogParams, Patch, PatchParams},
 };
 use serde_json::json;
 
-use crate::product::{BILLING, LEDGER, Product, files};
+use crate::{
+    product::{BILLING, LEDGER, LONGEST, Product, files, link_in, open, run_in},
+    schedules,
+    tools::tool,
+    triggers,
+};
 
 /// A value of a target's Secret, in its environment.
 const TARGETS_SECRET: &str = "correct-horse-battery";
 
+/// Name of the links to the sensitive artifact.
+const PRIVATE_LINK: &str = "a link to what is sensitive";
+
 /// Words that only an address that is a secret has.
 const ADDRESSES: [&str; 4] = ["X-Amz-Signature", "X-Amz-Credential", "/response/", "ticket_id"];
 
+/// What only somebody else could have asked for: a delivery with this token is refused.
+const GUESSED_TOKEN: &str = "guessed-token-of-somebody";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_secret_and_address_in_play_is_nowhere_but_where_it_belongs() {
-    let plan = Plan {
+    let (file, text) = tool("vault", &["/bin/echo", "what the vault holds"], "1m", "1MiB");
+    let mut plan = Plan {
         log: "debug",
         config: json!({ "agent": { "redaction": { "rules": [
             { "name": "currency", "pattern": "unknown currency .(?P<secret>[A-Z]+)" },
         ] } } }),
+        diagnostics: vec![(file, text.replace("sensitivity: normal", "sensitivity: sensitive"))],
         ..Plan::default()
     };
+    plan.slack.rate_limited = false;
     let product = Product::with(plan).await;
     product.pod_waits(BILLING, "CrashLoopBackOff").await;
     let told = product.runs("process ledger").await;
@@ -42,30 +68,45 @@ async fn every_secret_and_address_in_play_is_nowhere_but_where_it_belongs() {
         "{report}"
     );
     product.runs("pod-report ledger").await;
-    product
-        .people
-        .click("ada", "incidents", &told.root.ts, "Send me a link")
-        .await;
-    product.people.reads("incidents", "for you:").await;
     let refused = product.runs("process billing").await;
     assert_ne!(refused.run.status.as_ref().unwrap().phase, Phase::Succeeded);
     product.types("process").await;
+    let answer = product.people.command("ada", "war-room", "process ledger").await;
+    product.ended_in(&run_in(&answer).unwrap(), "war-room").await;
+    product.people.reads("@ada", "Download").await;
 
-    let secrets = secrets(&product).await;
-    let places = places(&product).await;
+    let sensitive = sensitive_links(&product).await;
+    let answers = alerts(&product).await;
+    scheduled(&product).await;
+
+    let mut secrets = secrets(&product).await;
+    secrets.extend(sensitive.into_iter().map(|link| (PRIVATE_LINK.to_owned(), link)));
+    let mut places = places(&product).await;
+    places.insert("answers to webhooks".to_owned(), answers);
     for wanted in [
         "bot-0.log",
         "bot-0.record",
+        "store.log",
         "pods",
+        "events",
+        "leases",
+        "runs",
+        "schedules",
         "journals",
         "captures",
-        "slack",
+        "slack, for everybody",
+        "slack, for one person",
+        "notes of PagerDuty",
+        "answers to webhooks",
+        "processes",
+        "configuration",
         "store",
         "metrics",
     ] {
         assert!(
             places.get(wanted).is_some_and(|text| !text.is_empty()),
-            "nothing was found at {wanted}"
+            "nothing was found at {wanted}: {:?}",
+            places.keys()
         );
     }
     let mut found = Vec::new();
@@ -83,14 +124,107 @@ async fn every_secret_and_address_in_play_is_nowhere_but_where_it_belongs() {
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
     // The search finds what is there: links are told in Slack, and the target's Secret stands in its own pod.
-    assert!(places["slack"].contains("X-Amz-Signature") && places["pods"].contains(TARGETS_SECRET));
+    let one = &places["slack, for one person"];
+    let private: Vec<&String> = secrets
+        .iter()
+        .filter(|(name, _)| name == PRIVATE_LINK)
+        .map(|(_, s)| s)
+        .collect();
+    assert!(
+        private.len() == 2 && private.iter().all(|link| one.contains(*link)),
+        "{one}"
+    );
+    assert!(places["slack, for everybody"].contains("X-Amz-Signature") && places["pods"].contains(TARGETS_SECRET));
+    assert!(places["notes of PagerDuty"].contains("X-Amz-Signature"));
     product.stop().await;
 }
 
-/// Links are told to people; a pod's own environment is its owners'.
+/// A sensitive run that takes two people, and its link asked for twice: signatures of both links, which only one person gets.
+async fn sensitive_links(product: &Product) -> Vec<String> {
+    let namespaces: Api<Namespace> = Api::all(product.installation.runs().into_client());
+    let demand = Patch::Merge(json!({ "metadata": { "annotations": { "diagbot.dev/approval": "vault" } } }));
+    namespaces
+        .patch("shop", &PatchParams::default(), &demand)
+        .await
+        .unwrap();
+    let id = product.asks("vault ledger").await;
+    let messages = product.people.reads("incidents", "It takes a second person").await;
+    let asked = messages
+        .iter()
+        .rfind(|m| m.by_bot && m.text.contains(&format!("run `{id}`")))
+        .unwrap();
+    product.people.click("grace", "incidents", &asked.ts, "Approve").await;
+    let told = product.ended(&id).await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    told.says(&["*Sensitive:*", "*Approved* by @grace"]);
+    let name = told.run.metadata.name.clone().unwrap();
+    let links = async || -> Vec<String> {
+        let seen = product.people.reads("incidents", "for you:").await;
+        let sent = seen.iter().filter(|m| m.ephemeral && m.text.contains("vault.txt"));
+        sent.filter_map(|m| link_in(&m.text)).collect()
+    };
+    for count in 1..=2 {
+        product
+            .people
+            .click("ada", "incidents", &told.root.ts, "Send me a link")
+            .await;
+        wait::until(LONGEST, "the link is sent", || async {
+            Ok((links().await.len() == count).then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+    let links = links().await;
+    assert_eq!(open(&links[1]).await, "what the vault holds\n", "{name}");
+    let signature = |link: &String| link.split("X-Amz-Signature=").nth(1).unwrap()[..64].to_owned();
+    links.iter().map(signature).collect()
+}
+
+/// Evidence that two sources of alerts bring about, and deliveries that prove nothing; what was answered.
+async fn alerts(product: &Product) -> String {
+    let before = product.recorded().await;
+    let (_, firing) = triggers::alertmanager(product, &triggers::slow_ledger()).await;
+    let (_, incident) = triggers::pagerduty(product, &triggers::incident("01EVENT", "PGR0VU2")).await;
+    let guessed = format!("Bearer {GUESSED_TOKEN}");
+    let proof = ("authorization", guessed.as_str());
+    let (status, refused) = triggers::deliver(product, "alertmanager", proof, "{}").await;
+    assert_eq!(status, http::StatusCode::UNAUTHORIZED, "{refused}");
+    triggers::told(product, before + 2).await;
+    let desk = product.installation.pagerduty();
+    wait::until(LONGEST, "the incident has its note", || async {
+        Ok((!desk.notes().is_empty()).then_some(()))
+    })
+    .await
+    .unwrap();
+    format!("{firing} {incident} {refused}")
+}
+
+/// What a schedule brings about.
+async fn scheduled(product: &Product) {
+    schedules::saved(product, "schedule add often \"* * * * *\" process shop/ledger").await;
+    let runs = &product.installation.runs();
+    let minute = Duration::from_secs(100);
+    wait::until(minute, "the schedule was due", || async move {
+        let all = runs.list(&ListParams::default()).await?.items;
+        let due = |run: &DiagnosticRun| {
+            run.spec
+                .origin
+                .cause
+                .as_ref()
+                .is_some_and(|c| c.source == "schedule often")
+        };
+        Ok(all.iter().any(|run| due(run) && run.phase().is_final()).then_some(()))
+    })
+    .await
+    .unwrap();
+    product.types("schedule pause often").await;
+}
+
+/// Links are told to people, that of a sensitive artifact to one of them; a pod's own environment is its owners'.
 fn belongs(what: &str, place: &str) -> bool {
     match place {
-        "slack" => what.starts_with("X-Amz-"),
+        "slack, for one person" => what.starts_with("X-Amz-") || what == PRIVATE_LINK,
+        "slack, for everybody" | "notes of PagerDuty" => what.starts_with("X-Amz-"),
         "pods" => what == "the target's Secret",
         _ => false,
     }
@@ -108,7 +242,15 @@ async fn secrets(product: &Product) -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = ["app-token", "bot-token", "secret", "secret-key"]
         .map(|name| (name.to_owned(), read(name)))
         .into();
-    all.push(("the target's Secret".to_owned(), TARGETS_SECRET.to_owned()));
+    let known = [
+        ("the target's Secret", TARGETS_SECRET),
+        ("Alertmanager's token", ALERTMANAGER_TOKEN),
+        ("a secret of PagerDuty", PAGERDUTY_SECRETS[0]),
+        ("the other secret of PagerDuty", PAGERDUTY_SECRETS[1]),
+        ("the key of PagerDuty's API", TOKEN),
+        ("a token that was guessed", GUESSED_TOKEN),
+    ];
+    all.extend(known.map(|(name, secret)| (name.to_owned(), secret.to_owned())));
     for who in ["bot", "admin"] {
         let kubeconfig = read(&format!("{who}.kubeconfig"));
         let token = kubeconfig
@@ -175,12 +317,32 @@ async fn places(product: &Product) -> BTreeMap<String, String> {
     let runs = installation.runs().list(&ListParams::default()).await.unwrap().items;
     places.insert("runs".to_owned(), json!(runs).to_string());
     places.insert("captures".to_owned(), json!(captures(product).await).to_string());
+    let schedules: Api<DiagnosticSchedule> = Api::namespaced(client.clone(), "diagbot");
+    let schedules = schedules.list(&ListParams::default()).await.unwrap().items;
+    places.insert("schedules".to_owned(), json!(schedules).to_string());
     places.insert("journals".to_owned(), journals(product).await);
-    let mut slack = String::new();
-    for channel in ["incidents"] {
-        slack += &product.people.see(&format!("channels/{channel}")).await.to_string();
+    let (mut everybody, mut one) = (String::new(), String::new());
+    for channel in ["incidents", "war-room", "@ada", "@grace"] {
+        let seen = product.people.see(&format!("channels/{channel}")).await;
+        for message in seen["messages"].as_array().unwrap() {
+            let private = channel.starts_with('@') || message["ephemeral_to"].is_string();
+            *(if private { &mut one } else { &mut everybody }) += &message.to_string();
+        }
     }
-    places.insert("slack".to_owned(), slack);
+    places.insert("slack, for everybody".to_owned(), everybody);
+    places.insert("slack, for one person".to_owned(), one);
+    let notes = installation.pagerduty().notes();
+    places.insert("notes of PagerDuty".to_owned(), json!(notes).to_string());
+    // What everybody on the machine sees of the bot, and what stands beside the files of its secrets.
+    let mut processes = String::new();
+    for pid in installation.bot_pids() {
+        for part in ["cmdline", "environ"] {
+            processes += &String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/{part}")).unwrap());
+        }
+    }
+    places.insert("processes".to_owned(), processes);
+    let configuration = ["bot-0.yaml", "store.yaml"].map(|name| fs::read_to_string(installation.file(name)).unwrap());
+    places.insert("configuration".to_owned(), configuration.concat());
     let bot = &installation.addresses().bots[0];
     for path in ["metrics", "readyz", "healthz", "nothing"] {
         let (_, body) = fetch(&format!("{bot}/{path}")).await.unwrap();

@@ -79,8 +79,15 @@ pub(crate) fn incident(id: &str, incident: &str) -> String {
     event(TRIGGERED, id, incident, jiff::SignedDuration::from_secs(1))
 }
 
+/// The alert by which Alertmanager has a process report of `ledger` taken.
+pub(crate) fn slow_ledger() -> Value {
+    json!({ "version": "4", "alerts": [{ "status": "firing", "fingerprint": "f1", "labels": {
+        "alertname": "Slow", "severity": "critical", "namespace": "shop", "service": "ledger",
+    } }] })
+}
+
 /// The runs once there are that many, and each has ended and was told.
-async fn told(product: &Product, count: usize) -> Vec<DiagnosticRun> {
+pub(crate) async fn told(product: &Product, count: usize) -> Vec<DiagnosticRun> {
     let runs = &product.installation.runs();
     wait::until(LONGEST, "the runs have ended and were told", || async move {
         let all = runs.list(&ListParams::default()).await?.items;

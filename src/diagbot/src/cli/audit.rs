@@ -116,7 +116,10 @@ fn line(writer: &str, chain: &ChainReport) -> String {
         Some((seq, at)) => format!("whole up to entry {seq} ({at})"),
         None => "not known to be whole anywhere".to_owned(),
     };
+    let last = chain.whole_up_to.map_or(0, |(seq, _)| seq);
     let anchored = match chain.anchored {
+        // A bot that was killed before it anchored them has written these, or somebody who knows the format.
+        Some(seq) if seq < last => format!("anchored up to {seq}, what follows is vouched for by the chain alone"),
         Some(seq) => format!("anchored up to {seq}"),
         None => "not anchored".to_owned(),
     };

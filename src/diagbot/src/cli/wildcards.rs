@@ -108,8 +108,16 @@ fn lines(subjects: Option<&Vec<Subject>>, verbs: &BTreeSet<&str>, by: &str) -> V
     }
     let verbs = verbs.iter().copied().collect::<Vec<_>>().join(", ");
     let subjects = subjects.into_iter().flatten();
+    // An account has a namespace, which need not be the binding's.
+    let place = |subject: &Subject| {
+        subject
+            .namespace
+            .as_ref()
+            .map(|ns| format!("{ns}/"))
+            .unwrap_or_default()
+    };
     subjects
-        .map(|subject| format!("{} {} by {by}: {verbs}", subject.kind, subject.name))
+        .map(|subject| format!("{} {}{} by {by}: {verbs}", subject.kind, place(subject), subject.name))
         .collect()
 }
 
