@@ -66,6 +66,8 @@ impl Product {
     pub(crate) async fn with_jvm(mut plan: Plan) -> Self {
         let program = Path::new(env!("CARGO_BIN_EXE_sandbox-under-test"));
         plan.kubernetes.program = Some(program.to_owned());
+        // `.ci/run` plays some stories with the agent of a former release.
+        plan.kubernetes.agent = std::env::var_os("DIAGBOT_FORMER_AGENT").map(PathBuf::from);
         let installation = Installation::start_with(program, &plan).await.unwrap();
         let people = People::of(installation.addresses().page);
         let product = Self { installation, people };

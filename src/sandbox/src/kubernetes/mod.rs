@@ -55,6 +55,8 @@ pub use seed::SeedError;
 pub struct KubernetesConfig {
     /// The multi-call program (`diagbot-sandbox`) that containers are started from; the running program unless given.
     pub program: Option<PathBuf>,
+    /// A program of its own for the agent, such as a former one; the multi-call program's unless given.
+    pub agent: Option<PathBuf>,
     /// Leave the sample workloads out.
     pub without_workloads: bool,
     /// Further manifests (YAML, several documents allowed), loaded at the start: access rules, pods.
@@ -96,7 +98,7 @@ impl KubernetesServer {
             faults: faults::Faults::new(config.faults),
             outage: outage::Outage::default(),
             schemas: schema::Schemas::load().map_err(SeedError::from)?,
-            node: node::Node::new(program)?,
+            node: node::Node::new(program, config.agent)?,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         });

@@ -23,6 +23,24 @@ pub(super) enum Image {
     Idle,
 }
 
+/// What the agent's program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Agents {
+    /// The multi-call program, as `agent`.
+    MultiCall,
+    /// The agent and nothing else.
+    Alone,
+}
+
+impl Agents {
+    fn words(self) -> Vec<&'static str> {
+        match self {
+            Self::MultiCall => vec![Image::Agent.program(), "agent"],
+            Self::Alone => vec![Image::Agent.program()],
+        }
+    }
+}
+
 impl Image {
     /// The image behind a reference; none for what the sandbox can't pull.
     pub(super) fn of_reference(reference: &str) -> Option<Self> {
@@ -58,9 +76,9 @@ impl Image {
     }
 
     /// The command line, from the image's own entrypoint and the container's `command` and `args`.
-    pub(super) fn argv(self, command: &[String], args: &[String]) -> Vec<String> {
+    pub(super) fn argv(self, agents: Agents, command: &[String], args: &[String]) -> Vec<String> {
         let own: Vec<&str> = match self {
-            Self::Agent => vec![self.program(), "agent"],
+            Self::Agent => agents.words(),
             Self::Checkout => vec![
                 "java",
                 "-Xmx96m",
@@ -77,7 +95,7 @@ impl Image {
         };
         let own = own.into_iter().map(str::to_owned);
         if !command.is_empty() {
-            self.translate(command)
+            self.translate(command, agents)
                 .into_iter()
                 .chain(args.iter().cloned())
                 .collect()
@@ -89,13 +107,11 @@ impl Image {
     }
 
     /// A command in the container, where the agent's own program goes by one name and lies behind another.
-    pub(super) fn translate(self, command: &[String]) -> Vec<String> {
+    pub(super) fn translate(self, command: &[String], agents: Agents) -> Vec<String> {
         match command.split_first() {
             Some((first, rest)) if self == Self::Agent && Path::new(first).ends_with("diagbot-agent") => {
-                [self.program().to_owned(), "agent".to_owned()]
-                    .into_iter()
-                    .chain(rest.iter().cloned())
-                    .collect()
+                let words = agents.words().into_iter().map(str::to_owned);
+                words.chain(rest.iter().cloned()).collect()
             }
             _ => command.to_vec(),
         }
@@ -124,7 +140,7 @@ pub(super) fn find_program(name: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Image, id};
+    use super::{Agents, Image, id};
 
     #[test]
     fn references_with_tags_and_digests_name_the_same_image() {
@@ -142,8 +158,15 @@ mod tests {
     #[test]
     fn the_agent_is_the_multi_call_program_whatever_it_is_called_by() {
         let args = vec!["run".to_owned()];
-        assert_eq!(Image::Agent.argv(&[], &args), ["/diagbot-agent", "agent", "run"]);
+        assert_eq!(
+            Image::Agent.argv(Agents::MultiCall, &[], &args),
+            ["/diagbot-agent", "agent", "run"]
+        );
         let exec = ["/usr/bin/diagbot-agent".to_owned(), "cat".to_owned()];
-        assert_eq!(Image::Agent.translate(&exec), ["/diagbot-agent", "agent", "cat"]);
+        assert_eq!(
+            Image::Agent.translate(&exec, Agents::MultiCall),
+            ["/diagbot-agent", "agent", "cat"]
+        );
+        assert_eq!(Image::Agent.argv(Agents::Alone, &[], &args), ["/diagbot-agent", "run"]);
     }
 }

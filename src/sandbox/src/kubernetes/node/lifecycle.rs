@@ -286,7 +286,7 @@ impl Life {
             binds.push((classes, "/app".to_owned()));
         }
         let isolated = node.isolation() != Isolation::Shared;
-        let mut argv = image.argv(&words(&self.spec["command"]), &words(&self.spec["args"]));
+        let mut argv = image.argv(node.agents(), &words(&self.spec["command"]), &words(&self.spec["args"]));
         if !isolated && let Some((there, _)) = binds.iter().find(|(_, here)| here == "/app") {
             for word in argv.iter_mut().filter(|w| *w == "/app") {
                 *word = there.to_string_lossy().into_owned();
@@ -295,7 +295,7 @@ impl Life {
         let launch = Launch {
             root: isolated.then_some(state),
             node_mounts: launch::mount_namespace().map_err(|e| Refusal::create(&e))?,
-            program: (node.program.clone(), image.program().to_owned()),
+            program: (node.program_of(image).to_owned(), image.program().to_owned()),
             binds,
             read_only_root: self.spec["securityContext"]["readOnlyRootFilesystem"] == true,
             identity,

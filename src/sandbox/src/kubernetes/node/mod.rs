@@ -22,7 +22,7 @@ mod workload;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -44,6 +44,7 @@ pub(super) use container::{Output, Run, exit_code};
 use events::{Weight, record_of_pod};
 pub(super) use fate::Disturbance;
 use fate::{end_pod, replace};
+use image::{Agents, Image};
 pub use init::container_init;
 use isolation::Isolation;
 pub(super) use journal::Segment;
@@ -57,6 +58,7 @@ pub(super) const ID_PREFIX: &str = "sandbox://";
 #[derive(Debug)]
 pub(super) struct Node {
     program: PathBuf,
+    agent: Option<PathBuf>,
     isolation: Isolation,
     spawner: Spawner,
     directory: TempDir,
@@ -105,9 +107,10 @@ impl Slot {
 }
 
 impl Node {
-    pub(super) fn new(program: PathBuf) -> io::Result<Self> {
+    pub(super) fn new(program: PathBuf, agent: Option<PathBuf>) -> io::Result<Self> {
         Ok(Self {
             program,
+            agent,
             isolation: Isolation::probe(),
             spawner: Spawner::new()?,
             directory: tempfile::Builder::new().prefix("diagbot-node-").tempdir()?,
@@ -122,6 +125,22 @@ impl Node {
 
     pub(super) fn isolation(&self) -> Isolation {
         self.isolation
+    }
+
+    /// The file behind an image's program.
+    fn program_of(&self, image: Image) -> &Path {
+        match &self.agent {
+            Some(agent) if image == Image::Agent => agent,
+            _ => &self.program,
+        }
+    }
+
+    fn agents(&self) -> Agents {
+        if self.agent.is_some() {
+            Agents::Alone
+        } else {
+            Agents::MultiCall
+        }
     }
 
     /// Ends the thread that starts processes.
@@ -145,11 +164,11 @@ impl Node {
 
     /// A command inside a running container, not yet started; or the runtime's words for why it can't be.
     pub(super) fn exec(&self, run: &Run, argv: &[String]) -> Result<Command, String> {
-        let mut argv = run.image.translate(argv);
+        let mut argv = run.image.translate(argv, self.agents());
         let program = argv.first().cloned().unwrap_or_default();
         if self.isolation == Isolation::Shared {
             if let Some(first) = argv.first_mut().filter(|first| *first == run.image.program()) {
-                *first = self.program.to_string_lossy().into_owned();
+                *first = self.program_of(run.image).to_string_lossy().into_owned();
             }
         } else if !launch::has_program(&PathBuf::from(format!("/proc/{}/root", run.pid)), &program) {
             return Err(format!(
