@@ -7,11 +7,14 @@
 use std::fs;
 
 use anyhow::Context as _;
-use diagbot::runs::retention;
+use diagbot::{captures::resource::DiagnosticCapture, runs::retention};
 use diagbot_sandbox::installation::Installation;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use kube::api::{ListParams, ObjectMeta, PostParams};
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{ListParams, ObjectMeta, PostParams},
+};
 
 use super::{
     play::Stage,
@@ -21,6 +24,8 @@ use super::{
 
 /// One a minute in eight hours.
 const COMMANDS: usize = 480;
+/// Where the bot keeps its objects.
+const NAMESPACE: &str = "diagbot";
 /// Between two looks at the memory.
 const ROUND: usize = 60;
 /// Most growth from the first hour with all records, by commands, to the end, in percent.
@@ -54,13 +59,15 @@ async fn a_day_of_commands_leaves_the_bot_as_small_as_it_was() {
     stage.installation.stop().await.unwrap();
 }
 
-/// Copies of the finished runs, of days ago, until there are as many as are kept.
+/// Copies of the finished runs with their captures, of days ago, until there are as many as are kept.
 async fn remember(installation: &mut Installation) -> anyhow::Result<()> {
     for replica in 0..REPLICAS {
         installation.stop_bot(replica).await?;
     }
     let runs = installation.runs();
     let told = runs.list(&ListParams::default()).await?.items;
+    let captures: Api<DiagnosticCapture> = Api::namespaced(runs.clone().into_client(), NAMESPACE);
+    let taken = captures.list(&ListParams::default()).await?.items;
     let copies = retention::MOST.saturating_sub(told.len());
     for (number, run) in told.iter().cycle().take(copies).enumerate() {
         let name = format!("d-{number:016}");
@@ -76,8 +83,24 @@ async fn remember(installation: &mut Installation) -> anyhow::Result<()> {
             *entered = earlier(entered)?;
         }
         let created = runs.create(&PostParams::default(), &old).await?;
-        old.metadata.resource_version = created.metadata.resource_version;
+        old.metadata.resource_version.clone_from(&created.metadata.resource_version);
         runs.replace_status(&name, &PostParams::default(), &old).await?;
+        let of_the_run = taken.iter().filter_map(|capture| {
+            let number = capture.metadata.name.as_ref()?.strip_prefix(&run.name_any())?;
+            Some((capture, format!("{name}{number}")))
+        });
+        for (capture, name) in of_the_run {
+            let mut old = capture.clone();
+            old.metadata = ObjectMeta {
+                name: Some(name.clone()),
+                labels: capture.metadata.labels.clone(),
+                owner_references: created.controller_owner_ref(&()).map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            };
+            let created = captures.create(&PostParams::default(), &old).await?;
+            old.metadata.resource_version = created.metadata.resource_version;
+            captures.replace_status(&name, &PostParams::default(), &old).await?;
+        }
     }
     for replica in 0..REPLICAS {
         installation.start_bot(replica)?;
