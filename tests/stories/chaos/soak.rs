@@ -83,7 +83,9 @@ async fn remember(installation: &mut Installation) -> anyhow::Result<()> {
             *entered = earlier(entered)?;
         }
         let created = runs.create(&PostParams::default(), &old).await?;
-        old.metadata.resource_version.clone_from(&created.metadata.resource_version);
+        old.metadata
+            .resource_version
+            .clone_from(&created.metadata.resource_version);
         runs.replace_status(&name, &PostParams::default(), &old).await?;
         let of_the_run = taken.iter().filter_map(|capture| {
             let number = capture.metadata.name.as_ref()?.strip_prefix(&run.name_any())?;
