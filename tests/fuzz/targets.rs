@@ -4,12 +4,13 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use diagbot::{
     captures::RedactionConfig,
+    runs::resource::OFFER,
     slack::{grammar, inbound::Inbound, socket::Envelope},
 };
 use diagbot_analysis::redact::{MAX_LINE_BYTES, Redactor};
 use diagbot_catalog::{
     Catalog,
-    load::Allowances,
+    load::{Allowances, Entry},
     policy::{self, Fence},
 };
 use diagbot_wire::{
@@ -48,11 +49,20 @@ pub(crate) fn grammar() -> impl Fn(&[u8]) -> Class {
         match grammar::parse(&text, &catalog) {
             Ok(request) => {
                 if let grammar::Request::Run(call) = &request {
-                    let known = catalog.get(&call.diagnostic).expect("a diagnostic of the catalog");
-                    assert!(call.parameters.keys().all(|name| known.parameters.contains_key(name)));
-                    known
-                        .check_parameters(&call.parameters)
-                        .expect("parameters that the catalog allows");
+                    match catalog.entry(&call.diagnostic) {
+                        Some(Entry::Diagnostic(known)) => {
+                            assert!(call.parameters.keys().all(|name| known.parameters.contains_key(name)));
+                            known
+                                .check_parameters(&call.parameters)
+                                .expect("parameters that the catalog allows");
+                        }
+                        Some(Entry::Runbook(_)) => assert!(call.parameters.is_empty(), "a runbook has no parameters"),
+                        None => assert!(
+                            call.diagnostic == OFFER && call.parameters.is_empty(),
+                            "{} is in no catalog",
+                            call.diagnostic
+                        ),
+                    }
                 }
                 class(&format!("{request:?}"))
             }

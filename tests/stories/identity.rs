@@ -164,7 +164,7 @@ async fn while_slack_does_not_say_who_somebody_is_nobody_gets_anything() {
         .people
         .click("U0CROWD001", ROOM, &told.root.ts, "Send me a link")
         .await;
-    let unanswered = "a system that is needed for it gave no answer";
+    let unanswered = "Your permission could not be checked: the person's account could not be checked";
     let messages = product.people.reads(ROOM, unanswered).await;
     let denied = messages.iter().find(|m| m.text.contains(unanswered)).unwrap();
     assert!(denied.ephemeral && !denied.text.contains("Download"), "{}", denied.text);

@@ -142,7 +142,7 @@ pub enum ServiceError {
     Denied(Explanation),
     /// The permission could not be checked.
     #[error("the permission could not be checked")]
-    Review(#[from] AccessError),
+    Review(#[source] AccessError),
     /// The store signed no link.
     #[error("the store signed no link")]
     Store(#[from] StoreError),
@@ -161,6 +161,31 @@ pub enum ServiceError {
     /// We don't lead any more, or a newer leader has written.
     #[error("this replica does not lead any more")]
     NotLeading,
+}
+
+impl From<AccessError> for ServiceError {
+    fn from(error: AccessError) -> Self {
+        match error {
+            AccessError::Identity(error) => Self::Denied(Reason::IdentityRefused(error).explain()),
+            error => Self::Review(error),
+        }
+    }
+}
+
+impl ServiceError {
+    /// What the person is told of it; none where there is nothing to tell but that it failed.
+    pub fn explanation(&self) -> Option<Explanation> {
+        match self {
+            Self::Denied(reason) => Some(reason.clone()),
+            Self::Review(error) => Some(
+                Reason::ReviewFailed {
+                    what: error.to_string(),
+                }
+                .explain(),
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// Which runs to list. Empty: all.

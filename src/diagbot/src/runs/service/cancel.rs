@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{CALL, RunService, ServiceError};
 use crate::{
-    access::{AccessError, Decision, Question, Requester, Verb},
+    access::{Decision, Question, Requester, Verb},
     cluster::deadline,
     record,
     runs::{
@@ -132,10 +132,7 @@ impl RunService {
             diagnostic,
         };
         let review = self.access().review(question, by, channel);
-        review.await.map_err(|error| match error {
-            AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
-            error => error.into(),
-        })
+        Ok(review.await?)
     }
 }
 

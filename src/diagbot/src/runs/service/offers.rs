@@ -6,9 +6,8 @@ use futures::{StreamExt as _, stream};
 
 use super::{RunService, ServiceError};
 use crate::{
-    access::{AccessError, Question, Requester, Verb},
+    access::{Question, Requester, Verb},
     cluster::{Cluster, census::Sighting, resolve::Visible},
-    runs::reason::Reason,
 };
 
 /// Options of one field: Slack takes 100.
@@ -92,10 +91,6 @@ impl RunService {
             verb: Verb::List,
             diagnostic: "",
         };
-        match self.access().review(listing, by, Some(channel)).await {
-            Ok(decision) => Ok(decision.allowed),
-            Err(AccessError::Identity(error)) => Err(ServiceError::Denied(Reason::IdentityRefused(error).explain())),
-            Err(error) => Err(error.into()),
-        }
+        Ok(self.access().review(listing, by, Some(channel)).await?.allowed)
     }
 }

@@ -4,7 +4,7 @@ use kube::api::{DeleteParams, ObjectMeta, PostParams};
 
 use super::{CALL, RunService, ServiceError};
 use crate::{
-    access::{AccessError, Question, Requester, Verb},
+    access::{Question, Requester, Verb},
     cluster::deadline,
     record::Event,
     runs::{
@@ -125,10 +125,7 @@ impl RunService {
                 diagnostic: "",
             };
             let review = self.access().review(switching, by, Some(channel));
-            let decision = review.await.map_err(|error| match error {
-                AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
-                error => error.into(),
-            })?;
+            let decision = review.await?;
             self.recorder().add(Event::Decision {
                 run: String::new(),
                 person: decision.user.clone(),

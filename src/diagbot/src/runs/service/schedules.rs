@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{CALL, RunService, ServiceError};
 use crate::{
-    access::{AccessError, Question, Requester, Verb},
+    access::{Question, Requester, Verb},
     cluster::{CallError, deadline},
     runs::{
         reason::Reason,
@@ -201,10 +201,7 @@ impl Schedules<'_> {
                 diagnostic: &diagnostic,
             };
             let review = service.access().review(question, by, Some(&spec.channel)).await;
-            let decision = review.map_err(|error| match error {
-                AccessError::Identity(error) => ServiceError::Denied(Reason::IdentityRefused(error).explain()),
-                error => error.into(),
-            })?;
+            let decision = review?;
             if !decision.allowed {
                 let reason = Reason::NotAllowed {
                     verb: verb.as_str(),

@@ -274,7 +274,7 @@ pub(super) fn failure(run: &RunName, error: &ServiceError) -> Message {
                 error = %crate::telemetry::Chain(error),
                 "what a person asked about a run did not succeed"
             );
-            answers::failed(run, None)
+            answers::failed(run, error.explanation().as_ref())
         }
     }
 }

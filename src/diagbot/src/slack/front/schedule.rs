@@ -133,7 +133,7 @@ fn failure(error: &ServiceError, name: &str, command: &str) -> Message {
         ServiceError::Denied(reason) => schedule::failed(Some(reason)),
         error => {
             tracing::warn!(error = %crate::telemetry::Chain(error), "a schedule could not be changed");
-            schedule::failed(None)
+            schedule::failed(error.explanation().as_ref())
         }
     }
 }
