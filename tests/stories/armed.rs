@@ -1,9 +1,11 @@
 //! "On the next restart": armed once, seen, captured once, or over.
 
-use diagbot::runs::resource::Phase;
+use diagbot::runs::resource::{DiagnosticRun, Phase};
 use diagbot_sandbox::installation::Plan;
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::{Api, api::DeleteParams};
 
-use crate::product::{LEDGER, Product};
+use crate::product::{LEDGER, Product, run_in};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_restart_is_captured_once_and_told_in_the_thread_of_the_arming() {
@@ -13,8 +15,7 @@ async fn the_next_restart_is_captured_once_and_told_in_the_thread_of_the_arming(
     };
     let mut product = Product::with(plan).await;
     let id = product.asks("arm process shop/deploy/ledger --for 1h").await;
-    let seen =
-        |run: &diagbot::runs::resource::DiagnosticRun| run.status.as_ref().is_some_and(|status| status.armed.is_some());
+    let seen = |run: &DiagnosticRun| run.status.as_ref().is_some_and(|status| status.armed.is_some());
     product.run(&id, "the restarts are counted", seen).await;
     product
         .people
@@ -44,5 +45,37 @@ async fn the_next_restart_is_captured_once_and_told_in_the_thread_of_the_arming(
     let id = product.asks("arm process shop/deploy/nothing").await;
     assert_eq!(product.ended(&id).await.run.phase(), Phase::Refused);
     assert_eq!(product.ephemeral(LEDGER).await.len(), 1);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_arm_hears_so_at_once_and_who_lost_the_right_meanwhile_when_it_would_have_begun() {
+    let product = Product::start().await;
+    let text = "arm heap-dump shop/deploy/ledger --for 1h";
+    let answer = product.people.command("grace", "incidents", text).await;
+    let told = product.ended(&run_in(&answer).unwrap()).await;
+    assert_eq!(told.run.phase(), Phase::Denied, "{}", told.text());
+    told.explains("You may not `run` the diagnostic `heap-dump` in namespace `shop`");
+    told.says(&["`diagnostics.diagbot.dev`"]);
+    assert!(
+        told.run.status.as_ref().unwrap().armed.is_none(),
+        "nothing is waited for"
+    );
+
+    let id = product.asks("arm process shop/deploy/ledger --for 1h").await;
+    product.run(&id, "it is armed", DiagnosticRun::is_armed).await;
+    let bindings: Api<RoleBinding> = Api::namespaced(product.installation.runs().into_client(), "shop");
+    for binding in ["sre", "oncall"] {
+        bindings.delete(binding, &DeleteParams::default()).await.unwrap();
+    }
+    product
+        .installation
+        .kubernetes()
+        .restart_container("shop", LEDGER, None)
+        .unwrap();
+    let told = product.ended(&id).await;
+    assert_eq!(told.run.phase(), Phase::Denied, "{}", told.text());
+    told.explains("You may not `run` the diagnostic `process` in namespace `shop`");
+    assert!(product.ephemeral(LEDGER).await.is_empty());
     product.stop().await;
 }

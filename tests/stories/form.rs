@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use diagbot_sandbox::wait;
+use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
 use crate::product::{LEDGER, Product};
@@ -111,5 +112,58 @@ async fn an_alert_of_another_bot_is_diagnosed_from_its_menu_and_answered_in_its_
     let answer = submit(&product, "ada", &view, answers).await;
     assert!(answer.is_null(), "{answer}");
     product.ended_in_thread(&alert, "State: *done*").await;
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_chosen_before_its_pod_went_or_its_run_was_forgotten_is_over_and_nothing_else_is_taken() {
+    let product = Product::start().await;
+    let earlier = product.runs("process ledger").await;
+    let taken = product.ephemeral(LEDGER).await.len();
+
+    // A form that stood open while the pod died.
+    product.people.command("ada", "incidents", "").await;
+    let view = form(&product, "ada", |_| true).await;
+    let pod = format!("shop/pod/{LEDGER}");
+    assert_eq!(offered(&product, "ada", &view, LEDGER).await, [pod.clone()]);
+    product.operate(LEDGER, "delete").await;
+    product.gone(LEDGER).await;
+    let answers = json!({
+        "target": { "target": { "type": "external_select", "selected_option": { "value": pod } } },
+        "diagnostic": { "diagnostic": chosen("process") },
+    });
+    let answer = submit(&product, "ada", &view, answers).await;
+    assert!(answer.is_null(), "{answer}");
+    let refused = product.people.reads("incidents", "State: *refused*").await;
+    let refused: Vec<_> = refused.iter().filter(|m| m.text.contains("State: *refused*")).collect();
+    assert_eq!(refused.len(), 1, "{refused:#?}");
+    assert!(
+        refused[0].text.contains(&format!("Nothing called `{LEDGER}`")),
+        "{}",
+        refused[0].text
+    );
+    assert!(refused[0].text.contains("What to do:"), "{}", refused[0].text);
+
+    // A button of last year: the message stands, its run is forgotten.
+    let name = earlier.run.metadata.name.as_deref().unwrap();
+    product
+        .installation
+        .runs()
+        .delete(name, &DeleteParams::default())
+        .await
+        .unwrap();
+    let recorded = product.recorded().await;
+    for button in ["Run again", "Send me a link"] {
+        product.people.click("ada", "incidents", &earlier.root.ts, button).await;
+    }
+    let over = "That button is over";
+    wait::until(Duration::from_secs(20), "both clicks are answered", async || {
+        let all = product.messages("incidents").await;
+        let count = all.iter().filter(|m| m.ephemeral && m.text.contains(over)).count();
+        Ok((count == 2).then_some(()))
+    })
+    .await
+    .unwrap();
+    assert_eq!((product.recorded().await, taken), (recorded, 1), "nothing is started");
     product.stop().await;
 }

@@ -21,6 +21,7 @@ mod form;
 mod identity;
 mod offers;
 mod once;
+mod pagerduty;
 mod permission;
 mod permission_rules;
 mod product;

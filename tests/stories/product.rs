@@ -198,6 +198,17 @@ impl Product {
         self.pod(pod, "the pod runs", |status| status.ready).await;
     }
 
+    /// Waits until there is no such pod.
+    pub(crate) async fn gone(&self, pod: &str) {
+        let pods = &self.pods();
+        wait::until(LONGEST, "the pod is gone", || async move {
+            let found = pods.get_opt(pod).await?;
+            Ok(found.is_none().then_some(()))
+        })
+        .await
+        .unwrap();
+    }
+
     /// Waits until the pod's container waits for this reason.
     pub(crate) async fn pod_waits(&self, pod: &str, reason: &str) {
         let waits = |status: &ContainerStatus| {

@@ -312,3 +312,37 @@ async fn more_targets_than_may_be_looked_at_at_a_time_take_turns() {
 async fn two_hundred_pods_are_one_run() {
     println!("{}", all_of_a_swarm(200, Plan::default()).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stateful_set_is_its_pods_by_their_owner_and_no_pod_that_only_begins_so() {
+    let product = Product::start().await;
+    let pods = [("web-0", "web"), ("web-1", "web"), ("web-api-0", "web-api")];
+    for (name, set) in pods {
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": name, "namespace": "shop",
+                "ownerReferences": [{
+                    "apiVersion": "apps/v1", "kind": "StatefulSet", "name": set, "uid": format!("uid-of-{set}"), "controller": true
+                }],
+            },
+            "spec": { "containers": [{ "name": "app", "image": "registry.sandbox/none" }] },
+        });
+        product.installation.kubernetes().add(pod).unwrap();
+    }
+    let several = product.runs("pod-report shop/sts/web").await;
+    assert_eq!(several.run.phase(), Phase::Refused, "{}", several.text());
+    several.says(&["fits 2 targets", "web-0", "web-1"]);
+    let told = product.runs("pod-report shop/sts/web --all").await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    let captures = &told.run.status.as_ref().unwrap().captures;
+    let taken: Vec<(&str, Option<&str>)> = captures
+        .iter()
+        .map(|capture| (capture.target.pod.as_str(), capture.workload.as_deref()))
+        .collect();
+    assert_eq!(
+        taken,
+        [("web-0", Some("statefulset/web")), ("web-1", Some("statefulset/web"))]
+    );
+    product.stop().await;
+}

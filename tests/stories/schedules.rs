@@ -2,17 +2,33 @@
 
 use std::time::Duration;
 
-use diagbot::runs::{resource::DiagnosticRun, schedule::DiagnosticSchedule};
+use diagbot::runs::{
+    request::{RequestKey, RunRequest},
+    resource::{Appeal, Cause, DiagnosticRun, Origin, Phase},
+    schedule::DiagnosticSchedule,
+};
 use diagbot_sandbox::{installation::Plan, wait};
-use kube::{Api, api::ListParams};
+use jiff::{SignedDuration, Timestamp, ToSpan as _, tz::TimeZone};
+use k8s_openapi::{api::rbac::v1::RoleBinding, apimachinery::pkg::apis::meta::v1::MicroTime};
+use kube::{
+    Api,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+};
+use serde_json::{Value, json};
 
-use crate::product::Product;
+use crate::product::{LEDGER, Product};
 
 /// Longest wait: a schedule's finest step is a minute.
 const LONGEST: Duration = Duration::from_secs(100);
 
 fn schedules(product: &Product) -> Api<DiagnosticSchedule> {
     Api::namespaced(product.installation.runs().into_client(), "diagbot")
+}
+
+/// Names of the schedules on record.
+async fn names(product: &Product) -> Vec<String> {
+    let all = schedules(product).list(&ListParams::default()).await.unwrap().items;
+    all.into_iter().filter_map(|schedule| schedule.metadata.name).collect()
 }
 
 pub(crate) async fn saved(product: &Product, text: &str) {
@@ -103,14 +119,7 @@ async fn a_schedule_is_seen_before_it_is_saved_runs_once_a_due_time_and_is_quiet
                 .contains("is deleted")
         );
     }
-    assert!(
-        schedules(&product)
-            .list(&ListParams::default())
-            .await
-            .unwrap()
-            .items
-            .is_empty()
-    );
+    assert_eq!(names(&product).await, [""; 0]);
     product.stop().await;
 }
 
@@ -138,14 +147,7 @@ async fn a_schedule_that_can_t_be_is_refused_and_health_says_what_works() {
             "{wanted}: {answer}"
         );
     }
-    assert!(
-        schedules(&product)
-            .list(&ListParams::default())
-            .await
-            .unwrap()
-            .items
-            .is_empty()
-    );
+    assert_eq!(names(&product).await, [""; 0]);
     let health = product.types("health").await;
     for words in [
         "Slack: ok",
@@ -155,6 +157,177 @@ async fn a_schedule_that_can_t_be_is_refused_and_health_says_what_works() {
         "leads",
     ] {
         assert!(health.contains(words), "{words}: {health}");
+    }
+    product.stop().await;
+}
+
+/// A schedule as an operator applies it, due once: a minute ago, and again tomorrow.
+async fn due(product: &Product, name: &str, owner: &str, target: Value) -> DiagnosticSchedule {
+    let minute = SignedDuration::from_mins(1);
+    let ago = Timestamp::now().saturating_sub(minute).unwrap();
+    let schedule: DiagnosticSchedule = serde_json::from_value(json!({
+        "apiVersion": "diagbot.dev/v1alpha1", "kind": "DiagnosticSchedule", "metadata": { "name": name },
+        "spec": {
+            "schedule": ago.to_zoned(TimeZone::UTC).strftime("%M %H * * *").to_string(),
+            "target": target, "diagnostic": "process", "channel": "C0INCIDENT",
+            "owner": { "team": "T0DIAG0001", "user": owner },
+        },
+    }))
+    .unwrap();
+    let api = schedules(product);
+    let made = api.create(&PostParams::default(), &schedule).await.unwrap();
+    let settled = json!({ "status": { "settledUntil": MicroTime(ago.saturating_sub(minute * 2).unwrap()) } });
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(&settled))
+        .await
+        .unwrap();
+    made
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_whose_owner_left_or_lost_the_right_or_whose_workload_is_gone_says_so_once_and_starts_nothing() {
+    let product = Product::start().await;
+    let ledger = || json!({ "namespace": "shop", "kind": "Deployment", "name": "ledger" });
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "web-0", "namespace": "shop",
+            "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "w", "controller": true }],
+        },
+        "spec": { "containers": [{ "name": "app", "image": "registry.sandbox/idle:1" }] },
+    });
+    product.installation.kubernetes().add(pod).unwrap();
+    product.pod_runs("web-0").await;
+
+    let left = json!({ "user": "U0GRACE001", "deleted": true });
+    product.people.act("account", left).await;
+    product.operate("web-0", "delete").await;
+    let web = json!({ "namespace": "shop", "kind": "StatefulSet", "name": "web" });
+    due(&product, "of-nothing", "U0ADA00001", web).await;
+    due(&product, "of-who-left", "U0GRACE001", ledger()).await;
+    let told = |cause: &'static str| {
+        let product = &product;
+        async move {
+            wait::until(LONGEST, cause, || async {
+                let all = product.public().await;
+                Ok(all.into_iter().find(|m| m.text.contains(cause)))
+            })
+            .await
+            .unwrap()
+        }
+    };
+    for cause in ["the account is deactivated", "Nothing called `web`"] {
+        let message = told(cause).await;
+        assert!(message.text.contains("What to do:"), "{}", message.text);
+    }
+    let bindings: Api<RoleBinding> = Api::namespaced(product.installation.runs().into_client(), "shop");
+    for binding in ["sre", "oncall"] {
+        bindings.delete(binding, &DeleteParams::default()).await.unwrap();
+    }
+    due(&product, "of-who-may-not", "U0ADA00001", ledger()).await;
+    let denied = "You may not `run` the diagnostic `process`";
+    assert!(told(denied).await.text.contains("slack:T0DIAG0001:U0ADA00001"));
+
+    // Each is one run and one message, and the schedules go on tomorrow.
+    let runs = product
+        .installation
+        .runs()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+        .items;
+    let mut phases: Vec<&str> = runs.iter().map(|run| run.phase().as_str()).collect();
+    phases.sort_unstable();
+    assert_eq!(phases, ["Denied", "Denied", "Refused"]);
+    let public = product.public().await;
+    assert_eq!(public.len(), 3, "{public:#?}");
+    assert!(product.ephemeral(LEDGER).await.is_empty());
+    assert_eq!(names(&product).await.len(), 3);
+    product.stop().await;
+}
+
+/// A run that the schedule made, long ago.
+async fn snapshot(product: &Product, schedule: &DiagnosticSchedule, due: Timestamp, phase: Phase) -> String {
+    let spec = &schedule.spec;
+    let request = RunRequest {
+        key: RequestKey::Schedule {
+            uid: schedule.metadata.uid.clone().unwrap(),
+            due,
+        },
+        requester: spec.owner.clone(),
+        origin: Origin {
+            channel: spec.channel.clone(),
+            quiet: true,
+            cause: Some(Cause {
+                source: "schedule nightly".to_owned(),
+                raised_at: Some(MicroTime(due)),
+                ..Cause::default()
+            }),
+            ..Origin::default()
+        },
+        diagnostic: spec.diagnostic.clone(),
+        parameters: spec.parameters.clone(),
+        target: spec.target.clone(),
+        targets: None,
+        appeal: Appeal::default(),
+        armed_until: None,
+        dry_run: false,
+        confirmed: true,
+        received_at: due,
+    };
+    let runs = product.installation.runs();
+    let run = DiagnosticRun::new(request.name().as_str(), request.spec());
+    runs.create(&PostParams::default(), &run).await.unwrap();
+    let status = json!({ "status": { "phase": phase, "reason": null, "captures": [], "entered": { phase.as_str(): MicroTime(due) } } });
+    let name = request.name();
+    runs.patch_status(name.as_str(), &PatchParams::default(), &Patch::Merge(&status))
+        .await
+        .unwrap();
+    name.short()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_a_series_that_holds_the_last_of_each_day_and_shows_them() {
+    let product = Product::start().await;
+    saved(
+        &product,
+        "schedule add nightly \"0 3 * * *\" process shop/ledger --keep 3 --keep-per-day 1 --tz Europe/Berlin",
+    )
+    .await;
+    let schedule = schedules(&product).get("nightly").await.unwrap();
+    let midnight = Timestamp::now().to_zoned(TimeZone::get("Europe/Berlin").unwrap());
+    let midnight = midnight.start_of_day().unwrap();
+    let at = |days: i64, hour: i64| {
+        let day = midnight.checked_sub(days.days()).unwrap();
+        day.checked_add(hour.hours()).unwrap().timestamp()
+    };
+    // Older than runs are kept otherwise; two of one day, and one that took nothing.
+    let mut made = Vec::new();
+    for (days, hour, phase) in [
+        (10, 3, Phase::Succeeded),
+        (9, 3, Phase::Succeeded),
+        (8, 3, Phase::PartlyFailed),
+        (7, 3, Phase::Succeeded),
+        (7, 4, Phase::Succeeded),
+        (6, 3, Phase::Refused),
+    ] {
+        made.push(snapshot(&product, &schedule, at(days, hour), phase).await);
+    }
+    let held = [&made[4], &made[2], &made[1]];
+    let shown = wait::until(LONGEST, "the series is thinned out", || async {
+        let shown = product.types("schedule show nightly").await;
+        Ok((product.recorded().await <= 4).then_some(shown))
+    })
+    .await
+    .unwrap();
+    assert!(
+        shown.contains("keeps the last 3 snapshots, at most 1 of a day"),
+        "{shown}"
+    );
+    let (_, snapshots) = shown.split_once("Snapshots").unwrap();
+    let places: Vec<Option<usize>> = held.iter().map(|id| snapshots.find(id.as_str())).collect();
+    assert!(places.is_sorted() && places.iter().all(Option::is_some), "{shown}");
+    for gone in [&made[0], &made[3], &made[5]] {
+        assert!(!snapshots.contains(gone.as_str()), "{gone}: {shown}");
     }
     product.stop().await;
 }

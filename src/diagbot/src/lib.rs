@@ -56,7 +56,7 @@
 //! runs/service/bundle.rs        LONGEST            16 << 30                        one bundle, in bytes
 //! runs/retention.rs             MOST               2000                            finished runs kept, but
 //! runs/retention.rs             SHORTEST           SignedDuration::from_hours(3)   none is removed earlier,
-//! runs/retention.rs             LONGEST            SignedDuration::from_hours(72)  and all are then
+//! runs/retention.rs             LONGEST            SignedDuration::from_hours(72)  and all are then that no series holds
 //! captures/plan/mod.rs          MAX_ATTEMPTS       3                               containers of one capture
 //! captures/pursuit.rs           LOG_QUEUE          64                              lines of one journal, read and not understood
 //! captures/pursuit.rs           LAST_PATIENCE_S    600                             seconds after its deadline in which a capture's action is tried again

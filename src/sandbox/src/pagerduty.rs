@@ -39,10 +39,28 @@ struct Account {
     book: Mutex<Book>,
 }
 
+/// One call with its answer.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// Method.
+    pub method: Method,
+    /// Path.
+    pub path: String,
+    /// Headers as sent.
+    pub headers: HeaderMap,
+    /// Body as sent.
+    pub body: Bytes,
+    /// Status of the answer.
+    pub status: StatusCode,
+    /// The answer.
+    pub answer: Value,
+}
+
 #[derive(Debug, Default)]
 struct Book {
     notes: Vec<(String, String)>,
     faults: Vec<String>,
+    exchanges: Vec<Exchange>,
     /// Notes that are taken, and answered with 500.
     lose: u32,
 }
@@ -80,6 +98,11 @@ impl PagerDuty {
     /// Calls that broke a rule, in words.
     pub fn faults(&self) -> Vec<String> {
         self.account.book().faults.clone()
+    }
+
+    /// Every call so far.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.account.book().exchanges.clone()
     }
 
     /// The next `count` notes are taken, and the answer is lost.
@@ -134,6 +157,14 @@ async fn answer(account: Arc<Account>, request: Request<Incoming>) -> Result<Res
     let (status, answer) = account.take(&head.method, head.uri.path(), &head.headers, &body);
     let mut response = Response::new(Full::new(Bytes::from(answer.to_string())));
     *response.status_mut() = status;
+    account.book().exchanges.push(Exchange {
+        method: head.method,
+        path: head.uri.path().to_owned(),
+        headers: head.headers,
+        body,
+        status,
+        answer,
+    });
     Ok(response)
 }
 

@@ -404,10 +404,14 @@ impl Reconciler {
         let Some(term) = service.leadership().current() else {
             return;
         };
-        for run in retention::removable(&service.records().all(), service.now())
-            .into_iter()
-            .take(SWEPT)
-        {
+        // Which runs a series holds is not known before the schedules are.
+        if !service.schedules().ready() {
+            return;
+        }
+        let runs = service.records().all();
+        let held = retention::held(&runs, &service.schedules().all());
+        let removable = retention::removable(&runs, &held, service.now());
+        for run in removable.into_iter().take(SWEPT) {
             let params = DeleteParams {
                 preconditions: Some(Preconditions {
                     uid: run.metadata.uid.clone(),

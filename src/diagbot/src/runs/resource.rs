@@ -390,6 +390,9 @@ pub struct CaptureSummary {
     pub uid: Option<String>,
     /// What it looks at.
     pub target: PinnedTarget,
+    /// The workload whose pod that is, by the pod's owner references: `deployment/checkout`. None: the pod is nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
     /// Which of the run's steps it takes; a target's steps by the agent and those by the bot are a capture each.
     #[serde(default)]
     pub steps: Vec<u16>,

@@ -1,11 +1,11 @@
 //! Which finished runs are forgotten: by age and by number, never so early that a late redelivery would start a second run.
-//! Pure.
+//! What a schedule's series holds has no age; it goes when its series gives it up. Pure.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::runs::resource::DiagnosticRun;
+use crate::runs::{request::RunName, resource::DiagnosticRun, schedule::DiagnosticSchedule};
 
 /// Finished runs are forgotten at this age.
 pub const LONGEST: SignedDuration = SignedDuration::from_hours(72);
@@ -14,8 +14,15 @@ pub const SHORTEST: SignedDuration = SignedDuration::from_hours(3);
 /// Most runs that are kept.
 pub const MOST: usize = 2000;
 
-/// The runs to remove, oldest first.
-pub fn removable(runs: &[Arc<DiagnosticRun>], now: Timestamp) -> Vec<Arc<DiagnosticRun>> {
+/// The runs that the schedules' series hold.
+pub fn held(runs: &[Arc<DiagnosticRun>], schedules: &[Arc<DiagnosticSchedule>]) -> BTreeSet<RunName> {
+    let with_series = schedules.iter().filter(|schedule| schedule.spec.series.is_some());
+    let snapshots = with_series.flat_map(|schedule| schedule.snapshots(runs.iter().map(Arc::as_ref)));
+    snapshots.filter_map(|snapshot| snapshot.run.name()).collect()
+}
+
+/// The runs to remove, oldest first. Those of `held` go by number only.
+pub fn removable(runs: &[Arc<DiagnosticRun>], held: &BTreeSet<RunName>, now: Timestamp) -> Vec<Arc<DiagnosticRun>> {
     let mut finished: Vec<(Timestamp, &Arc<DiagnosticRun>)> =
         runs.iter().filter_map(|run| Some((ended(run)?, run))).collect();
     finished.sort_by_key(|(ended, _)| Reverse(*ended));
@@ -27,7 +34,8 @@ pub fn removable(runs: &[Arc<DiagnosticRun>], now: Timestamp) -> Vec<Arc<Diagnos
         .filter(|(position, (ended, run))| {
             let age = now.duration_since(*ended);
             let asked = now.duration_since(run.spec.received_at.0);
-            age.min(asked) >= SHORTEST && (age >= LONGEST || *position >= kept)
+            let is_held = || run.name().is_some_and(|name| held.contains(&name));
+            age.min(asked) >= SHORTEST && (*position >= kept || (age >= LONGEST && !is_held()))
         })
         .map(|(_, (_, run))| Arc::clone(run))
         .collect();
@@ -72,7 +80,7 @@ mod tests {
             run(2, Phase::Capturing, SignedDuration::from_hours(73)),
             run(3, Phase::Denied, SignedDuration::from_hours(71)),
         ];
-        let names: Vec<_> = removable(&runs, samples::NOW)
+        let names: Vec<_> = removable(&runs, &BTreeSet::new(), samples::NOW)
             .iter()
             .map(|r| r.metadata.name.clone())
             .collect();
@@ -90,10 +98,10 @@ mod tests {
                 )
             })
             .collect();
-        assert_eq!(removable(&runs, samples::NOW).len(), 10);
+        assert_eq!(removable(&runs, &BTreeSet::new(), samples::NOW).len(), 10);
         let young: Vec<_> = (0..MOST + 10)
             .map(|n| run(n, Phase::Succeeded, SignedDuration::from_mins(179)))
             .collect();
-        assert!(removable(&young, samples::NOW).is_empty());
+        assert!(removable(&young, &BTreeSet::new(), samples::NOW).is_empty());
     }
 }

@@ -8,8 +8,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub mod series;
 pub mod times;
 
+use self::series::Series;
 use crate::{
     access::Requester,
     runs::resource::{DiagnosticRun, KeyKind, Selection, TargetRef},
@@ -50,10 +52,14 @@ pub struct ScheduleSpec {
     /// Nothing starts.
     #[serde(default)]
     pub suspend: bool,
-    /// Successful runs that are kept on record. Default: 3.
+    /// Which snapshots stay on record, however old; the rest goes 3 hours after it was asked for. Runs that took something are
+    /// then not counted by the history limits. What was stored goes by the store's own rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub series: Option<Series>,
+    /// Successful runs that are kept on record, for 3 days at most. Default: 3.
     #[serde(default = "three")]
     pub successful_runs_history_limit: u32,
-    /// Other finished runs that are kept on record. Default: 3.
+    /// Other finished runs that are kept on record, for 3 days at most. Default: 3.
     #[serde(default = "three")]
     pub failed_runs_history_limit: u32,
     /// The target.

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use crate::runs::{
     request::{RequestKey, RunName, RunRequest},
     resource::{Appeal, Cause, DiagnosticRun, Origin, Phase},
-    schedule::{ConcurrencyPolicy, DiagnosticSchedule, ScheduleStatus, times::Timetable},
+    schedule::{ConcurrencyPolicy, DiagnosticSchedule, ScheduleStatus, series::is_snapshot, times::Timetable},
 };
 
 /// How long nobody may confirm a schedule before it is forgotten.
@@ -104,25 +104,37 @@ pub fn plan(schedule: &DiagnosticSchedule, runs: &[&DiagnosticRun], now: Timesta
     }
 }
 
-/// Finished runs beyond the schedule's limits, oldest first.
+/// Finished runs that the schedule's series does not hold, or beyond its limits, oldest first.
 pub fn superfluous(schedule: &DiagnosticSchedule, runs: &[&DiagnosticRun], now: Timestamp) -> Vec<RunName> {
+    let held: Vec<Option<RunName>> = schedule
+        .snapshots(runs.iter().copied())
+        .iter()
+        .map(|one| one.run.name())
+        .collect();
     let mut finished: Vec<&&DiagnosticRun> = runs.iter().filter(|run| run.phase().is_final()).collect();
     finished.sort_by_key(|run| std::cmp::Reverse(run.spec.received_at.0));
     let (mut succeeded, mut others) = (0, 0);
     let mut names: Vec<RunName> = finished
         .into_iter()
         .filter(|run| {
+            if schedule.spec.series.is_some() && is_snapshot(run) {
+                return !held.contains(&run.name()) && is_old(run, now);
+            }
             let (count, limit) = match run.phase() {
                 Phase::Succeeded => (&mut succeeded, schedule.spec.successful_runs_history_limit),
                 _ => (&mut others, schedule.spec.failed_runs_history_limit),
             };
             *count += 1;
-            *count > limit && now.duration_since(run.spec.received_at.0) >= SHORTEST
+            *count > limit && is_old(run, now)
         })
         .filter_map(|run| run.name())
         .collect();
     names.reverse();
     names
+}
+
+fn is_old(run: &DiagnosticRun, now: Timestamp) -> bool {
+    now.duration_since(run.spec.received_at.0) >= SHORTEST
 }
 
 fn record(schedule: &DiagnosticSchedule, mut status: ScheduleStatus, change: impl FnOnce(&mut ScheduleStatus)) -> Step {

@@ -133,19 +133,10 @@ impl TriggerFront {
             return;
         }
         let recorded = Recorded::of(&self.0.service.list(&RunFilter::default()));
-        let line = self.alert(source, alert, &recorded, true).await;
-        self.count(line.outcome);
+        let line = self.settle(source, alert, &recorded, true).await;
         // What was not confirmed is taken again with the pod's next change.
         if line.outcome != "unconfirmed" {
             self.first_time(&source.config.name, alert);
-        }
-        if matches!(line.outcome, "unmatched" | "refused") {
-            tracing::info!(
-                trigger = source.config.name,
-                outcome = line.outcome,
-                why = line.why,
-                "a sick pod starts nothing"
-            );
         }
     }
 
@@ -222,17 +213,8 @@ impl TriggerFront {
         let mut lines = Vec::new();
         let mut started = 0;
         for alert in alerts.into_iter().take(MOST_ALERTS) {
-            let line = self.alert(source, &alert, &recorded, started < MOST_RUNS).await;
-            self.count(line.outcome);
+            let line = self.settle(source, &alert, &recorded, started < MOST_RUNS).await;
             started += usize::from(line.outcome == "started");
-            if matches!(line.outcome, "unmatched" | "refused") {
-                tracing::info!(
-                    trigger = source.config.name,
-                    outcome = line.outcome,
-                    why = line.why,
-                    "an alert starts nothing"
-                );
-            }
             lines.push(line);
         }
         let uncertain = lines.iter().any(|line| line.outcome == "unconfirmed");
@@ -255,6 +237,21 @@ impl TriggerFront {
                 alerts: lines,
             },
         }
+    }
+
+    /// What becomes of one alert, counted and logged.
+    async fn settle(&self, source: &Source, alert: &Alert, recorded: &[Recorded], may_start: bool) -> Line {
+        let line = self.alert(source, alert, recorded, may_start).await;
+        self.count(line.outcome);
+        if matches!(line.outcome, "unmatched" | "refused") {
+            tracing::info!(
+                trigger = source.config.name,
+                outcome = line.outcome,
+                why = line.why,
+                "an alert starts nothing"
+            );
+        }
+        line
     }
 
     async fn alert(&self, source: &Source, alert: &Alert, recorded: &[Recorded], may_start: bool) -> Line {

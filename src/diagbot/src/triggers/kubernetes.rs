@@ -105,14 +105,14 @@ pub(super) fn is_in_incident(
     now: Timestamp,
 ) -> bool {
     let lately = SignedDuration::try_from(config.incident).unwrap_or(SignedDuration::MAX);
-    let prefix = format!("{}-", symptom.workload.1);
-    let of_workload = |pod: &str| pod == symptom.pod || pod.starts_with(&prefix);
+    let (kind, name) = &symptom.workload;
+    let workload = Some(format!("{kind}/{name}"));
     runs.iter()
         .filter(|run| run.spec.key.kind != KeyKind::Schedule)
         .filter(|run| now.duration_since(run.spec.received_at.0) <= lately)
         .flat_map(|run| run.status.iter().flat_map(|status| &status.captures))
-        .map(|capture| &capture.target)
-        .any(|target| target.cluster == cluster && target.namespace == symptom.namespace && of_workload(&target.pod))
+        .filter(|capture| capture.target.cluster == cluster && capture.target.namespace == symptom.namespace)
+        .any(|capture| capture.target.pod_uid == symptom.pod_uid || capture.workload == workload)
 }
 
 /// The symptom as an alert. Equal ones are those of one workload; the event is the very end of the very container, so that a

@@ -1,9 +1,10 @@
 use diagbot_catalog::{Catalog, load::Allowances};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
 
 use super::{
     alertmanager,
-    config::TriggersConfig,
+    config::{KubernetesConfig, TriggersConfig},
     kubernetes,
     pagerduty::{self, Meaning},
     rule::{Capture, Verdict, judge},
@@ -12,13 +13,14 @@ use super::{
 };
 use crate::{
     access::Requester,
+    captures::resource::PinnedTarget,
     cluster::{
         symptoms::{Sign, Symptom},
         target::{TargetKind, parse},
     },
     runs::{
         request::{RequestKey, RunRequest},
-        resource::{Appeal, Cause, DiagnosticRun, Origin},
+        resource::{Appeal, Cause, DiagnosticRun, KeyKind, Origin},
     },
 };
 
@@ -285,4 +287,67 @@ fn sick_pods_of_one_workload_are_one_subject_and_each_end_of_a_container_is_one_
         of(Some(target.to_string())).captured(&recorded, at, window),
         Some(request.name())
     );
+}
+
+#[test]
+fn a_workload_in_an_incident_is_known_by_its_pods_owner_and_not_by_how_its_name_begins() {
+    let now = "2026-11-23T01:10:00Z".parse().unwrap();
+    let config = KubernetesConfig {
+        signals: Sign::ALL.to_vec(),
+        incident: std::time::Duration::from_secs(3_600),
+    };
+    let asked = |pod: &str, workload: Option<&str>, key: KeyKind| {
+        let run: DiagnosticRun = serde_json::from_value(json!({
+            "apiVersion": "diagbot.dev/v1alpha1", "kind": "DiagnosticRun", "metadata": { "name": "d-0123456789abcdef" },
+            "spec": {
+                "key": { "kind": key, "id": "1" }, "requester": { "team": "T1", "user": "U1" },
+                "origin": { "channel": "C1" }, "diagnostic": "jstack", "target": { "name": "x", "namespace": "shop" },
+                "receivedAt": "2026-11-23T01:00:00.000000Z",
+            },
+            "status": { "phase": "Succeeded", "captures": [{
+                "name": "d-0123456789abcdef-0", "phase": "Succeeded", "workload": workload,
+                "target": PinnedTarget {
+                    cluster: "local".into(), namespace: "shop".into(), pod: pod.into(), pod_uid: format!("uid of {pod}"),
+                    ..PinnedTarget::default()
+                },
+            }] },
+        }))
+        .expect("a run");
+        [std::sync::Arc::new(run)]
+    };
+    let goes = |pod: &str, workload: &str| Symptom {
+        workload: (TargetKind::Deployment, workload.into()),
+        ..symptom(Sign::Terminating, pod)
+    };
+    let concerns = |runs: &[std::sync::Arc<DiagnosticRun>], cluster: &str, symptom: &Symptom| {
+        kubernetes::is_in_incident(runs, cluster, symptom, &config, now)
+    };
+    let api = asked(
+        "checkout-api-7d9f8b6c5-a",
+        Some("deployment/checkout-api"),
+        KeyKind::Command,
+    );
+    assert!(concerns(
+        &api,
+        "local",
+        &goes("checkout-api-7d9f8b6c5-b", "checkout-api")
+    ));
+    assert!(
+        !concerns(&api, "local", &goes("checkout-5f6b8c7d9-a", "checkout")),
+        "nobody asked about `checkout`"
+    );
+    assert!(!concerns(&api, "eu", &goes("checkout-api-7d9f8b6c5-b", "checkout-api")));
+    // A pod is itself, whosever it is; a schedule asks always.
+    let alone = asked("lonely", None, KeyKind::Command);
+    assert!(concerns(&alone, "local", &goes("lonely", "anything")));
+    let of_schedule = asked(
+        "checkout-api-7d9f8b6c5-a",
+        Some("deployment/checkout-api"),
+        KeyKind::Schedule,
+    );
+    assert!(!concerns(
+        &of_schedule,
+        "local",
+        &goes("checkout-api-7d9f8b6c5-b", "checkout-api")
+    ));
 }

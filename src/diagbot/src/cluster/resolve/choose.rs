@@ -59,7 +59,7 @@ pub struct Match {
 
 impl Listed {
     /// From an object's metadata; none where it has no name.
-    pub(in crate::cluster) fn of(metadata: ObjectMeta) -> Option<Self> {
+    pub fn of(metadata: ObjectMeta) -> Option<Self> {
         let template = metadata.labels.as_ref().and_then(|labels| labels.get(LABEL_TEMPLATE));
         let owners = metadata
             .owner_references
@@ -73,6 +73,11 @@ impl Listed {
             name: metadata.name?,
             owners,
         })
+    }
+
+    /// The workload that it belongs to, `deployment/checkout`; none where it is nobody's.
+    pub fn workload(&self) -> Option<String> {
+        self.owners.first().map(|(kind, name)| format!("{kind}/{name}"))
     }
 }
 

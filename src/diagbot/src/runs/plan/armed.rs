@@ -5,15 +5,16 @@
 //! has more is the restart that was waited for, however long nobody looked. The record of that comes before anything is
 //! begun, so that it happens once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use diagbot_catalog::Method;
 use jiff::SignedDuration;
 use k8s_openapi::{
     api::core::v1::{ContainerStatus, Pod},
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 
-use super::{Action, Facts, later, target};
+use super::{Action, Facts, before, diagnostic::Choice, later, target};
 use crate::{
     cluster::resolve::Found,
     runs::{
@@ -28,13 +29,15 @@ const EVERY: SignedDuration = SignedDuration::from_secs(10);
 /// Most pods that one run waits for: each is read at each look.
 pub(super) const MOST_PODS: usize = 50;
 
-/// Looks for the restart. `needs_running`: nothing can be taken of a container before it runs again.
+/// Looks for the restart. Whether the person may is asked before it is waited for, and again when it came.
 pub(super) fn watch(
     facts: &Facts<'_>,
     mut status: RunStatus,
     answer: &Result<Found, Reason>,
-    needs_running: bool,
+    (cluster, choice): (&str, &Choice<'_>),
 ) -> Result<Action, IllegalTransition> {
+    // Nothing can be taken of a container before it runs again.
+    let needs_running = choice.runbook.is_none() && !choice.by(Method::Ephemeral).is_empty();
     let asked = &facts.run.spec;
     let until = asked.armed_until.as_ref().map_or(facts.now, |until| until.0);
     let again = Action::Wait(Some(later(facts.now, EVERY).min(until)));
@@ -59,6 +62,9 @@ pub(super) fn watch(
             };
             return facts.end(status, Event::Refused, &reason);
         }
+        if let Some(instead) = permit(facts, &status, (cluster, &found.pods), choice)? {
+            return Ok(instead);
+        }
         status.armed = Some(Armed {
             restarts: found.pods.iter().flat_map(counts).collect(),
             ..Armed::default()
@@ -78,6 +84,49 @@ pub(super) fn watch(
         ended(container),
     ));
     Ok(Action::Record(Box::new(status)))
+}
+
+/// Whether the person may take that now; none: they may. Who may not hears so at once, not after the restart.
+fn permit(
+    facts: &Facts<'_>,
+    status: &RunStatus,
+    (cluster, pods): (&str, &[Pod]),
+    choice: &Choice<'_>,
+) -> Result<Option<Action>, IllegalTransition> {
+    let end = |event, reason: &Reason| facts.end(status.clone(), event, reason).map(Some);
+    let namespaces = pods.iter().filter_map(|pod| pod.metadata.namespace.clone());
+    let namespaces: BTreeSet<String> = namespaces.collect();
+    let diagnostics: BTreeSet<&str> = choice.steps.iter().map(|step| step.diagnostic.name.as_str()).collect();
+    let namespace = match namespaces.first() {
+        Some(namespace) if namespaces.len() == 1 => namespace.clone(),
+        _ => {
+            let typed = facts.run.spec.target.to_string();
+            let namespaces = namespaces.into_iter().collect();
+            return end(Event::Refused, &Reason::SeveralNamespaces { typed, namespaces });
+        }
+    };
+    match facts.judgement() {
+        None => Ok(Some(Action::Review {
+            cluster: cluster.to_owned(),
+            namespace,
+            diagnostics: diagnostics.into_iter().map(str::to_owned).collect(),
+        })),
+        Some(Err(reason @ Reason::RecordAway)) => end(Event::Refused, reason),
+        Some(Err(reason)) => end(Event::Denied, reason),
+        Some(Ok(decision)) if !decision.allowed && !before::appeals(facts) => {
+            let mut status = status.clone();
+            status.decision = Some(decision.clone());
+            let reason = Reason::NotAllowed {
+                verb: "run",
+                diagnostic: decision.diagnostic.clone(),
+                namespace,
+                cluster: cluster.to_owned(),
+                user: decision.user.clone(),
+            };
+            facts.end(status, Event::Denied, &reason).map(Some)
+        }
+        Some(Ok(_)) => Ok(None),
+    }
 }
 
 /// How often each container was restarted, by the pod's UID and its name.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use diagbot_catalog::Method;
-
 use super::{
     Action, Facts, START_WINDOW, approval, armed, diagnostic,
     fanout::{self, Asked, Drafted},
@@ -49,8 +47,7 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     let waits = asked.armed_until.is_some() && fired.is_none();
     if let Some(answer) = facts.target.filter(|_| waits) {
         status.diagnostic = Some(choice.name.to_owned());
-        let record_only = choice.runbook.is_some() || choice.by(Method::Ephemeral).is_empty();
-        return armed::watch(facts, status, answer, !record_only);
+        return armed::watch(facts, status, answer, (&cluster, &choice));
     }
     let found = match look_up(facts, &status, &cluster, Some((&choice, selection)))? {
         Ok(found) => found,
@@ -269,7 +266,7 @@ fn break_glass(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -> Res
 }
 
 /// Whether the person appeals to something beyond their own right.
-fn appeals(facts: &Facts<'_>) -> bool {
+pub(super) fn appeals(facts: &Facts<'_>) -> bool {
     let appeal = &facts.run.spec.appeal;
     appeal.ask_owners || appeal.break_glass.is_some()
 }

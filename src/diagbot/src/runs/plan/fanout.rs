@@ -16,7 +16,7 @@ use super::{
 use crate::{
     captures::resource::CapturePhase,
     cluster::{
-        resolve::{Found, LOOKED_AT, Need, Pin, PinError, is_healthy, pin},
+        resolve::{Found, LOOKED_AT, Listed, Need, Pin, PinError, is_healthy, pin},
         target::TargetRef,
     },
     runs::{
@@ -244,11 +244,11 @@ fn take(
         drafted.notes.push(note);
     }
     if !by_bot.is_empty() {
-        drafted.add(asked, record, by_bot, control);
+        drafted.add(asked, (pod, record), by_bot, control);
     }
     match (by_agent.is_empty(), running) {
         (true, _) => {}
-        (false, Ok(pin)) => drafted.add(asked, pin, by_agent, control),
+        (false, Ok(pin)) => drafted.add(asked, (pod, pin), by_agent, control),
         (false, Err(error)) => {
             let reason = target::unpinned(pod, asked.target, error).reason;
             drafted.fail(asked, pod, by_agent, &reason);
@@ -258,8 +258,9 @@ fn take(
 }
 
 impl Drafted {
-    fn add(&mut self, asked: Asked<'_>, pin: Pin, steps: Vec<u16>, control: bool) {
+    fn add(&mut self, asked: Asked<'_>, (pod, pin): (&Pod, Pin), steps: Vec<u16>, control: bool) {
         let mut summary = target::summary(asked.run, self.summaries.len(), asked.cluster, pin);
+        summary.workload = Listed::of(pod.metadata.clone()).and_then(|listed| listed.workload());
         summary.steps = steps;
         summary.control = control;
         self.summaries.push(summary);
@@ -273,7 +274,7 @@ impl Drafted {
             pod_uid: pod.metadata.uid.clone().unwrap_or_default(),
             ..Pin::default()
         };
-        self.add(asked, pin, steps, false);
+        self.add(asked, (pod, pin), steps, false);
         if let Some(summary) = self.summaries.last_mut() {
             summary.phase = CapturePhase::Failed;
             summary.reason = Some(reason.explain());

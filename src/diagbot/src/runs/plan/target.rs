@@ -104,6 +104,7 @@ pub(super) fn summary(run: &str, index: usize, cluster: &str, pin: Pin) -> Captu
             restart_count: pin.restart_count,
             node: pin.node,
         },
+        workload: None,
         steps: Vec::new(),
         control: false,
         phase: CapturePhase::Pending,

@@ -9,7 +9,7 @@ use crate::{
     cluster::target,
     runs::{
         resource::{RunStatus, Telling},
-        schedule::ScheduleSpec,
+        schedule::{ScheduleSpec, series::Series},
     },
 };
 
@@ -24,6 +24,7 @@ fn schedule(cron: &str, zone: &str, change: impl FnOnce(&mut ScheduleSpec)) -> D
         concurrency_policy: ConcurrencyPolicy::Allow,
         starting_deadline_seconds: Some(600),
         suspend: false,
+        series: None,
         successful_runs_history_limit: 3,
         failed_runs_history_limit: 1,
         target: target::parse("shop/checkout").expect("a target"),
@@ -209,5 +210,75 @@ fn what_is_told_goes_on_in_the_thread_that_the_first_message_began_and_the_last_
         superfluous(&schedule, &runs, at("2026-01-01T04:30:00Z")),
         names(&[0]),
         "none before 3 h"
+    );
+}
+
+/// A finished run of the schedule for each instant.
+fn taken(schedule: &DiagnosticSchedule, times: &[&str], phase: Phase) -> Vec<DiagnosticRun> {
+    let status = ScheduleStatus::default();
+    let of = |time: &&str| run(&request(schedule, &status, at(time), at(time)), phase);
+    times.iter().map(of).collect()
+}
+
+#[test]
+fn a_series_holds_the_last_of_each_day_in_its_zone_and_the_rest_goes() {
+    const TIMES: [&str; 6] = [
+        "2026-03-01T10:00:00Z",
+        "2026-03-01T22:30:00Z", // 23:30 in Berlin
+        "2026-03-01T23:30:00Z", // the next day there
+        "2026-03-02T10:00:00Z",
+        "2026-03-03T10:00:00Z",
+        "2026-03-03T11:00:00Z",
+    ];
+    let cases: [(u32, Option<u32>, &str, &[usize]); 6] = [
+        (4, None, "UTC", &[5, 4, 3, 2]),
+        (9, Some(1), "UTC", &[5, 3, 2]),
+        (9, Some(1), "Europe/Berlin", &[5, 3, 1]),
+        (2, Some(1), "Europe/Berlin", &[5, 3]),
+        (9, Some(2), "Europe/Berlin", &[5, 4, 3, 2, 1, 0]),
+        (1, Some(9), "UTC", &[5]),
+    ];
+    let now = at("2026-03-09T00:00:00Z");
+    for (last, per_day, zone, held) in cases {
+        let schedule = schedule("0 * * * *", zone, |spec| spec.series = Some(Series { last, per_day }));
+        let mut made = taken(&schedule, &TIMES, Phase::Succeeded);
+        made[1].status.as_mut().unwrap().phase = Phase::PartlyFailed;
+        let runs: Vec<&DiagnosticRun> = made.iter().collect();
+        let names = |of: &mut dyn Iterator<Item = usize>| of.filter_map(|n| made[n].name()).collect::<Vec<_>>();
+        let snapshots = schedule.snapshots(runs.iter().copied());
+        let seen: Vec<RunName> = snapshots.iter().filter_map(|one| one.run.name()).collect();
+        let what = format!("last {last}, {per_day:?} a day in {zone}");
+        assert_eq!(seen, names(&mut held.iter().copied()), "{what}");
+        let rest = names(&mut (0..TIMES.len()).filter(|n| !held.contains(n)));
+        assert_eq!(superfluous(&schedule, &runs, now), rest, "{what}");
+    }
+}
+
+#[test]
+fn failures_take_no_place_in_a_series_and_nothing_goes_within_three_hours() {
+    let series = Some(Series { last: 1, per_day: None });
+    let schedule = schedule("0 * * * *", "UTC", |spec| spec.series = series);
+    let good = taken(
+        &schedule,
+        &["2026-03-01T08:00:00Z", "2026-03-01T09:00:00Z"],
+        Phase::Succeeded,
+    );
+    let bad = taken(
+        &schedule,
+        &["2026-03-01T10:00:00Z", "2026-03-01T11:00:00Z"],
+        Phase::Failed,
+    );
+    let runs: Vec<&DiagnosticRun> = good.iter().chain(&bad).collect();
+    let names = |of: &[&DiagnosticRun]| of.iter().filter_map(|run| run.name()).collect::<Vec<_>>();
+    assert_eq!(superfluous(&schedule, &runs, at("2026-03-01T10:59:59Z")), []);
+    assert_eq!(
+        superfluous(&schedule, &runs, at("2026-03-02T00:00:00Z")),
+        names(&[&good[0], &bad[0]])
+    );
+    let mut other = schedule.clone();
+    other.metadata.uid = Some("uid-2".into());
+    assert!(
+        other.snapshots(runs.iter().copied()).is_empty(),
+        "another's runs are none of its own"
     );
 }

@@ -8,8 +8,8 @@ use super::{Front, Said, reply::Outcome};
 use crate::{
     runs::{
         resource::Requester,
-        schedule::{DiagnosticSchedule, ScheduleSpec},
-        service::{RunService, ServiceError},
+        schedule::{DiagnosticSchedule, ScheduleSpec, series::Series},
+        service::{RunFilter, RunService, ServiceError},
     },
     slack::{
         grammar::schedule::{NewSchedule, ScheduleCall},
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Runs that are kept on record unless the person says how many.
+/// Snapshots that a series holds unless the person says how many, and failures that are kept on record.
 const KEPT: u32 = 3;
 
 impl Front {
@@ -49,7 +49,10 @@ impl Front {
             ScheduleCall::Show(name) => async move {
                 let found = service.schedules().get(&name).into_iter().collect();
                 match service.schedules_told_of(found, &by, &channel).await.first() {
-                    Some(seen) => schedule::show(seen, now),
+                    Some(seen) => {
+                        let runs = service.list(&RunFilter::default());
+                        schedule::show(seen, &seen.snapshots(runs.iter().map(Arc::as_ref)), now)
+                    }
                     None => schedule::unknown(&name, &command),
                 }
             }
@@ -102,15 +105,18 @@ impl Front {
 }
 
 fn spec(new: &NewSchedule, target: crate::runs::resource::TargetRef, channel: &str, owner: Requester) -> ScheduleSpec {
-    let kept = new.keep.unwrap_or(KEPT);
     ScheduleSpec {
         schedule: new.schedule.clone(),
         time_zone: new.zone.clone(),
         concurrency_policy: new.policy,
         starting_deadline_seconds: Some(new.deadline_s),
         suspend: false,
-        successful_runs_history_limit: kept,
-        failed_runs_history_limit: kept,
+        series: Some(Series {
+            last: new.keep.unwrap_or(KEPT),
+            per_day: new.keep_per_day,
+        }),
+        successful_runs_history_limit: KEPT,
+        failed_runs_history_limit: KEPT,
         target,
         targets: new.call.targets,
         diagnostic: new.call.diagnostic.clone(),

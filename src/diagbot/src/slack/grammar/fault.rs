@@ -202,7 +202,7 @@ impl Fault {
             }
             Self::Schedule(_) => format!(
                 "Type it as `{command} schedule add <name> \"0 3 * * *\" <diagnostic> <target> [--tz Europe/Berlin] [--policy \
-                 forbid] [--deadline 10m] [--keep 3]`."
+                 forbid] [--deadline 10m] [--keep 7] [--keep-per-day 1]`."
             ),
             Self::Arm(_) => {
                 format!("Type it as `{command} arm <diagnostic|runbook> <workload> [--for 24h]`.")

@@ -12,7 +12,7 @@ use crate::{
 const LONGEST_NAME: usize = 40;
 /// How late a run may start unless a deadline is given: later nobody compares it with its neighbours.
 const DEFAULT_DEADLINE_S: i64 = 600;
-/// Most runs that may be kept on record.
+/// Most snapshots that a series may hold.
 const MOST_KEPT: u32 = 100;
 
 /// What a person wants with schedules.
@@ -45,8 +45,10 @@ pub struct NewSchedule {
     pub policy: ConcurrencyPolicy,
     /// How late it may start, in seconds.
     pub deadline_s: i64,
-    /// Runs that are kept on record.
+    /// Snapshots that its series holds.
     pub keep: Option<u32>,
+    /// Of each day at most so many.
+    pub keep_per_day: Option<u32>,
     /// What runs.
     pub call: RunCall,
 }
@@ -126,6 +128,7 @@ fn add(words: &[Word], catalog: &Catalog) -> Result<NewSchedule, Fault> {
         policy: options.policy.unwrap_or_default(),
         deadline_s: options.deadline_s.unwrap_or(DEFAULT_DEADLINE_S),
         keep: options.keep,
+        keep_per_day: options.keep_per_day,
         call,
     })
 }
@@ -137,6 +140,7 @@ struct Options {
     policy: Option<ConcurrencyPolicy>,
     deadline_s: Option<i64>,
     keep: Option<u32>,
+    keep_per_day: Option<u32>,
 }
 
 impl Options {
@@ -149,7 +153,7 @@ impl Options {
                 Some((option, value)) => (option, Some(value.to_owned())),
                 None => (word.text.as_str(), None),
             };
-            if word.quoted || !matches!(option, "--tz" | "--policy" | "--deadline" | "--keep") {
+            if word.quoted || !matches!(option, "--tz" | "--policy" | "--deadline" | "--keep" | "--keep-per-day") {
                 rest.push(word.clone());
                 continue;
             }
@@ -175,7 +179,12 @@ impl Options {
             "--deadline" => self.deadline_s = Some(duration(value)?.as_secs()),
             _ => {
                 let keep = value.parse().ok().filter(|keep| (1..=MOST_KEPT).contains(keep));
-                self.keep = Some(keep.ok_or_else(|| bad("a number from 1 to 100"))?);
+                let keep = Some(keep.ok_or_else(|| bad("a number from 1 to 100"))?);
+                *(if option == "--keep" {
+                    &mut self.keep
+                } else {
+                    &mut self.keep_per_day
+                }) = keep;
             }
         }
         Ok(())

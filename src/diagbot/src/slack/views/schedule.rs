@@ -2,20 +2,22 @@
 
 use std::fmt::Write as _;
 
-use jiff::Timestamp;
+use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
     Builder, Message,
-    escape::{code, line, moment},
+    escape::{code, line, moment, size},
     run::person,
 };
 use crate::runs::{
-    schedule::{ConcurrencyPolicy, DiagnosticSchedule, ScheduleSpec, times::Timetable},
+    schedule::{ConcurrencyPolicy, DiagnosticSchedule, ScheduleSpec, series::Snapshot, times::Timetable},
     service::Health,
 };
 
 /// Schedules of a list; more don't fit a message.
 const LISTED: usize = 30;
+/// Snapshots of a series that are shown, the latest.
+const SHOWN_SNAPSHOTS: usize = 12;
 /// Times that are shown before a schedule is saved.
 const SHOWN_TIMES: usize = 5;
 
@@ -27,7 +29,11 @@ pub fn draft(schedule: &DiagnosticSchedule, now: Timestamp) -> Message {
     let uid = schedule.metadata.uid.clone().unwrap_or_default();
     Builder::new()
         .section(&format!("*Not saved yet:* {}", summary(schedule)))
-        .section(&format!("It would run at\n{}", times(&schedule.spec, now)))
+        .section(&format!(
+            "It would run at\n{}\nIt keeps {}.",
+            times(&schedule.spec, now),
+            kept(&schedule.spec)
+        ))
         .context("It runs in your name: your rights are checked anew each time. Messages come on failures and findings only.")
         .button(SAVE, &uid, "Save")
         .build()
@@ -41,12 +47,12 @@ pub fn saved(schedule: &DiagnosticSchedule, now: Timestamp) -> Message {
         .build()
 }
 
-/// One in detail.
-pub fn show(schedule: &DiagnosticSchedule, now: Timestamp) -> Message {
+/// One in detail, with the snapshots of its series.
+pub fn show(schedule: &DiagnosticSchedule, series: &[Snapshot<'_>], now: Timestamp) -> Message {
     let spec = &schedule.spec;
     let status = schedule.status.clone().unwrap_or_default();
     let mut detail = format!(
-        "Owner {}, told in <#{}>; {} while a run is under way; keeps {} successful and {} other runs.",
+        "Owner {}, told in <#{}>; {} while a run is under way; keeps {}.",
         person(&spec.owner),
         line(&spec.channel),
         match spec.concurrency_policy {
@@ -54,8 +60,7 @@ pub fn show(schedule: &DiagnosticSchedule, now: Timestamp) -> Message {
             ConcurrencyPolicy::Forbid => "starts none",
             ConcurrencyPolicy::Replace => "replaces it",
         },
-        spec.successful_runs_history_limit,
-        spec.failed_runs_history_limit,
+        kept(spec),
     );
     if let Some(last) = &status.last_schedule_time {
         let _ = write!(detail, "\nLast started for {}.", moment(last.0));
@@ -64,11 +69,63 @@ pub fn show(schedule: &DiagnosticSchedule, now: Timestamp) -> Message {
     if let Some(message) = &status.message {
         let _ = write!(detail, "\n*{}*", line(message));
     }
-    Builder::new()
-        .section(&summary(schedule))
-        .section(&detail)
-        .section(&format!("Next\n{}", times(spec, now)))
-        .build()
+    let mut message = Builder::new().section(&summary(schedule)).section(&detail);
+    if spec.series.is_some() {
+        message = message
+            .section(&format!("Snapshots\n{}", snapshots(spec, series)))
+            .context("Without its snapshot here evidence has no new links; how long it is stored, the store's own rules say.");
+    }
+    message.section(&format!("Next\n{}", times(spec, now))).build()
+}
+
+/// What stays on record.
+fn kept(spec: &ScheduleSpec) -> String {
+    match spec.series {
+        Some(series) => {
+            let snapshots = if series.last == 1 { "snapshot" } else { "snapshots" };
+            let a_day = series
+                .per_day
+                .map(|most| format!(", at most {most} of a day"))
+                .unwrap_or_default();
+            format!("the last {} {snapshots}{a_day}", series.last)
+        }
+        None => format!(
+            "{} successful and {} other runs",
+            spec.successful_runs_history_limit, spec.failed_runs_history_limit
+        ),
+    }
+}
+
+/// The series, the latest first.
+fn snapshots(spec: &ScheduleSpec, series: &[Snapshot<'_>]) -> String {
+    let zone = Timetable::parse(&spec.schedule, spec.time_zone.as_deref()).map(|table| table.zone().clone());
+    let zone = zone.unwrap_or(TimeZone::UTC);
+    let show = |one: &Snapshot<'_>| {
+        let captures = one.run.status.iter().flat_map(|status| &status.captures);
+        let artifacts: Vec<_> = captures.flat_map(|capture| &capture.artifacts).collect();
+        let files = if artifacts.len() == 1 { "file" } else { "files" };
+        format!(
+            "• {} – run {} – {} {files}, {}",
+            stamp(one.due, &zone),
+            code(&one.run.name().map(|name| name.short()).unwrap_or_default()),
+            artifacts.len(),
+            size(artifacts.iter().map(|artifact| artifact.size_bytes).sum()),
+        )
+    };
+    if series.is_empty() {
+        return "none yet".to_owned();
+    }
+    let mut lines: Vec<String> = series.iter().take(SHOWN_SNAPSHOTS).map(show).collect();
+    if series.len() > SHOWN_SNAPSHOTS {
+        lines.push(format!("and {} older ones", series.len() - SHOWN_SNAPSHOTS));
+    }
+    lines.join("\n")
+}
+
+/// An instant in the schedule's own zone and the reader's.
+fn stamp(at: Timestamp, zone: &TimeZone) -> String {
+    let own = at.to_zoned(zone.clone()).strftime("%a %Y-%m-%d %H:%M %Z");
+    format!("{own} – {}", moment(at))
 }
 
 /// All of them.
@@ -191,10 +248,7 @@ fn times(spec: &ScheduleSpec, now: Timestamp) -> String {
     let Ok(table) = Timetable::parse(&spec.schedule, spec.time_zone.as_deref()) else {
         return "never".to_owned();
     };
-    let show = |at: &Timestamp| {
-        let own = at.to_zoned(table.zone().clone()).strftime("%a %Y-%m-%d %H:%M %Z");
-        format!("• {own} – {}", moment(*at))
-    };
+    let show = |at: &Timestamp| format!("• {}", stamp(*at, table.zone()));
     let times: Vec<String> = table.upcoming(now, SHOWN_TIMES).iter().map(show).collect();
     times.join("\n")
 }

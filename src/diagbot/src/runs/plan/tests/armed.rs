@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{
     code,
-    samples::{NOW, World, found, run},
+    samples::{NOW, World, allowed, found, run},
 };
 use crate::{
     cluster::{
@@ -13,7 +13,7 @@ use crate::{
         target,
     },
     runs::{
-        plan::armed::MOST_PODS,
+        plan::{Action, armed::MOST_PODS},
         reason::Reason,
         resource::{DiagnosticRun, Phase},
     },
@@ -106,4 +106,31 @@ fn it_expires_and_can_be_cancelled_and_what_has_no_or_too_many_pods_is_refused()
     many.target = Ok(crowd);
     let status = many.settle();
     assert_eq!((status.phase, code(&status)), (Phase::Refused, "TooManyToWaitFor"));
+}
+
+#[test]
+fn who_may_not_hears_so_before_anything_is_waited_for_and_who_may_no_more_when_it_came() {
+    let mut world = World::new(armed());
+    world.target = Ok(pods(2, true));
+    world.review = Ok(vec![allowed(false)]);
+    let status = world.settle();
+    assert_eq!((status.phase, code(&status)), (Phase::Denied, "NotAllowed"));
+    assert!(status.armed.is_none(), "nothing is waited for");
+    let reviewed = |world: &World| {
+        let asked = |act: &&Action| matches!(act, Action::Review { namespace, diagnostics, .. } if namespace == "shop" && diagnostics == &["jstack"]);
+        world.acts.iter().filter(asked).count()
+    };
+    assert_eq!(reviewed(&world), 1);
+
+    let mut world = World::new(armed());
+    world.target = Ok(pods(2, true));
+    assert_eq!(world.settle().phase, Phase::Resolving);
+    // Waiting asks nobody again and again.
+    world.settle();
+    assert_eq!(reviewed(&world), 1);
+    world.target = Ok(pods(3, true));
+    world.review = Ok(vec![allowed(false)]);
+    let status = world.settle();
+    assert_eq!((status.phase, code(&status)), (Phase::Denied, "NotAllowed"));
+    assert_eq!((reviewed(&world), world.made()), (2, 0));
 }
