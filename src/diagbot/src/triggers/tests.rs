@@ -294,7 +294,7 @@ fn a_workload_in_an_incident_is_known_by_its_pods_owner_and_not_by_how_its_name_
     let now = "2026-11-23T01:10:00Z".parse().unwrap();
     let config = KubernetesConfig {
         signals: Sign::ALL.to_vec(),
-        incident: std::time::Duration::from_secs(3_600),
+        incident: std::time::Duration::from_hours(1),
     };
     let asked = |pod: &str, workload: Option<&str>, key: KeyKind| {
         let run: DiagnosticRun = serde_json::from_value(json!({
