@@ -88,19 +88,6 @@ const expectations = {
     assert.equal(await offer.getByRole('button', { name: 'sockets', exact: true }).count(), 0, 'what was pressed is no button any more');
     await picture('bot-pressed');
   },
-  async 'many targets are one table in the thread'() {
-    await type('/diag pod-report -l app -n shop --all');
-    const table = page.locator('article.reply').filter({ hasText: '✓' }).locator('pre').last();
-    await table.waitFor();
-    const lines = (await table.innerText()).trim().split('\n');
-    assert.ok(lines.length >= 3, lines.join('\n'));
-    for (const line of lines) assert.ok([...line].length <= 44, `fits a phone: ${line}`);
-    await page.setViewportSize({ width: 390, height: 844 });
-    const [inner, outer] = await table.evaluate((e) => [e.scrollWidth, e.clientWidth]);
-    await picture('bot-table-phone');
-    await page.setViewportSize({ width: 1100, height: 1000 });
-    assert.ok(inner <= outer, `a line is wider than a phone: ${inner} > ${outer}`);
-  },
   async 'every block of the bot is one that the page knows, and the page made no error'() {
     assert.equal(await page.locator('.unknown').count(), 0);
     assert.deepEqual(faults, []);
