@@ -9,7 +9,7 @@ use crate::{kubernetes::KubernetesConfig, slack::SlackConfig, store};
 pub struct Plan {
     /// Replicas of the bot.
     pub replicas: usize,
-    /// Show the children's logs; else they go to files ([`Installation::logs`]).
+    /// Show the children's logs; else they go to files ([`super::Installation::logs`]).
     pub verbose: bool,
     /// What the children log, as their option `--log` takes it.
     pub log: &'static str,
@@ -19,7 +19,7 @@ pub struct Plan {
     pub kubernetes: KubernetesConfig,
     /// Further diagnostics beside the shipped ones: file name and content.
     pub diagnostics: Vec<(String, String)>,
-    /// Each replica of the bot reaches the API server by a cable of its own ([`Installation::plug`]).
+    /// Each replica of the bot reaches the API server by a cable of its own ([`super::Installation::plug`]).
     pub cables: bool,
     /// A proxy in front of the store, with these faults armed; none unless given.
     pub store_faults: Option<Vec<store::Fault>>,
