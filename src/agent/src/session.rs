@@ -31,6 +31,9 @@ use delivery::Delivery;
 /// Longest wait for a JVM that still writes a dump that nobody wants any more: within the half minute that a kubelet leaves
 /// by default between SIGTERM and SIGKILL.
 const WRITERS_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest wait for the store once told to stop. With the writers' deadline before it, it stays below the 30 s after which
+/// the bot takes a stop for unproven.
+const STOPPED_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Processes that the introduction names at most, where there are no more steps: they fit on one line.
 const MOST_NAMED: usize = 30;
@@ -192,7 +195,11 @@ impl Session<'_> {
             steps: results,
         };
         let sealed = SignedResult::seal(&result, &key);
-        let stored = delivery.store_result(&sealed).await;
+        // A store that hangs must not keep back the proof that we stopped: the steps' ends are in the journal already.
+        let stored = tokio::select! {
+            stored = delivery.store_result(&sealed) => stored,
+            () = self.patience_of_a_stop() => false,
+        };
         self.end(
             &sha256_hex(sealed.body.as_bytes()),
             stored,
@@ -274,6 +281,12 @@ impl Session<'_> {
         self.proc_fs
             .read(pinned.pid)
             .is_some_and(|now| now.start_time == pinned.start_time)
+    }
+
+    /// Ends a while after we were told to stop.
+    async fn patience_of_a_stop(&self) {
+        self.inbox.wait(|contents| contents.cancelled()).await;
+        tokio::time::sleep(STOPPED_PATIENCE).await;
     }
 
     async fn stop_reason(&self) -> Option<CancelReason> {

@@ -45,6 +45,14 @@ pub(crate) fn missing(typed: &[Typed], runs: &[DiagnosticRun]) -> Vec<usize> {
         .collect()
 }
 
+/// What people can read of a run.
+struct Mail<'a> {
+    /// In all channels.
+    rooms: &'a [Message],
+    /// Sent to the person who asked.
+    direct: &'a [Message],
+}
+
 /// Looks at everything.
 pub(crate) async fn check(
     script: &Script,
@@ -80,7 +88,25 @@ pub(crate) async fn check(
                 };
                 *verdict.ends.entry(why).or_default() += 1;
             }
-            [run] => verdict.run(script, installation, typed, run, &pods, &messages),
+            [run] => {
+                // Where a channel can't be read and two posts are uncertain, the person is told directly.
+                let direct = if script.history {
+                    Vec::new()
+                } else {
+                    installation.people().read(&format!("@p{:03}", typed.person)).await?
+                };
+                verdict.run(
+                    script,
+                    installation,
+                    typed,
+                    run,
+                    &pods,
+                    &Mail {
+                        rooms: &messages,
+                        direct: &direct,
+                    },
+                );
+            }
             _ => verdict.broken(&format!("p{:03} has {} runs", typed.person, theirs.len())),
         }
     }
@@ -106,7 +132,7 @@ impl Verdict {
         typed: &Typed,
         run: &DiagnosticRun,
         pods: &[Pod],
-        messages: &[Message],
+        mail: &Mail<'_>,
     ) {
         let name = run.metadata.name.as_deref().unwrap_or_default();
         let who = format!("{name} (p{:03}, {:?} at pod {})", typed.person, typed.what, typed.pod);
@@ -125,7 +151,7 @@ impl Verdict {
         }
         self.containers(typed, &who, name, phase, pods);
         self.artifacts(installation, &who, run);
-        self.told(script, &who, name, messages);
+        self.told(script, &who, name, mail);
     }
 
     /// No step acted twice: a step acts in one container, and no run may have more than one.
@@ -162,20 +188,37 @@ impl Verdict {
         }
     }
 
-    /// One message; where the channel can't be read, one more that says so.
-    fn told(&mut self, script: &Script, who: &str, name: &str, messages: &[Message]) {
+    /// One message; where the channel can't be read, one more that says so, and then at most one to the person directly.
+    fn told(&mut self, script: &Script, who: &str, name: &str, mail: &Mail<'_>) {
         let footer = format!("· run `{}-{}`", &name[..5], &name[5..8]);
-        let ours: Vec<String> = messages
-            .iter()
-            .filter(|m| m.ephemeral_to.is_none())
-            .map(|m| m.plain.join("\n"))
-            .filter(|text| text.contains(&footer))
-            .collect();
-        let repeats = ours.iter().filter(|text| text.contains("Sent again")).count();
+        let of_run = |messages: &[Message]| -> Vec<String> {
+            let public = messages.iter().filter(|m| m.ephemeral_to.is_none());
+            let texts = public.map(|m| m.plain.join("\n"));
+            texts.filter(|text| text.contains(&footer)).collect()
+        };
+        let rooms = of_run(mail.rooms);
+        // Evidence that not everybody may see goes to the person too, as a message of its own.
+        let (direct, evidence): (Vec<_>, Vec<_>) = of_run(mail.direct)
+            .into_iter()
+            .partition(|text| text.contains("comes to you directly"));
+        let unmarked = evidence.iter().filter(|text| !text.contains("Sent again")).count();
+        if unmarked > 1 {
+            self.broken(&format!("{who}: the evidence came directly {unmarked} times, unmarked"));
+        }
+        let repeats = rooms.iter().filter(|text| text.contains("Sent again")).count();
         self.repeated += repeats;
-        let single = ours.len() == 1 || (!script.history && ours.len() == 2 && repeats >= 1);
+        let single = match (rooms.len(), direct.len()) {
+            (1, 0) => true,
+            (0 | 1, 1) => !script.history,
+            (2, 0 | 1) => !script.history && repeats >= 1,
+            _ => false,
+        };
         if !single {
-            self.broken(&format!("{who} is told in {} messages: {ours:#?}", ours.len()));
+            self.broken(&format!(
+                "{who} is told in {} messages, {} of them directly: {rooms:#?} {direct:#?}",
+                rooms.len() + direct.len(),
+                direct.len()
+            ));
         }
         let ended = |text: &String| {
             [
@@ -190,8 +233,8 @@ impl Verdict {
             .iter()
             .any(|end| text.contains(end))
         };
-        if !ours.iter().any(ended) {
-            self.broken(&format!("the end of {who} is not told: {ours:#?}"));
+        if !rooms.iter().chain(&direct).any(ended) {
+            self.broken(&format!("the end of {who} is not told: {rooms:#?} {direct:#?}"));
         }
     }
 }
