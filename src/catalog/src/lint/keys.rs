@@ -167,11 +167,10 @@ pub(super) fn parse(text: &str, faults: &mut Faults) -> Option<Diagnostic> {
     if readable { typed(tree, faults) } else { None }
 }
 
-/// Reads one runbook; none where its shape has a fault, which is then among `faults`.
+/// Reads one runbook; as [`parse`].
 pub(super) fn parse_runbook(text: &str, faults: &mut Faults) -> Option<Runbook> {
-    let before = faults.all.len();
     let mut tree = tree(text, faults)?;
-    check_keys("", &mut tree, RUNBOOK, faults);
+    let mut readable = check_keys("", &mut tree, RUNBOOK, faults);
     let steps = tree
         .get_mut("steps")
         .and_then(Value::as_array_mut)
@@ -180,24 +179,21 @@ pub(super) fn parse_runbook(text: &str, faults: &mut Faults) -> Option<Runbook> 
     for (index, step) in steps.enumerate() {
         let key = format!("steps[{index}]");
         let Value::Object(step) = step else {
+            readable = false;
             faults.add(
                 key,
                 "must be a mapping: diagnostic, parameters, repeat, when, continueOnError",
             );
             continue;
         };
-        check_keys(&format!("{key}."), step, STEP, faults);
+        readable &= check_keys(&format!("{key}."), step, STEP, faults);
         for (part, known) in [("repeat", REPEAT), ("when", WHEN)] {
             if let Some(Value::Object(part_tree)) = step.get_mut(part) {
-                check_keys(&format!("{key}.{part}."), part_tree, known, faults);
+                readable &= check_keys(&format!("{key}.{part}."), part_tree, known, faults);
             }
         }
     }
-    if faults.all.len() > before {
-        None
-    } else {
-        typed(tree, faults)
-    }
+    if readable { typed(tree, faults) } else { None }
 }
 
 fn typed<T: DeserializeOwned>(tree: Map<String, Value>, faults: &mut Faults) -> Option<T> {

@@ -10,6 +10,7 @@ mod diagnostic;
 mod during;
 mod fanout;
 mod offer;
+mod right;
 mod rules;
 mod spec;
 mod target;
@@ -132,7 +133,7 @@ pub fn plan(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     }
 }
 
-impl<'a> Facts<'a> {
+impl Facts<'_> {
     /// The status to change.
     fn status(&self) -> RunStatus {
         self.run.status.clone().unwrap_or_default()
@@ -152,18 +153,6 @@ impl<'a> Facts<'a> {
         let status = self.run.status.as_ref();
         let pause = || status.and_then(|status| self.pause(status));
         self.run.cancel_request().or_else(|| pause().map(paused))
-    }
-
-    /// What the review comes to for a run that takes all it was asked about: the first denial, else the last answer.
-    fn judgement(&self) -> Option<Result<&'a Decision, &'a Reason>> {
-        static NOTHING: Reason = Reason::NoTarget;
-        Some(match self.review? {
-            Ok(decisions) => {
-                let denied = decisions.iter().find(|decision| !decision.allowed);
-                denied.or(decisions.last()).ok_or(&NOTHING)
-            }
-            Err(reason) => Err(reason),
-        })
     }
 
     /// Moves a status on and notes when.

@@ -2,7 +2,11 @@
 
 mod words;
 
-use crate::{access::IdentityError, admission::OverBudget, captures::resource::Explanation};
+use crate::{
+    access::{Decision, IdentityError, Verb},
+    admission::OverBudget,
+    captures::resource::Explanation,
+};
 
 /// Longest piece of foreign text that a message repeats.
 const SHOWN_CHARACTERS: usize = 80;
@@ -301,6 +305,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// The cluster's answer, where it is no.
+    pub fn not_allowed(verb: Verb, decision: &Decision, (cluster, namespace): (&str, &str)) -> Self {
+        Self::NotAllowed {
+            verb: verb.as_str(),
+            diagnostic: decision.diagnostic.clone(),
+            namespace: namespace.to_owned(),
+            cluster: cluster.to_owned(),
+            user: decision.user.clone(),
+        }
+    }
+
     /// The code: the variant's name.
     pub fn code(&self) -> String {
         let debug = format!("{self:?}");

@@ -16,9 +16,10 @@ pub const MOST: usize = 2000;
 
 /// The runs that the schedules' series hold.
 pub fn held(runs: &[Arc<DiagnosticRun>], schedules: &[Arc<DiagnosticSchedule>]) -> BTreeSet<RunName> {
-    let with_series = schedules.iter().filter(|schedule| schedule.spec.series.is_some());
-    let snapshots = with_series.flat_map(|schedule| schedule.snapshots(runs.iter().map(Arc::as_ref)));
-    snapshots.filter_map(|snapshot| snapshot.run.name()).collect()
+    let of_each = schedules
+        .iter()
+        .map(|schedule| schedule.held(runs.iter().map(Arc::as_ref)));
+    of_each.flatten().collect()
 }
 
 /// The runs to remove, oldest first. Those of `held` go by number only.

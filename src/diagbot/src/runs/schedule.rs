@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::tz::TimeZone;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -113,6 +114,14 @@ pub struct ScheduleStatus {
 
 const fn three() -> u32 {
     3
+}
+
+impl ScheduleSpec {
+    /// The time zone; UTC where there is none of that name.
+    pub fn zone(&self) -> TimeZone {
+        let named = self.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
+        named.unwrap_or(TimeZone::UTC)
+    }
 }
 
 impl DiagnosticSchedule {

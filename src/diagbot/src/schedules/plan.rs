@@ -106,11 +106,7 @@ pub fn plan(schedule: &DiagnosticSchedule, runs: &[&DiagnosticRun], now: Timesta
 
 /// Finished runs that the schedule's series does not hold, or beyond its limits, oldest first.
 pub fn superfluous(schedule: &DiagnosticSchedule, runs: &[&DiagnosticRun], now: Timestamp) -> Vec<RunName> {
-    let held: Vec<Option<RunName>> = schedule
-        .snapshots(runs.iter().copied())
-        .iter()
-        .map(|one| one.run.name())
-        .collect();
+    let held = schedule.held(runs.iter().copied());
     let mut finished: Vec<&&DiagnosticRun> = runs.iter().filter(|run| run.phase().is_final()).collect();
     finished.sort_by_key(|run| std::cmp::Reverse(run.spec.received_at.0));
     let (mut succeeded, mut others) = (0, 0);
@@ -118,7 +114,7 @@ pub fn superfluous(schedule: &DiagnosticSchedule, runs: &[&DiagnosticRun], now: 
         .into_iter()
         .filter(|run| {
             if schedule.spec.series.is_some() && is_snapshot(run) {
-                return !held.contains(&run.name()) && is_old(run, now);
+                return run.name().is_some_and(|name| !held.contains(&name)) && is_old(run, now);
             }
             let (count, limit) = match run.phase() {
                 Phase::Succeeded => (&mut succeeded, schedule.spec.successful_runs_history_limit),

@@ -17,25 +17,19 @@ pub(super) const PROGRESS_EVERY: SignedDuration = SignedDuration::from_secs(1);
 
 /// Adds the record of how far it is, if it is due.
 pub(super) fn add(f: &Facts, next: &mut Plan) {
-    let busy = |action: &Action| {
-        matches!(
-            action,
-            Action::Attempt { .. }
-                | Action::OpenUploads
-                | Action::AddContainer
-                | Action::SendTicket
-                | Action::Complete { .. }
-                | Action::WriteManifest
-                | Action::Finish(_)
-        )
+    // An action that keeps failing is no write in the way, and why it fails is what people wait to hear.
+    let in_the_way = |action: &Action| match action {
+        Action::Finish(_) => true,
+        Action::Attempt { .. }
+        | Action::OpenUploads
+        | Action::AddContainer
+        | Action::SendTicket
+        | Action::Complete { .. }
+        | Action::WriteManifest => f.trouble.is_none(),
+        _ => false,
     };
     let unreadable = matches!(f.pod, PodFact::Unreadable(_));
-    if f.attempt_number() == 0 && !unreadable {
-        return;
-    }
-    // An action that keeps failing is no write in the way, and why it fails is what people wait to hear.
-    let finishing = next.actions.iter().any(|action| matches!(action, Action::Finish(_)));
-    if finishing || (f.trouble.is_none() && next.actions.iter().any(busy)) {
+    if (f.attempt_number() == 0 && !unreadable) || next.actions.iter().any(in_the_way) {
         return;
     }
     let observed = observed(f);

@@ -4,7 +4,7 @@ use diagbot_catalog::diagnostic::Approval as Demand;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{Action, Facts, later, spec};
+use super::{Action, Facts, later, right::refusal, spec};
 use crate::runs::{
     consent::{ANNOTATION_APPROVAL, Approval, Verdict, VerdictRequest},
     phase::{Event, IllegalTransition},
@@ -112,10 +112,7 @@ pub(super) fn follow(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action,
     };
     let survey = match survey {
         Ok(survey) => survey,
-        Err(reason @ (Reason::IdentityRefused(_) | Reason::ReviewFailed { .. })) => {
-            return facts.end(status, Event::Denied, reason);
-        }
-        Err(reason) => return facts.end(status, Event::Refused, reason),
+        Err(reason) => return facts.end(status, refusal(reason), reason),
     };
     let decision = survey.approver.as_ref();
     let user = decision.map_or_else(|| said.by.user_name(), |decision| decision.user.clone());

@@ -5,7 +5,7 @@
 //! has more is the restart that was waited for, however long nobody looked. The record of that comes before anything is
 //! begun, so that it happens once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use diagbot_catalog::Method;
 use jiff::SignedDuration;
@@ -14,7 +14,13 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 
-use super::{Action, Facts, before, diagnostic::Choice, later, target};
+use super::{
+    Action, Facts,
+    diagnostic::Choice,
+    later,
+    right::{self, Place, refusal},
+    target,
+};
 use crate::{
     cluster::resolve::Found,
     runs::{
@@ -45,10 +51,7 @@ pub(super) fn watch(
         Ok(found) => found,
         // Who waits for hours can wait for a cluster.
         Err(Reason::ClusterUnavailable { .. }) if status.armed.is_some() => return Ok(again),
-        Err(reason @ (Reason::IdentityRefused(_) | Reason::ReviewFailed { .. })) => {
-            return facts.end(status, Event::Denied, reason);
-        }
-        Err(reason) => return facts.end(status, Event::Refused, reason),
+        Err(reason) => return facts.end(status, refusal(reason), reason),
     };
     let Some(armed) = &mut status.armed else {
         if found.count == 0 {
@@ -93,38 +96,17 @@ fn permit(
     (cluster, pods): (&str, &[Pod]),
     choice: &Choice<'_>,
 ) -> Result<Option<Action>, IllegalTransition> {
-    let end = |event, reason: &Reason| facts.end(status.clone(), event, reason).map(Some);
-    let namespaces = pods.iter().filter_map(|pod| pod.metadata.namespace.clone());
-    let namespaces: BTreeSet<String> = namespaces.collect();
-    let diagnostics: BTreeSet<&str> = choice.steps.iter().map(|step| step.diagnostic.name.as_str()).collect();
-    let namespace = match namespaces.first() {
-        Some(namespace) if namespaces.len() == 1 => namespace.clone(),
-        _ => {
-            let typed = facts.run.spec.target.to_string();
-            let namespaces = namespaces.into_iter().collect();
-            return end(Event::Refused, &Reason::SeveralNamespaces { typed, namespaces });
-        }
+    let namespaces = pods.iter().filter_map(|pod| pod.metadata.namespace.as_deref());
+    let place = match right::one_place(facts, namespaces.map(|namespace| Place { cluster, namespace })) {
+        Ok(place) => place,
+        Err(reason) => return facts.end(status.clone(), Event::Refused, &reason).map(Some),
     };
-    match facts.judgement() {
-        None => Ok(Some(Action::Review {
-            cluster: cluster.to_owned(),
-            namespace,
-            diagnostics: diagnostics.into_iter().map(str::to_owned).collect(),
-        })),
-        Some(Err(reason @ Reason::RecordAway)) => end(Event::Refused, reason),
-        Some(Err(reason)) => end(Event::Denied, reason),
-        Some(Ok(decision)) if !decision.allowed && !before::appeals(facts) => {
-            let mut status = status.clone();
-            status.decision = Some(decision.clone());
-            let reason = Reason::NotAllowed {
-                verb: "run",
-                diagnostic: decision.diagnostic.clone(),
-                namespace,
-                cluster: cluster.to_owned(),
-                user: decision.user.clone(),
-            };
-            facts.end(status, Event::Denied, &reason).map(Some)
+    match right::judged(facts, place) {
+        None => {
+            let diagnostics = choice.steps.iter().map(|step| step.diagnostic.name.as_str());
+            Ok(Some(right::review(place, diagnostics)))
         }
+        Some(Err(objection)) => objection.end(facts, status.clone()).map(Some),
         Some(Ok(_)) => Ok(None),
     }
 }

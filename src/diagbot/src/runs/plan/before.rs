@@ -1,19 +1,19 @@
 //! Decisions before anything starts: what is meant, and whether the person may.
 
-use std::collections::BTreeSet;
-
 use super::{
     Action, Facts, START_WINDOW, approval, armed, diagnostic,
     fanout::{self, Asked, Drafted},
-    later, offer, spec,
+    later, offer,
+    right::{self, Place, refusal},
+    spec,
 };
 use crate::{
-    access::{BY_WILDCARD, Decision},
+    access::BY_WILDCARD,
     cluster::{resolve::Found, target::TargetRef},
     runs::{
         phase::{Event, IllegalTransition},
         reason::Reason,
-        resource::{OFFER, Phase, RunStatus, Selection},
+        resource::{CaptureSummary, OFFER, Phase, RunStatus, Selection},
         survey::Survey,
     },
 };
@@ -111,11 +111,7 @@ pub(super) fn look_up<'a>(
                     || facts.run.spec.target.healthy_replica,
             }))
         }
-        Some(Err(reason)) => {
-            let denied = matches!(reason, Reason::IdentityRefused(_) | Reason::ReviewFailed { .. });
-            let event = if denied { Event::Denied } else { Event::Refused };
-            facts.end(status.clone(), event, reason).map(Err)
-        }
+        Some(Err(reason)) => facts.end(status.clone(), refusal(reason), reason).map(Err),
         Some(Ok(found)) => Ok(Ok(found)),
     }
 }
@@ -163,36 +159,30 @@ fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransit
     if status.phase == Phase::AwaitingApproval {
         return approval::follow(facts, status);
     }
-    if status.captures.is_empty() {
-        return facts.end(status, Event::Refused, &Reason::NoTarget);
-    }
-    let question = facts.question(&status);
-    let (decision, survey) = match (facts.judgement(), facts.survey) {
-        (None, _) => return review(facts, status),
-        (Some(Err(reason @ Reason::RecordAway)), _) => return facts.end(status, Event::Refused, reason),
-        (Some(Err(reason)), _) => return facts.end(status, Event::Denied, reason),
-        // Whoever may do nothing there learns nothing of the place.
-        (Some(Ok(decision)), _) if !decision.allowed && !appeals(facts) => {
-            let reason = not_allowed(&status, decision);
-            let mut status = status;
-            status.decision = Some(decision.clone());
-            return facts.end(status, Event::Denied, &reason);
-        }
-        (Some(Ok(_)), None) => return Ok(Action::Survey(Box::new(question))),
-        (Some(Ok(_)), Some(Err(reason @ (Reason::IdentityRefused(_) | Reason::ReviewFailed { .. })))) => {
-            return facts.end(status, Event::Denied, reason);
-        }
-        (Some(Ok(_)), Some(Err(reason))) => return facts.end(status, Event::Refused, reason),
-        (Some(Ok(decision)), Some(Ok(survey))) => (decision, survey),
+    let place = match place_of(facts, &status) {
+        Ok(place) => place,
+        Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
+    let decision = match right::judged(facts, place) {
+        None => return review(facts, status),
+        // Whoever may do nothing there learns nothing of the place.
+        Some(Err(objection)) => return objection.end(facts, status),
+        Some(Ok(decision)) => decision.clone(),
+    };
+    let survey = match facts.survey {
+        None => return Ok(Action::Survey(Box::new(facts.question(&status)))),
+        Some(Err(reason)) => return facts.end(status, refusal(reason), reason),
+        Some(Ok(survey)) => survey,
+    };
+    let may = decision.allowed;
     let mut status = status;
-    status.decision = Some(decision.clone());
+    status.decision = Some(decision);
     if facts.run.spec.appeal.break_glass.is_some() {
         return break_glass(facts, status, survey);
     }
     let why = match facts.demand(&status, survey) {
-        _ if facts.run.spec.dry_run && decision.allowed => None,
-        None if !decision.allowed => Some("the person has no right of their own".to_owned()),
+        _ if facts.run.spec.dry_run && may => None,
+        None if !may => Some("the person has no right of their own".to_owned()),
         why => why,
     };
     match why {
@@ -215,14 +205,13 @@ pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -
         return facts.end(status, Event::Refused, &gone);
     }
     // The person is reviewed once more where time has passed since: a second person took a while to consent.
-    match facts.judgement() {
+    let place = match place_of(facts, &status) {
+        Ok(place) => place,
+        Err(reason) => return facts.end(status, Event::Refused, &reason),
+    };
+    match right::judged(facts, place) {
         None => return review(facts, status),
-        Some(Err(reason @ Reason::RecordAway)) => return facts.end(status, Event::Refused, reason),
-        Some(Err(reason)) => return facts.end(status, Event::Denied, reason),
-        Some(Ok(decision)) if !decision.allowed && !appeals(facts) => {
-            let reason = not_allowed(&status, decision);
-            return facts.end(status, Event::Denied, &reason);
-        }
+        Some(Err(objection)) => return objection.end(facts, status),
         Some(Ok(decision)) => status.decision = Some(decision.clone()),
     }
     let at_once = match facts.check_rules(&status, survey) {
@@ -265,37 +254,23 @@ fn break_glass(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -> Res
     }
 }
 
-/// Whether the person appeals to something beyond their own right.
-pub(super) fn appeals(facts: &Facts<'_>) -> bool {
-    let appeal = &facts.run.spec.appeal;
-    appeal.ask_owners || appeal.break_glass.is_some()
+/// Where all of the run's targets are.
+fn place_of<'a>(facts: &Facts<'_>, status: &'a RunStatus) -> Result<Place<'a>, Reason> {
+    let of = |capture: &'a CaptureSummary| Place {
+        cluster: &capture.target.cluster,
+        namespace: &capture.target.namespace,
+    };
+    right::one_place(facts, status.captures.iter().map(of))
 }
 
-/// The review of everything that the run takes. All its targets are in one namespace of one cluster, which is held here: a
-/// review of one place says nothing of another.
+/// The review of everything that the run takes.
 fn review(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransition> {
     if let Some(gone) = gone(facts, &status) {
         return facts.end(status, Event::Refused, &gone);
     }
-    let places: BTreeSet<(&str, &str)> = status
-        .captures
-        .iter()
-        .map(|capture| (capture.target.cluster.as_str(), capture.target.namespace.as_str()))
-        .collect();
-    if places.len() > 1 {
-        let reason = Reason::SeveralNamespaces {
-            typed: facts.run.spec.target.to_string(),
-            namespaces: places.iter().map(|(_, namespace)| (*namespace).to_owned()).collect(),
-        };
-        return facts.end(status, Event::Refused, &reason);
-    }
-    match places.first() {
-        Some((cluster, namespace)) => Ok(Action::Review {
-            cluster: (*cluster).to_owned(),
-            namespace: (*namespace).to_owned(),
-            diagnostics: status.diagnostics().into_iter().map(str::to_owned).collect(),
-        }),
-        None => facts.end(status, Event::Refused, &Reason::NoTarget),
+    match place_of(facts, &status) {
+        Ok(place) => Ok(right::review(place, status.diagnostics())),
+        Err(reason) => facts.end(status, Event::Refused, &reason),
     }
 }
 
@@ -314,18 +289,6 @@ fn gone(facts: &Facts<'_>, status: &RunStatus) -> Option<Reason> {
         typed: typed.to_owned(),
         near: Vec::new(),
     })
-}
-
-fn not_allowed(status: &RunStatus, decision: &Decision) -> Reason {
-    let target = status.captures.first().map(|capture| capture.target.clone());
-    let target = target.unwrap_or_default();
-    Reason::NotAllowed {
-        verb: "run",
-        diagnostic: decision.diagnostic.clone(),
-        namespace: target.namespace,
-        cluster: target.cluster,
-        user: decision.user.clone(),
-    }
 }
 
 /// A cancel or the end of the start window.

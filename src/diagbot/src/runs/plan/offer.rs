@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use diagbot_catalog::{Entry, Impact, Method, Runtime};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::{Action, Facts, before, diagnostic, spec, target};
+use super::{Action, Facts, before, diagnostic, right::refusal, spec, target};
 use crate::{
-    access::Decision,
+    access::{Decision, Verb},
     cluster::{
         resolve::{Need, pin},
         target::TargetRef,
@@ -56,19 +56,9 @@ pub(super) fn make(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, I
                 diagnostics,
             });
         }
-        Rights::Failed(reason) => {
-            let denied = matches!(reason, Reason::IdentityRefused(_) | Reason::ReviewFailed { .. });
-            let event = if denied { Event::Denied } else { Event::Refused };
-            return facts.end(status, event, reason);
-        }
+        Rights::Failed(reason) => return facts.end(status, refusal(reason), reason),
         Rights::None(decision) => {
-            let reason = Reason::NotAllowed {
-                verb: "run",
-                diagnostic: decision.diagnostic.clone(),
-                namespace: settled.candidate.namespace,
-                cluster,
-                user: decision.user.clone(),
-            };
+            let reason = Reason::not_allowed(Verb::Run, decision, (&cluster, &settled.candidate.namespace));
             return facts.end(status, Event::Denied, &reason);
         }
         Rights::Some(offers) => offers,

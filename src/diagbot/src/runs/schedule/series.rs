@@ -10,14 +10,17 @@
 //! | `last: 4, perDay: 1` | the latest of each day: three |
 //! | `last: 4, perDay: 3` | the latest three of today and the latest of yesterday |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{Timestamp, civil::Date};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::DiagnosticSchedule;
-use crate::runs::resource::{DiagnosticRun, Phase};
+use crate::runs::{
+    request::RunName,
+    resource::{DiagnosticRun, Phase},
+};
 
 /// Which snapshots are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -52,8 +55,7 @@ impl DiagnosticSchedule {
         let Some(series) = self.spec.series else {
             return Vec::new();
         };
-        let zone = self.spec.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
-        let zone = zone.unwrap_or(TimeZone::UTC);
+        let zone = self.spec.zone();
         let made = runs.into_iter().filter(|run| is_snapshot(run) && self.made(run));
         let mut taken: Vec<Snapshot<'a>> = made.map(|run| Snapshot { due: due(run), run }).collect();
         taken.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.due));
@@ -65,6 +67,15 @@ impl DiagnosticSchedule {
         });
         taken.truncate(series.last as usize);
         taken
+    }
+
+    /// The names of the runs whose records the series holds.
+    pub fn held<'a>(&self, runs: impl IntoIterator<Item = &'a DiagnosticRun>) -> BTreeSet<RunName> {
+        let snapshots = self.snapshots(runs);
+        snapshots
+            .into_iter()
+            .filter_map(|snapshot| snapshot.run.name())
+            .collect()
     }
 }
 

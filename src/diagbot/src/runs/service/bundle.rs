@@ -139,13 +139,7 @@ impl RunService {
             return Ok(readable);
         };
         let (cluster, namespace) = run.place(self.clusters());
-        let reason = Reason::NotAllowed {
-            verb: Verb::Read.as_str(),
-            diagnostic: denied.diagnostic,
-            namespace,
-            cluster,
-            user: denied.user,
-        };
+        let reason = Reason::not_allowed(Verb::Read, &denied, (&cluster, &namespace));
         Err(ServiceError::Denied(reason.explain()))
     }
 }

@@ -101,13 +101,7 @@ impl RunService {
                 reason: decision.authorizer_reason.clone(),
             });
             if !decision.allowed {
-                let reason = Reason::NotAllowed {
-                    verb: verb.as_str(),
-                    diagnostic: diagnostic.to_owned(),
-                    namespace,
-                    cluster,
-                    user: decision.user,
-                };
+                let reason = Reason::not_allowed(verb, &decision, (&cluster, &namespace));
                 return Err(ServiceError::Denied(reason.explain()));
             }
         }

@@ -203,13 +203,7 @@ impl Schedules<'_> {
             let review = service.access().review(question, by, Some(&spec.channel)).await;
             let decision = review?;
             if !decision.allowed {
-                let reason = Reason::NotAllowed {
-                    verb: verb.as_str(),
-                    diagnostic,
-                    namespace,
-                    cluster: cluster.to_owned(),
-                    user: decision.user,
-                };
+                let reason = Reason::not_allowed(verb, &decision, (cluster, &namespace));
                 return Err(ServiceError::Denied(reason.explain()));
             }
         }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     Builder, Message,
-    escape::{block, code, line, size},
+    escape::{block, code, counted, line, size},
     run::{Links, explanation, link_end},
 };
 use crate::{
@@ -76,8 +76,11 @@ fn record(artifact: &ArtifactRecord, link: Option<&ArtifactLink>) -> String {
     }
     let removed = artifact.redaction.as_ref().map_or(0, |redaction| redaction.count);
     if removed > 0 {
-        let places = if removed == 1 { "place" } else { "places" };
-        let _written = write!(text, "\nRedacted: {removed} {places} that looked like a secret");
+        let _written = write!(
+            text,
+            "\nRedacted: {} that looked like a secret",
+            counted(removed, "place")
+        );
     }
     match link {
         _ if artifact.sensitive => {

@@ -15,6 +15,12 @@ pub fn lines(text: &str) -> String {
     escape(text.replace("\r\n", "\n").chars())
 }
 
+/// A number of things, in words: `1 file`, `2 files`.
+pub fn counted(number: u64, thing: &str) -> String {
+    let ending = if number == 1 { "" } else { "s" };
+    format!("{number} {thing}{ending}")
+}
+
 /// Foreign text as inline code.
 pub fn code(text: &str) -> String {
     let inside = line(text).replace('`', "'");

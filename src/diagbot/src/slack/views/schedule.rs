@@ -6,7 +6,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
     Builder, Message,
-    escape::{code, line, moment, size},
+    escape::{code, counted, line, moment, size},
     run::person,
 };
 use crate::runs::{
@@ -82,12 +82,11 @@ pub fn show(schedule: &DiagnosticSchedule, series: &[Snapshot<'_>], now: Timesta
 fn kept(spec: &ScheduleSpec) -> String {
     match spec.series {
         Some(series) => {
-            let snapshots = if series.last == 1 { "snapshot" } else { "snapshots" };
             let a_day = series
                 .per_day
                 .map(|most| format!(", at most {most} of a day"))
                 .unwrap_or_default();
-            format!("the last {} {snapshots}{a_day}", series.last)
+            format!("the last {}{a_day}", counted(series.last.into(), "snapshot"))
         }
         None => format!(
             "{} successful and {} other runs",
@@ -98,17 +97,15 @@ fn kept(spec: &ScheduleSpec) -> String {
 
 /// The series, the latest first.
 fn snapshots(spec: &ScheduleSpec, series: &[Snapshot<'_>]) -> String {
-    let zone = Timetable::parse(&spec.schedule, spec.time_zone.as_deref()).map(|table| table.zone().clone());
-    let zone = zone.unwrap_or(TimeZone::UTC);
+    let zone = spec.zone();
     let show = |one: &Snapshot<'_>| {
         let captures = one.run.status.iter().flat_map(|status| &status.captures);
         let artifacts: Vec<_> = captures.flat_map(|capture| &capture.artifacts).collect();
-        let files = if artifacts.len() == 1 { "file" } else { "files" };
         format!(
-            "• {} – run {} – {} {files}, {}",
+            "• {} – run {} – {}, {}",
             stamp(one.due, &zone),
             code(&one.run.name().map(|name| name.short()).unwrap_or_default()),
-            artifacts.len(),
+            counted(artifacts.len() as u64, "file"),
             size(artifacts.iter().map(|artifact| artifact.size_bytes).sum()),
         )
     };
