@@ -227,6 +227,27 @@ fn cancel_stops_the_tool_and_says_so() {
 }
 
 #[test]
+fn a_store_that_hangs_does_not_keep_back_that_the_tool_was_stopped() {
+    let store = Store::start();
+    let mut agent = Agent::start(vec![step(&["sleep", "1000"])]);
+    agent.ticket(&store);
+    agent.wait_for(|event| matches!(event, Event::StepStarted { .. }).then_some(()));
+    store.answer_next(&[Answer::Silence; 16]);
+    agent.say(Command::Cancel {
+        reason: CancelReason::Requested,
+    });
+    assert_eq!(agent.step_ended().outcome, StepOutcome::Cancelled);
+    let Event::End {
+        cancelled: true,
+        result_stored: false,
+        ..
+    } = agent.end()
+    else {
+        panic!("cancelled, and nothing is stored")
+    };
+}
+
+#[test]
 fn a_container_that_is_stopped_stops_its_tool_and_ends_in_order() {
     let store = Store::start();
     let mut agent = Agent::start(vec![step(&["sleep", "1000"])]);

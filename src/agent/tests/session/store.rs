@@ -23,6 +23,8 @@ pub(crate) enum Answer {
     Expired,
     /// The same, before a byte of the body is read; then the connection is reset.
     ExpiredAtTheHead,
+    /// Takes the body and never answers.
+    Silence,
     /// A status and an S3 error code; none comes from something on the way to the store.
     Status(u16, &'static str),
 }
@@ -137,6 +139,11 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) {
     }
     let mut body = vec![0; length];
     if reader.read_exact(&mut body).is_err() {
+        return;
+    }
+    if let Some(Answer::Silence) = next {
+        // Until the client gives up.
+        let _ended = reader.read(&mut [0]);
         return;
     }
     let (status, text) = match next {
