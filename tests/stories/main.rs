@@ -19,6 +19,7 @@ mod evidence;
 mod faults;
 mod form;
 mod identity;
+mod metrics;
 mod offers;
 mod once;
 mod pagerduty;

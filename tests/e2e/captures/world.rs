@@ -16,6 +16,7 @@ use diagbot::{
     clock::Clock,
     cluster::{ClusterConfig, Clusters, lease::Leadership},
     record::Recorder,
+    telemetry::metrics::Metrics,
 };
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
@@ -129,6 +130,7 @@ impl World {
             leadership: Leadership::always(epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).expect("long enough")),
             config: self.config.clone(),
+            metrics: Metrics::new(),
             clock: Clock::System,
         };
         self.tasks.spawn(controller::run(context, self.stop.clone()));

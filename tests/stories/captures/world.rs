@@ -14,6 +14,7 @@ use diagbot::{
     clock::Clock,
     cluster::{ClusterConfig, Clusters, lease::Leadership},
     record::Recorder,
+    telemetry::metrics::Metrics,
 };
 use diagbot_sandbox::{
     kubernetes::{Fault, FaultKind, KubernetesConfig, KubernetesServer},
@@ -123,6 +124,7 @@ impl World {
             leadership: Leadership::always(self.epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).unwrap()),
             config: serde_json::from_value(config).unwrap(),
+            metrics: Metrics::new(),
             clock: Clock::System,
         };
         self.tasks.spawn(controller::run(context, self.stop.clone()));

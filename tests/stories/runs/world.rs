@@ -16,6 +16,7 @@ use diagbot::{
         resource::{DiagnosticRun, Origin, RunStatus},
         service::{RunService, ServiceParts},
     },
+    telemetry::metrics::Metrics,
 };
 use diagbot_catalog::{Catalog, load::Allowances};
 use diagbot_sandbox::kubernetes::{Fault, FaultKind, KubernetesConfig, KubernetesServer};
@@ -192,7 +193,8 @@ impl World {
     /// Starts a replica that asks this directory about people.
     pub(crate) async fn replica_asking(&self, directory: Arc<dyn Directory>) -> Replica {
         let clusters = clusters(&self.folder, "bot").await;
-        let (sender, leadership) = lease::leadership();
+        let metrics = Metrics::new();
+        let (sender, leadership) = lease::leadership(&metrics);
         let path = |name: &str| self.folder.path().join(name);
         let store = serde_json::from_value(json!({
             "bucket": "evidence", "endpoint": "http://127.0.0.1:9",
@@ -220,6 +222,7 @@ impl World {
             service: service.clone(),
             agent_image: "registry.sandbox/agent@sha256:0".to_owned(),
             budgets: diagbot::admission::BudgetConfig::default(),
+            metrics,
         };
         tasks.spawn(controller::run(context, stop.clone()));
         let identity = format!("replica-{}", Clock::System.now().as_nanosecond());

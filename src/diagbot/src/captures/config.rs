@@ -10,6 +10,7 @@ use crate::{
     clock::Clock,
     cluster::{Clusters, lease::Leadership},
     record::Recorder,
+    telemetry::metrics::Metrics,
 };
 
 /// Longest wait of a container for its ticket, in seconds. A constant, since it stands in the container's arguments and
@@ -132,6 +133,8 @@ pub struct CapturesContext {
     pub secret: Arc<SecretKey>,
     /// Settings.
     pub config: CapturesConfig,
+    /// What is counted.
+    pub metrics: Metrics,
     /// The time.
     pub clock: Clock,
 }

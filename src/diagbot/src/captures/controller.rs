@@ -33,7 +33,7 @@ use super::{
     resource::{CapturePhase, DiagnosticCapture},
     sweep,
 };
-use crate::{cluster::lease::Term, retry};
+use crate::{cluster::lease::Term, retry, telemetry::metrics::Outcome};
 
 /// Before a pursuit that ended early is begun again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -141,7 +141,7 @@ impl Reign<'_> {
     fn look(&mut self, object: Arc<DiagnosticCapture>) {
         let name = object.name_any();
         if is_final(&object) {
-            self.known.remove(&name);
+            self.over(&object);
         } else {
             self.known.insert(name.clone(), Arc::clone(&object));
         }
@@ -181,6 +181,7 @@ impl Reign<'_> {
             relays: Arc::clone(&shared.relays),
         });
         self.scenes.insert(name.clone(), Arc::clone(&scene));
+        self.show_active();
         let (learnt, stop) = (Arc::clone(&shared.learnt), self.stop.clone());
         let pursuit = async move {
             if again {
@@ -194,17 +195,42 @@ impl Reign<'_> {
         self.names.insert(id, name);
     }
 
+    /// A capture that ended; the watch and its pursuit both tell, in either order.
+    fn over(&mut self, object: &DiagnosticCapture) {
+        let phase = object.status.as_ref().map(|status| status.phase).unwrap_or_default();
+        if self.known.remove(&object.name_any()).is_some() {
+            let outcome = phase.as_str();
+            let finished = &self.shared.context.metrics.captures_finished;
+            finished.get_or_create(&Outcome { outcome }).inc();
+        }
+    }
+
+    fn show_active(&self) {
+        let count = i64::try_from(self.scenes.len()).unwrap_or(i64::MAX);
+        self.shared.context.metrics.captures_active.set(count);
+    }
+
     /// A pursuit that ended before its capture did is begun again.
     fn ended(&mut self, id: Id) {
         let Some(name) = self.names.remove(&id) else { return };
         let latest = self.scenes.remove(&name).map(|scene| scene.record.current());
-        if latest.as_deref().is_some_and(is_final) || self.stop.is_cancelled() {
-            self.known.remove(&name);
+        self.show_active();
+        if self.stop.is_cancelled() {
             return;
+        }
+        if let Some(latest) = latest.filter(|latest| is_final(latest)) {
+            return self.over(&latest);
         }
         if let Some(object) = self.known.get(&name).cloned() {
             self.begin(name, object, true);
         }
+    }
+}
+
+impl Drop for Reign<'_> {
+    /// What is under way is the next leader's.
+    fn drop(&mut self) {
+        self.shared.context.metrics.captures_active.set(0);
     }
 }
 

@@ -281,7 +281,10 @@ impl Pursuit {
                 LogItem::Line(line) => {
                     let knew = self.facts.attempt.journal.hello.is_some();
                     self.facts.attempt.heard_at = Some(self.scene.now());
+                    let rejected = self.facts.attempt.journal.rejected();
                     self.facts.attempt.journal.take(&line, &key);
+                    let strangers = self.facts.attempt.journal.rejected() - rejected;
+                    self.scene.context.metrics.journal_rejected.inc_by(strangers);
                     if !knew && self.facts.attempt.journal.hello.is_some() {
                         self.moment("hello");
                     }

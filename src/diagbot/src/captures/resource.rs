@@ -337,4 +337,21 @@ impl CapturePhase {
     pub fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled | Self::TimedOut)
     }
+
+    /// The name that `kubectl get` shows, and the metrics' label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Launching => "Launching",
+            Self::Meeting => "Meeting",
+            Self::Running => "Running",
+            Self::Uploading => "Uploading",
+            Self::Verifying => "Verifying",
+            Self::Cancelling => "Cancelling",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+            Self::Cancelled => "Cancelled",
+            Self::TimedOut => "TimedOut",
+        }
+    }
 }

@@ -33,7 +33,7 @@ use crate::{
         request::{RequestKey, RunRequest},
         resource::{Appeal, DiagnosticRun, OFFER, Origin, Phase, Selection, TargetRef},
     },
-    telemetry::Chain,
+    telemetry::{Chain, metrics::Metrics},
 };
 
 /// Exit codes, as shown by `--help`.
@@ -142,6 +142,7 @@ async fn begin(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
         leadership: Leadership::always(1),
         secret: Arc::new(SecretKey::try_from(rand::random::<[u8; 32]>().to_vec())?),
         config: settings.agent,
+        metrics: Metrics::new(),
         clock: clock.clone(),
     };
     let parts = AloneParts {

@@ -62,7 +62,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         clock: clock.clone(),
     };
     tasks.start("record", record::keep(keeper, stop.clone()));
-    let (sender, leadership) = lease::leadership();
+    let (sender, leadership) = lease::leadership(&metrics);
     tasks.start(
         "leader election",
         lease::hold(
@@ -95,6 +95,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         service: service.clone(),
         agent_image: config.agent.image.clone(),
         budgets: config.budgets,
+        metrics: metrics.clone(),
     };
     tasks.start("runs", runs::controller::run(runs, stop.clone()));
     let captures = CapturesContext {
@@ -104,6 +105,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         leadership,
         secret: Arc::new(secrets.key),
         config: config.agent,
+        metrics: metrics.clone(),
         clock: clock.clone(),
     };
     tasks.start("captures", captures::controller::run(captures, stop.clone()));

@@ -22,12 +22,14 @@ use kube::{
     Api,
     api::{ObjectMeta, PostParams},
 };
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     cluster::{CallError, Cluster, deadline},
     retry,
+    telemetry::metrics::Metrics,
 };
 
 /// How long a lease that nobody renews still counts.
@@ -67,12 +69,19 @@ pub struct Leadership {
 
 /// The election's end of a [`Leadership`].
 #[derive(Debug)]
-pub struct LeadershipSender(watch::Sender<Option<Term>>);
+pub struct LeadershipSender {
+    term: watch::Sender<Option<Term>>,
+    shown: Gauge,
+}
 
-/// A leadership that [`hold`] decides.
-pub fn leadership() -> (LeadershipSender, Leadership) {
+/// A leadership that [`hold`] decides, and that the metrics show.
+pub fn leadership(metrics: &Metrics) -> (LeadershipSender, Leadership) {
     let (sender, term) = watch::channel(None);
-    (LeadershipSender(sender), Leadership { term, _sender: None })
+    let sender = LeadershipSender {
+        term: sender,
+        shown: metrics.leading.clone(),
+    };
+    (sender, Leadership { term, _sender: None })
 }
 
 impl Leadership {
@@ -103,7 +112,8 @@ impl Leadership {
 impl LeadershipSender {
     /// Sets the term; only a change of hands wakes waiters, a renewal does not.
     fn set(&self, term: Option<Term>) {
-        self.0.send_if_modified(|current| {
+        self.shown.set(i64::from(term.is_some()));
+        self.term.send_if_modified(|current| {
             let woken = current.map(|t| t.epoch) != term.map(|t| t.epoch);
             *current = term;
             woken
@@ -335,7 +345,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_term_that_ran_out_is_no_leadership_and_a_renewal_wakes_nobody() {
-        let (sender, mut leadership) = leadership();
+        let (sender, mut leadership) = leadership(&Metrics::new());
         assert_eq!(leadership.current(), None);
         sender.set(Some(term(1)));
         leadership.changed().await;

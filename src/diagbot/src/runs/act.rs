@@ -34,6 +34,7 @@ use crate::{
         service::RunService,
         survey::Survey,
     },
+    telemetry::metrics::{Metrics, Outcome},
 };
 
 /// Longest wait for one call to the home cluster.
@@ -98,6 +99,7 @@ pub(super) enum ActError {
 pub(super) struct Actor<'a> {
     pub(super) service: &'a RunService,
     pub(super) captures: &'a Api<DiagnosticCapture>,
+    pub(super) metrics: &'a Metrics,
     pub(super) term: Term,
 }
 
@@ -395,6 +397,8 @@ impl Actor<'_> {
         if !run.phase().is_final() {
             return;
         }
+        let outcome = run.phase().as_str();
+        self.metrics.runs_finished.get_or_create(&Outcome { outcome }).inc();
         let reason = run.status.as_ref().and_then(|status| status.reason.as_ref());
         self.service.recorder().add(record::Event::Ended {
             run: run.metadata.name.clone().unwrap_or_default(),

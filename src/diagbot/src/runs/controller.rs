@@ -34,6 +34,7 @@ use crate::{
         switch::Switch,
         unrecorded,
     },
+    telemetry::metrics::Metrics,
 };
 
 /// Runs that are looked at at once.
@@ -58,6 +59,8 @@ pub struct RunsContext {
     pub agent_image: String,
     /// How much may be captured at a time and in an hour.
     pub budgets: BudgetConfig,
+    /// What is counted.
+    pub metrics: Metrics,
 }
 
 /// Reconciles runs while this process leads, until `stop`.
@@ -283,6 +286,7 @@ impl Reconciler {
             let actor = Actor {
                 service,
                 captures: &self.captures,
+                metrics: &self.ctx.metrics,
                 term,
             };
             self.gather(&run, &actor, &mut gathered).await?;

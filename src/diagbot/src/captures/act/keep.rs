@@ -124,6 +124,7 @@ pub(in crate::captures) async fn keep(
 }
 
 fn record_artifact(scene: &Scene, f: &Facts, artifact: &ArtifactRecord) {
+    scene.context.metrics.artifact_bytes.inc_by(artifact.size_bytes);
     scene.context.record.add(record::Event::Artifact {
         run: f.spec().run.clone(),
         capture: f.capture.metadata.name.clone().unwrap_or_default(),

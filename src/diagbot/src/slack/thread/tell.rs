@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{
@@ -97,10 +98,14 @@ impl Desk {
         if view.run.alerts() > 0 {
             telling.sent.insert(COUNTED.to_owned(), view.run.alerts().to_string());
         }
-        let now = MicroTime(self.context.clock.now());
-        telling.final_at.get_or_insert(now);
+        let now = self.context.clock.now();
+        let first = telling.final_at.is_none();
+        telling.final_at.get_or_insert(MicroTime(now));
         match self.record(view.name, &telling, true, epoch).await {
             Ok(()) => {
+                if let Some(seconds) = seconds_to_evidence(view.run, now).filter(|_| first) {
+                    self.context.metrics.link_seconds.observe(seconds);
+                }
                 memory.telling = Some(telling);
                 Next::Done
             }
@@ -138,6 +143,15 @@ impl Desk {
         }
         if memory.plain { message.plain() } else { message }
     }
+}
+
+/// From the request to its evidence; none where there is no evidence, or nobody waited for it.
+fn seconds_to_evidence(run: &DiagnosticRun, now: Timestamp) -> Option<f64> {
+    let waited_for = run.spec.armed_until.is_none() && !run.spec.requester.team.is_empty();
+    let mut captures = run.status.iter().flat_map(|status| &status.captures);
+    let has_evidence = captures.any(|capture| !capture.artifacts.is_empty());
+    let seconds = now.duration_since(run.spec.received_at.0).as_secs_f64();
+    (waited_for && has_evidence).then_some(seconds)
 }
 
 /// Whether the place where a run is told may see its state only: a channel without the right to read, or a person without.

@@ -1,0 +1,69 @@
+//! What a Prometheus finds on the replicas: every number follows what happened.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use diagbot::runs::resource::Phase;
+use diagbot_sandbox::{installation::Plan, people::fetch, wait};
+
+use crate::product::Product;
+
+const SOON: Duration = Duration::from_secs(40);
+
+/// All samples of one replica, by name and labels as they stand.
+async fn samples(address: &str) -> anyhow::Result<BTreeMap<String, f64>> {
+    let (_, body) = fetch(&format!("{address}/metrics")).await?;
+    let text = String::from_utf8(body.to_vec())?;
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap_or((line, ""));
+            Ok((name.to_owned(), value.parse()?))
+        })
+        .collect()
+}
+
+/// The sum over both replicas.
+async fn total(product: &Product, name: &str) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for bot in &product.installation.addresses().bots {
+        sum += samples(bot).await?.get(name).copied().unwrap_or_default();
+    }
+    Ok(sum)
+}
+
+async fn until_total(product: &Product, name: &str, wanted: f64) {
+    wait::until(SOON, name, || async {
+        let sum = total(product, name).await?;
+        Ok(((sum - wanted).abs() < 0.5).then_some(()))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_of_two_replicas_tell_who_leads_and_what_ended_how() {
+    let plan = Plan {
+        replicas: 2,
+        ..Plan::default()
+    };
+    let product = Product::with(plan).await;
+    until_total(&product, "diagbot_leading", 1.0).await;
+    let told = product.runs("process ledger").await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    let refused = product.runs("process nowhere").await;
+    assert_eq!(refused.run.phase(), Phase::Refused, "{}", refused.text());
+    let artifact = &told.run.status.as_ref().unwrap().captures[0].artifacts[0];
+    for (name, wanted) in [
+        (r#"diagbot_requests_total{outcome="created"}"#, 2.0),
+        (r#"diagbot_runs_finished_total{outcome="Succeeded"}"#, 1.0),
+        (r#"diagbot_runs_finished_total{outcome="Refused"}"#, 1.0),
+        (r#"diagbot_captures_finished_total{outcome="Succeeded"}"#, 1.0),
+        ("diagbot_captures_active", 0.0),
+        ("diagbot_link_seconds_count", 1.0),
+        ("diagbot_artifact_bytes_total", artifact.size_bytes as f64),
+        ("diagbot_journal_lines_rejected_total", 0.0),
+    ] {
+        until_total(&product, name, wanted).await;
+    }
+    product.stop().await;
+}
