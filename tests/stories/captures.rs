@@ -8,7 +8,7 @@ mod world;
 
 use std::time::Duration;
 
-use diagbot::captures::resource::{CapturePhase, Proof};
+use diagbot::captures::resource::{CapturePhase, CaptureStatus, Proof};
 use diagbot_sandbox::{
     kubernetes::FaultKind,
     store::{Fault as StoreFault, FaultKind as StoreFaultKind, Operation},
@@ -115,6 +115,31 @@ async fn relayed_parts_that_the_store_refuses_or_gets_damaged_are_fetched_again(
         assert_eq!(status.artifacts[0].proof, Proof::StoreChecked, "{kind:?}");
         assert_eq!(world.armed_in_store(), 0, "{kind:?} was met");
     }
+    world.finish().await;
+}
+
+/// The store opened it and the answer was lost; before anybody could look for it, the capture was stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_whose_opening_nobody_heard_of_is_closed_when_the_capture_is_stopped() {
+    let world = World::start_behind_a_proxy().await;
+    world.arm_store(StoreFault::of(StoreFaultKind::LostAnswer).on(Operation::OpenUpload));
+    let looking = StoreFault::of(StoreFaultKind::InternalError).on(Operation::ListUploads);
+    world.arm_store(looking.times(u32::MAX));
+    let capture = world.ask(&world.target, &[Step::Process]).await;
+    let troubled = |status: &CaptureStatus| {
+        status
+            .waiting
+            .as_deref()
+            .is_some_and(|why| why.starts_with("the store:"))
+    };
+    let status = world.status(&capture, troubled).await;
+    assert!(status.uploads.is_empty(), "{:?}", status.uploads);
+    world.cancel(&capture).await;
+    let stopping = |status: &CaptureStatus| status.phase == CapturePhase::Cancelling || status.phase.is_final();
+    world.status(&capture, stopping).await;
+    world.mend_store();
+    let status = world.end(&capture).await;
+    assert_eq!(status.phase, CapturePhase::Cancelled, "{:?}", status.reason);
     world.finish().await;
 }
 

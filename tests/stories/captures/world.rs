@@ -9,7 +9,7 @@ use diagbot::{
     },
     captures::{
         CapturesContext, SecretKey, controller,
-        resource::{ArtifactRecord, CaptureSpec, CaptureStatus, DiagnosticCapture, PinnedTarget},
+        resource::{ANNOTATION_CANCEL, ArtifactRecord, CaptureSpec, CaptureStatus, DiagnosticCapture, PinnedTarget},
     },
     clock::Clock,
     cluster::{ClusterConfig, Clusters, lease::Leadership},
@@ -21,7 +21,10 @@ use diagbot_sandbox::{
     store::{self, StoreProxy},
 };
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::MicroTime};
-use kube::{Api, api::PostParams};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -150,6 +153,13 @@ impl World {
         }
     }
 
+    /// The store is well again.
+    pub(crate) fn mend_store(&self) {
+        if let Some(proxy) = &self.store_proxy {
+            proxy.disarm();
+        }
+    }
+
     /// Faults of the store that nothing has met yet.
     pub(crate) fn armed_in_store(&self) -> usize {
         self.store_proxy.as_ref().map_or(0, |proxy| proxy.armed().len())
@@ -172,6 +182,15 @@ impl World {
         let capture = DiagnosticCapture::new(&name, spec);
         self.captures.create(&PostParams::default(), &capture).await.unwrap();
         name
+    }
+
+    /// Asks the capture to stop.
+    pub(crate) async fn cancel(&self, name: &str) {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {ANNOTATION_CANCEL: "{}"}}}));
+        self.captures
+            .patch(name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
     }
 
     /// Waits until the capture's status is as wanted.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::{ActError, Outcome, Scene, converse::names, launch, notice};
 use crate::{
-    artifacts::{self, StoreError, Stored},
+    artifacts::{self, ArtifactKey, StoreError, Stored, UploadId},
     captures::{
         container,
         explain::{self, Refusal},
@@ -255,16 +255,22 @@ pub(super) async fn read_result(scene: &Scene, f: &Facts) -> Result<Outcome, Act
     })))
 }
 
-/// Aborts what was opened and will not be completed.
+/// Aborts what was opened and will not be completed, and what may have been opened and never recorded.
 pub(in crate::captures) async fn abort_uploads(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
-    for upload in f.recorded(|s| s.uploads.clone()).iter().filter(|u| !u.closed) {
-        let (key, id) = names(upload)?;
-        scene
-            .context
-            .store
-            .abort(&key, &id)
-            .await
-            .map_err(|error| ActError::of_store(Fault::Abort, &error))?;
+    let store = &scene.context.store;
+    let recorded = f.recorded(|s| s.uploads.clone());
+    let unclosed: Vec<_> = recorded
+        .iter()
+        .filter(|u| !u.closed)
+        .map(names)
+        .collect::<Result<_, _>>()?;
+    let strays = strays(scene, f).await?;
+    for (key, id) in unclosed.iter().chain(&strays) {
+        let aborted = store.abort(key, id).await;
+        aborted.map_err(|error| ActError::of_store(Fault::Abort, &error))?;
+    }
+    if unclosed.is_empty() {
+        return Ok(Outcome::Recorded);
     }
     scene
         .write(f, |status| {
@@ -274,6 +280,24 @@ pub(in crate::captures) async fn abort_uploads(scene: &Scene, f: &Facts) -> Resu
         })
         .await?;
     Ok(Outcome::Recorded)
+}
+
+/// Uploads of this capture that are open and on no record, whichever attempt they were opened for.
+async fn strays(scene: &Scene, f: &Facts) -> Result<Vec<(ArtifactKey, UploadId)>, ActError> {
+    if !f.may_hold_strays {
+        return Ok(Vec::new());
+    }
+    let open = scene.context.store.open_uploads().await;
+    let open = open.map_err(|error| ActError::of_store(Fault::Abort, &error))?;
+    let ours: Vec<ArtifactKey> = (1..=f.attempt_number())
+        .flat_map(|attempt| f.steps().map(move |step| launch::upload_key(scene, f, attempt, step)))
+        .collect();
+    let recorded = f.recorded(|s| s.uploads.clone());
+    let is_stray = |key: &ArtifactKey, id: &UploadId| {
+        ours.contains(key) && recorded.iter().all(|upload| upload.upload_id != id.as_str())
+    };
+    let open = open.into_iter().map(|(key, id, _)| (key, id));
+    Ok(open.filter(|(key, id)| is_stray(key, id)).collect())
 }
 
 /// Puts the manifest beside the artifacts.

@@ -66,12 +66,12 @@ pub(super) async fn attempt(
 }
 
 /// Opens an upload for each step that has none, and records them. What a crash left unrecorded is taken over: no URL of it
-/// was ever signed. (What nobody takes over is found by the sweep.)
+/// was ever signed. (What nobody takes over is found when the capture ends, or by the sweep.)
 pub(super) async fn open_uploads(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
     let left = left_open(scene, f, Fault::Uploads).await?;
     let missing = f.steps().filter(|step| f.upload(*step).is_none());
     let opened = try_join_all(missing.map(|step| {
-        let key = upload_key(scene, f, step);
+        let key = upload_key(scene, f, f.attempt_number(), step);
         match left.iter().find(|(left, _, _)| *left == key) {
             Some((_, id, _)) => Either::Left(std::future::ready(Ok(record(f, step, &key, id)))),
             None => Either::Right(open_upload(scene, f, step)),
@@ -97,7 +97,7 @@ async fn left_open(
 
 /// Aborts what a crash, or a lost answer, left open for a step.
 pub(in crate::captures) async fn abort_left_open(scene: &Scene, f: &Facts, step: u16) -> Result<(), ActError> {
-    let ours = upload_key(scene, f, step);
+    let ours = upload_key(scene, f, f.attempt_number(), step);
     for (key, upload, _) in left_open(scene, f, Fault::Report).await? {
         if key == ours {
             let aborted = scene.context.store.abort(&key, &upload).await;
@@ -126,7 +126,7 @@ pub(in crate::captures) async fn record_uploads(
 
 pub(in crate::captures) async fn open_upload(scene: &Scene, f: &Facts, step: u16) -> Result<UploadRecord, ActError> {
     let spec = &f.spec().steps[usize::from(step)];
-    let key = upload_key(scene, f, step);
+    let key = upload_key(scene, f, f.attempt_number(), step);
     let tags = [
         ("diagbot-run".to_owned(), f.spec().run.clone()),
         ("diagbot-sensitive".to_owned(), spec.sensitive.to_string()),
@@ -140,8 +140,9 @@ pub(in crate::captures) async fn open_upload(scene: &Scene, f: &Facts, step: u16
     Ok(record(f, step, &key, &upload))
 }
 
-fn upload_key(scene: &Scene, f: &Facts, step: u16) -> ArtifactKey {
-    scene.key(f.attempt_number(), &object_name(&f.spec().steps, step))
+/// Where a step's artifact goes, of that attempt.
+pub(super) fn upload_key(scene: &Scene, f: &Facts, attempt: u32, step: u16) -> ArtifactKey {
+    scene.key(attempt, &object_name(&f.spec().steps, step))
 }
 
 fn record(f: &Facts, step: u16, key: &ArtifactKey, upload: &UploadId) -> UploadRecord {

@@ -286,7 +286,8 @@ pub(super) fn of_the_bot(f: &Facts) -> Vec<Action> {
 }
 
 fn tidy_up(f: &Facts, ending: impl FnOnce() -> Ending) -> Vec<Action> {
-    if f.recorded(|s| s.uploads.iter().any(|u| !u.closed)) && !f.faults.contains_key(&Fault::Abort) {
+    let open = f.may_hold_strays || f.recorded(|s| s.uploads.iter().any(|u| !u.closed));
+    if open && !f.faults.contains_key(&Fault::Abort) {
         return vec![Action::AbortUploads];
     }
     let artifacts = f.recorded(|s| !s.artifacts.is_empty());

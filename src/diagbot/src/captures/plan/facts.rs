@@ -38,6 +38,8 @@ pub(crate) struct Facts {
     pub trouble: Option<String>,
     /// Steps' artifacts are described by a manifest in the store.
     pub manifest_written: bool,
+    /// Uploads may be open that are on no record: a try to open them failed half-way, or was another process's.
+    pub may_hold_strays: bool,
     /// Bytes that the bot has fetched of the artifact that it relays.
     pub relayed_bytes: u64,
     /// Longest time from adding the container to its first words, in seconds.
@@ -163,6 +165,7 @@ impl Facts {
             faults: BTreeMap::new(),
             trouble: None,
             manifest_written: false,
+            may_hold_strays: begun,
             relayed_bytes: 0,
             launch_limit_s,
             direct: true,

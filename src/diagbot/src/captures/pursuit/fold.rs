@@ -70,6 +70,7 @@ impl Pursuit {
                 let first = attempt.cancelled_at.map_or(now, |(first, _)| first);
                 attempt.cancelled_at = Some((first, now));
             }
+            (Action::AbortUploads, Outcome::Recorded) => self.facts.may_hold_strays = false,
             (_, Outcome::Recorded | Outcome::Sent | Outcome::Kept { described: false }) => {}
         }
         if matches!(
@@ -91,6 +92,7 @@ impl Pursuit {
         self.facts.trouble = Some(what.to_owned());
         // It may have been done though it was not recorded.
         self.facts.attempt.all_recorded = false;
+        self.facts.may_hold_strays |= matches!(action, Action::OpenUploads | Action::Report { .. });
         let fresh = (
             Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             Instant::now(),
