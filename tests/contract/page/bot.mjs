@@ -2,6 +2,7 @@
 // Arguments: the JSON line that `diagbot-sandbox --json` prints, the browser, and optionally a folder for screenshots.
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { chromium } from 'playwright-core';
 
@@ -26,6 +27,14 @@ const download = async (article) => {
   assert.ok(told, 'the thread tells a SHA-256');
   const body = Buffer.from(await (await fetch(await link.getAttribute('href'))).arrayBuffer());
   assert.equal(createHash('sha256').update(body).digest('hex'), told);
+};
+
+// What the cluster's administrator does.
+const token = readFileSync(sandbox.kubeconfig, 'utf8').match(/token: "?([^\s"]+)/)[1];
+const administer = async (method, path, body) => {
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' };
+  const answer = await fetch(sandbox.kubernetes + path, { method, headers, body: JSON.stringify(body) });
+  assert.ok(answer.ok, `${path}: ${answer.status}`);
 };
 
 const expectations = {
@@ -87,6 +96,25 @@ const expectations = {
     assert.equal(await answer.getAttribute('data-thread'), await offer.getAttribute('data-ts'), 'in the thread of the offer');
     assert.equal(await offer.getByRole('button', { name: 'sockets', exact: true }).count(), 0, 'what was pressed is no button any more');
     await picture('bot-pressed');
+  },
+  async 'many targets are one table with a row each'() {
+    // Of a few, each has a message of its own instead.
+    const names = Array.from({ length: 12 }, (_, n) => `swarm-${String(n).padStart(2, '0')}`);
+    for (const name of names) {
+      await administer('POST', '/api/v1/namespaces/shop/pods', {
+        apiVersion: 'v1', kind: 'Pod', metadata: { name, namespace: 'shop', labels: { app: 'swarm' } },
+        spec: { containers: [{ name: 'app', image: 'registry.sandbox/none' }] },
+      });
+    }
+    await type('/diag pod-report -l app=swarm -n shop --all');
+    await articles('12 targets: 12 done.').waitFor();
+    const table = page.locator('article.reply', { hasText: 'swarm-00' });
+    await table.filter({ hasText: /(✓[^✓]*){12}/ }).waitFor();
+    assert.equal(await table.count(), 1);
+    const rows = (await table.locator('pre').innerText()).split('\n');
+    assert.deepEqual(rows.map((row) => row.match(/^✓ (swarm-\d+) +\d/)?.[1]), names, rows.join('\n'));
+    await table.locator('pre').scrollIntoViewIfNeeded();
+    await picture('bot-table');
   },
   async 'every block of the bot is one that the page knows, and the page made no error'() {
     assert.equal(await page.locator('.unknown').count(), 0);
