@@ -42,7 +42,7 @@ async fn a_tool_that_misbehaves_is_told_in_one_message_and_its_output_is_never_t
 
     let endless = product.runs("endless ledger").await;
     assert_eq!(endless.run.phase(), Phase::Succeeded, "{}", endless.text());
-    endless.says(&["*Not whole:*", "64.0 KiB"]);
+    endless.says(&["*Not whole:* the output exceeded its limit", "64.0 KiB"]);
     assert_eq!(endless.downloads().await.len(), 64 << 10);
     let artifact = &endless.run.status.as_ref().unwrap().captures[0].artifacts[0];
     assert!(artifact.truncated);
@@ -57,7 +57,7 @@ async fn a_tool_that_misbehaves_is_told_in_one_message_and_its_output_is_never_t
         told.explains(cause);
         if let Some(part) = told.run.status.as_ref().unwrap().captures[0].artifacts.first() {
             assert!(part.truncated, "{name}: half of an output is no whole one");
-            told.says(&["*Not whole:*"]);
+            told.says(&["*Not whole:* its tool failed or was stopped"]);
         }
     }
     assert_eq!(processes("sleep 86010"), Vec::<u32>::new());

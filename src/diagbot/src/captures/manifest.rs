@@ -121,6 +121,7 @@ mod tests {
                 sha256: "abc".to_owned(),
                 proof: Proof::StoreChecked,
                 truncated: false,
+                shortfall: None,
                 sensitive: false,
                 preview: "SECRET LINE".to_owned(),
                 findings: Vec::new(),

@@ -281,6 +281,9 @@ pub struct ArtifactRecord {
     /// The tool's output was longer than the limit, or its tool failed half-way: never presented as whole.
     #[serde(default)]
     pub truncated: bool,
+    /// Why it is not whole, where that was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortfall: Option<Shortfall>,
     /// Sensitive artifacts are never previewed.
     pub sensitive: bool,
     /// First lines of non-sensitive text.
@@ -292,6 +295,15 @@ pub struct ArtifactRecord {
     /// What was removed from text. None: nothing was looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redaction: Option<RedactionRecord>,
+}
+
+/// Why an artifact is not whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Shortfall {
+    /// The tool's output was longer than the diagnostic's limit.
+    Limit,
+    /// The tool failed half-way, or was stopped.
+    Tool,
 }
 
 /// What was removed from a text artifact before it left the pod.

@@ -19,7 +19,9 @@ use crate::{
         manifest,
         plan::{Action, Ending, Facts, Fault, Observed, PodFact, ResultFact},
         relay::{Relay, RelayError},
-        resource::{ArtifactRecord, CaptureStatus, DiagnosticCapture, Proof, RedactionRecord, StepSpec, UploadRecord},
+        resource::{
+            ArtifactRecord, CaptureStatus, DiagnosticCapture, Proof, RedactionRecord, Shortfall, StepSpec, UploadRecord,
+        },
     },
     failpoint, record,
 };
@@ -168,6 +170,7 @@ fn artifact(
             artifacts::Proof::ReadBack => Proof::ReadBack,
         },
         truncated: result.outcome != StepOutcome::Done,
+        shortfall: shortfall(&result.outcome),
         sensitive,
         preview: if sensitive {
             String::new()
@@ -177,6 +180,14 @@ fn artifact(
         findings: findings(report, sensitive),
         redaction: report.redaction.as_ref().map(redaction),
     })
+}
+
+fn shortfall(outcome: &StepOutcome) -> Option<Shortfall> {
+    match outcome {
+        StepOutcome::Done => None,
+        StepOutcome::Truncated { .. } => Some(Shortfall::Limit),
+        _ => Some(Shortfall::Tool),
+    }
 }
 
 /// An agent older than the rules has not applied them: what it sent is shown to nobody who did not ask for it.

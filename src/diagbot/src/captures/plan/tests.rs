@@ -98,6 +98,7 @@ impl Case {
                 sha256: String::new(),
                 proof: Proof::StoreChecked,
                 truncated: false,
+                shortfall: None,
                 sensitive: false,
                 preview: String::new(),
                 findings: Vec::new(),

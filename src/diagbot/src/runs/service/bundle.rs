@@ -115,6 +115,7 @@ impl RunService {
                     artifacts::Proof::ReadBack => Proof::ReadBack,
                 },
                 truncated: contents.truncated,
+                shortfall: None,
             },
             files: contents.objects.len(),
             size_bytes: archive.size_bytes,

@@ -6,7 +6,7 @@ use super::{RunService, ServiceError};
 use crate::{
     access::{Requester, Verb},
     artifacts::{ArtifactKey, SignedUrl},
-    captures::resource::Proof,
+    captures::resource::{Proof, Shortfall},
     record,
     runs::{request::RunName, resource::DiagnosticRun},
 };
@@ -28,6 +28,8 @@ pub struct ArtifactLink {
     pub proof: Proof,
     /// Not whole; never presented as such.
     pub truncated: bool,
+    /// Why not, where that was recorded.
+    pub shortfall: Option<Shortfall>,
 }
 
 impl RunService {
@@ -58,6 +60,7 @@ impl RunService {
                     sensitive: artifact.sensitive,
                     proof: artifact.proof,
                     truncated: artifact.truncated,
+                    shortfall: artifact.shortfall,
                 });
             }
         }

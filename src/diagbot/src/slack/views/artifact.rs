@@ -8,7 +8,7 @@ use super::{
     run::{Links, explanation, link_end},
 };
 use crate::{
-    captures::resource::{ArtifactRecord, Explanation, Proof},
+    captures::resource::{ArtifactRecord, Explanation, Proof, Shortfall},
     runs::{
         request::RunName,
         resource::CaptureSummary,
@@ -72,7 +72,7 @@ fn record(artifact: &ArtifactRecord, link: Option<&ArtifactLink>) -> String {
         proof(artifact.proof),
     );
     if artifact.truncated {
-        text.push_str("\n*Not whole:* the output exceeded its limit, or its tool failed half-way.");
+        text.push_str(not_whole(artifact.shortfall));
     }
     let removed = artifact.redaction.as_ref().map_or(0, |redaction| redaction.count);
     if removed > 0 {
@@ -95,6 +95,14 @@ fn record(artifact: &ArtifactRecord, link: Option<&ArtifactLink>) -> String {
         None => text.push_str("\nPress “Send me a link” to get it."),
     }
     text
+}
+
+fn not_whole(shortfall: Option<Shortfall>) -> &'static str {
+    match shortfall {
+        Some(Shortfall::Limit) => "\n*Not whole:* the output exceeded its limit; this is its beginning.",
+        Some(Shortfall::Tool) => "\n*Not whole:* its tool failed or was stopped half-way.",
+        None => "\n*Not whole:* the output exceeded its limit, or its tool failed half-way.",
+    }
 }
 
 fn proof(proof: Proof) -> &'static str {
@@ -150,7 +158,7 @@ pub fn links(run: &RunName, cluster: &str, links: &[ArtifactLink]) -> Message {
     for link in links {
         let mut text = anchor(link);
         if link.truncated {
-            text.push_str("\n*Not whole:* the output exceeded its limit, or its tool failed half-way.");
+            text.push_str(not_whole(link.shortfall));
         }
         if link.sensitive {
             text.push_str("\n*Sensitive:* whoever has the link can read it until it ends.");

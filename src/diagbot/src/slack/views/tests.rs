@@ -55,6 +55,7 @@ fn artifact(sensitive: bool) -> ArtifactRecord {
         sha256: "ab".repeat(32),
         proof: Proof::StoreChecked,
         truncated: false,
+        shortfall: None,
         sensitive,
         findings: vec!["2 threads are deadlocked: a & b".into()],
         redaction: Some(RedactionRecord {
