@@ -60,11 +60,6 @@ pub enum Outcome {
 }
 
 impl Probe {
-    /// False where something fails.
-    pub fn is_usable(&self) -> bool {
-        self.findings.iter().all(|finding| finding.outcome != Outcome::Fails)
-    }
-
     fn add(&mut self, name: &'static str, outcome: Outcome, words: impl Into<String>) {
         self.findings.push(Finding {
             name,

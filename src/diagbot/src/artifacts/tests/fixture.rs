@@ -263,3 +263,24 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, text: &str, armed: &
         }
     }
 }
+
+/// A connection on which a PUT of that length was announced.
+pub(super) async fn open(url: &SignedUrl, length: usize) -> TcpStream {
+    let url = url::Url::parse(url.expose()).unwrap();
+    let address = (url.host_str().unwrap(), url.port().unwrap());
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    let head = format!("PUT {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Until it is so, within 20 s.
+pub(super) async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "{what}");
+        crate::retry::pause(std::time::Duration::from_millis(10)).await;
+    }
+}
