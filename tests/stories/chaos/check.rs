@@ -4,8 +4,12 @@
 use std::{collections::BTreeMap, fs};
 
 use anyhow::Context as _;
-use diagbot::runs::resource::{DiagnosticRun, Phase};
+use diagbot::{
+    captures::resource::DiagnosticCapture,
+    runs::resource::{DiagnosticRun, Phase},
+};
 use diagbot_sandbox::{installation::Installation, people::Message};
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
 use sha2::{Digest as _, Sha256};
@@ -15,6 +19,9 @@ use super::{
     script::{Script, What},
 };
 use crate::product;
+
+/// Once nothing breaks any more, a tool that is to stop is reached within this time.
+const REACHED: SignedDuration = SignedDuration::from_secs(20);
 
 /// What became of a seed.
 #[derive(Debug, Default)]
@@ -45,18 +52,55 @@ pub(crate) fn missing(typed: &[Typed], runs: &[DiagnosticRun]) -> Vec<usize> {
         .collect()
 }
 
-/// What people can read of a run.
-struct Mail<'a> {
+/// What is looked at.
+pub(crate) struct Scene<'a> {
+    script: &'a Script,
+    installation: &'a Installation,
+    /// When the last fault was over.
+    mended: Timestamp,
+    pods: Vec<Pod>,
+    captures: Vec<DiagnosticCapture>,
     /// In all channels.
-    rooms: &'a [Message],
-    /// Sent to the person who asked.
-    direct: &'a [Message],
+    messages: Vec<Message>,
+}
+
+impl<'a> Scene<'a> {
+    /// Reads it, once everything has settled.
+    pub(crate) async fn read(
+        script: &'a Script,
+        installation: &'a Installation,
+        mended: Timestamp,
+    ) -> anyhow::Result<Self> {
+        let client = installation.runs().into_client();
+        let params = ListParams::default();
+        let pods = Api::namespaced(client.clone(), "shop").list(&params).await;
+        let captures = Api::namespaced(client, "diagbot").list(&params).await;
+        let mut messages = Vec::new();
+        for room in 0..ROOMS {
+            messages.extend(installation.people().read(&format!("room-{room:02}")).await?);
+        }
+        Ok(Self {
+            script,
+            installation,
+            mended,
+            pods: pods.context("list the pods")?.items,
+            captures: captures.context("list the captures")?.items,
+            messages,
+        })
+    }
+
+    /// The run's tool ended before anybody could stop it: while things still broke, or shortly after.
+    fn outran_the_cancel(&self, run: &DiagnosticRun) -> bool {
+        let name = run.metadata.name.as_deref().unwrap_or_default();
+        let captures = self.captures.iter().filter(|capture| capture.spec.run == name);
+        let mut ends = captures.filter_map(|capture| capture.status.as_ref()?.trace.get("toolEnded"));
+        run.phase() == Phase::Succeeded && ends.all(|end| end.0.duration_since(self.mended) < REACHED)
+    }
 }
 
 /// Looks at everything.
 pub(crate) async fn check(
-    script: &Script,
-    installation: &Installation,
+    scene: &Scene<'_>,
     typed: &[Typed],
     runs: &[DiagnosticRun],
     diary: &str,
@@ -67,12 +111,6 @@ pub(crate) async fn check(
         diary: diary.to_owned(),
         ..Verdict::default()
     };
-    let pods: Api<Pod> = Api::namespaced(installation.runs().into_client(), "shop");
-    let pods = pods.list(&ListParams::default()).await.context("list the pods")?.items;
-    let mut messages = Vec::new();
-    for room in 0..ROOMS {
-        messages.extend(installation.people().read(&format!("room-{room:02}")).await?);
-    }
     for typed in typed {
         let theirs: Vec<&DiagnosticRun> = runs
             .iter()
@@ -90,27 +128,18 @@ pub(crate) async fn check(
             }
             [run] => {
                 // Where a channel can't be read and two posts are uncertain, the person is told directly.
-                let direct = if script.history {
+                let direct = if scene.script.history {
                     Vec::new()
                 } else {
-                    installation.people().read(&format!("@p{:03}", typed.person)).await?
+                    let address = format!("@p{:03}", typed.person);
+                    scene.installation.people().read(&address).await?
                 };
-                verdict.run(
-                    script,
-                    installation,
-                    typed,
-                    run,
-                    &pods,
-                    &Mail {
-                        rooms: &messages,
-                        direct: &direct,
-                    },
-                );
+                verdict.run(scene, typed, run, &direct);
             }
             _ => verdict.broken(&format!("p{:03} has {} runs", typed.person, theirs.len())),
         }
     }
-    let open = product::files(&installation.store_folder().join("evidence/uploads"));
+    let open = product::files(&scene.installation.store_folder().join("evidence/uploads"));
     let open = open.iter().filter(|file| file.ends_with("upload.json"));
     for upload in open.filter_map(|file| fs::read_to_string(file).ok()) {
         if !upload.contains("/_probe/") {
@@ -125,15 +154,7 @@ impl Verdict {
         self.violations.push(rule.to_owned());
     }
 
-    fn run(
-        &mut self,
-        script: &Script,
-        installation: &Installation,
-        typed: &Typed,
-        run: &DiagnosticRun,
-        pods: &[Pod],
-        mail: &Mail<'_>,
-    ) {
+    fn run(&mut self, scene: &Scene<'_>, typed: &Typed, run: &DiagnosticRun, direct: &[Message]) {
         let name = run.metadata.name.as_deref().unwrap_or_default();
         let who = format!("{name} (p{:03}, {:?} at pod {})", typed.person, typed.what, typed.pod);
         let phase = run.phase();
@@ -141,17 +162,20 @@ impl Verdict {
         let code = reason.as_ref().map_or(String::new(), |r| format!(" {}", r.code));
         *self.ends.entry(format!("{}{code}", phase.as_str())).or_default() += 1;
         let good = match typed.what {
-            What::Stopped => matches!(phase, Phase::Cancelled),
+            What::Stopped => phase == Phase::Cancelled || scene.outran_the_cancel(run),
             _ => phase == Phase::Succeeded,
         };
         if !good {
             let captures = run.status.iter().flat_map(|s| &s.captures);
             let why: Vec<_> = captures.map(|c| &c.reason).collect();
-            self.broken(&format!("{who} ended {phase:?}: {reason:?} {why:?}"));
+            let cancel = run.cancel_request().map(|cancel| cancel.at);
+            self.broken(&format!(
+                "{who} ended {phase:?}: {reason:?} {why:?}, asked to stop {cancel:?}"
+            ));
         }
-        self.containers(typed, &who, name, phase, pods);
-        self.artifacts(installation, &who, run);
-        self.told(script, &who, name, mail);
+        self.containers(typed, &who, name, phase, &scene.pods);
+        self.artifacts(scene.installation, &who, run);
+        self.told(scene, &who, name, direct);
     }
 
     /// No step acted twice: a step acts in one container, and no run may have more than one.
@@ -189,16 +213,16 @@ impl Verdict {
     }
 
     /// One message; where the channel can't be read, one more that says so, and then at most one to the person directly.
-    fn told(&mut self, script: &Script, who: &str, name: &str, mail: &Mail<'_>) {
+    fn told(&mut self, scene: &Scene<'_>, who: &str, name: &str, direct: &[Message]) {
         let footer = format!("· run `{}-{}`", &name[..5], &name[5..8]);
         let of_run = |messages: &[Message]| -> Vec<String> {
             let public = messages.iter().filter(|m| m.ephemeral_to.is_none());
             let texts = public.map(|m| m.plain.join("\n"));
             texts.filter(|text| text.contains(&footer)).collect()
         };
-        let rooms = of_run(mail.rooms);
+        let rooms = of_run(&scene.messages);
         // Evidence that not everybody may see goes to the person too, as a message of its own.
-        let (direct, evidence): (Vec<_>, Vec<_>) = of_run(mail.direct)
+        let (direct, evidence): (Vec<_>, Vec<_>) = of_run(direct)
             .into_iter()
             .partition(|text| text.contains("comes to you directly"));
         let unmarked = evidence.iter().filter(|text| !text.contains("Sent again")).count();
@@ -209,8 +233,8 @@ impl Verdict {
         self.repeated += repeats;
         let single = match (rooms.len(), direct.len()) {
             (1, 0) => true,
-            (0 | 1, 1) => !script.history,
-            (2, 0 | 1) => !script.history && repeats >= 1,
+            (0 | 1, 1) => !scene.script.history,
+            (2, 0 | 1) => !scene.script.history && repeats >= 1,
             _ => false,
         };
         if !single {

@@ -16,6 +16,7 @@ use diagbot_sandbox::{
     slack::SlackConfig,
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
@@ -59,8 +60,10 @@ pub(crate) async fn play(script: &Script) -> anyhow::Result<Verdict> {
     let mut stage = Stage::start(script).await?;
     let typed = stage.perform(&script.scenes).await?;
     stage.mend().await?;
+    let mended = Timestamp::now();
     let runs = stage.settle(&typed).await?;
-    let verdict = check::check(script, &stage.installation, &typed, &runs, &stage.diary).await?;
+    let scene = check::Scene::read(script, &stage.installation, mended).await?;
+    let verdict = check::check(&scene, &typed, &runs, &stage.diary).await?;
     stage.installation.stop().await?;
     Ok(verdict)
 }
