@@ -65,5 +65,27 @@ async fn the_metrics_of_two_replicas_tell_who_leads_and_what_ended_how() {
     ] {
         until_total(&product, name, wanted).await;
     }
+    // What the documentation names is there.
+    let bot = &product.installation.addresses().bots[0];
+    let (_, body) = fetch(&format!("{bot}/metrics")).await.unwrap();
+    let exposition = String::from_utf8(body.to_vec()).unwrap();
+    let manual = include_str!("../../deploy/README.md");
+    let words = manual.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let named: Vec<&str> = words.filter(|word| word.starts_with("diagbot_")).collect();
+    assert!(named.len() > 5, "{named:?}");
+    for name in named {
+        let family = name.trim_end_matches("_total").trim_end_matches("_bucket");
+        assert!(exposition.contains(&format!("# TYPE {family} ")), "{name}");
+    }
+    // Every outcome is there from the start, and no other came.
+    for (family, outcomes) in [
+        ("requests", 4),
+        ("runs_finished", 8),
+        ("captures_finished", 4),
+        ("slack_calls", 4),
+    ] {
+        let series = exposition.matches(&format!("\ndiagbot_{family}_total{{")).count();
+        assert_eq!(series, outcomes, "{family}: {exposition}");
+    }
     product.stop().await;
 }

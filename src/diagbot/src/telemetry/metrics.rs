@@ -68,21 +68,58 @@ impl Default for Metrics {
     }
 }
 
+/// The outcomes of each family. They stand at zero from the start: the first failure is an increase then, and none is a zero.
+const REQUESTS: [&str; 4] = ["created", "repeated", "unconfirmed", "rejected"];
+const ALERTS: [&str; 12] = [
+    "started",
+    "counted",
+    "replayed",
+    "unmatched",
+    "refused",
+    "unconfirmed",
+    "unauthenticated",
+    "malformed",
+    "stale",
+    "ignored",
+    "unknown",
+    "unready",
+];
+const RUNS: [&str; 8] = [
+    "Succeeded",
+    "PartlyFailed",
+    "Failed",
+    "Refused",
+    "Denied",
+    "Expired",
+    "Cancelled",
+    "TimedOut",
+];
+const CAPTURES: [&str; 4] = ["Succeeded", "Failed", "Cancelled", "TimedOut"];
+const SLACK_CALLS: [&str; 4] = ["ok", "rate_limited", "refused", "unavailable"];
+
+fn at_zero(outcomes: &[&'static str]) -> Family<Outcome, Counter> {
+    let family = Family::<Outcome, Counter>::default();
+    for outcome in outcomes {
+        drop(family.get_or_create(&Outcome { outcome }));
+    }
+    family
+}
+
 impl Metrics {
     /// All metrics at zero.
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Arc::new(Registry::default()),
-            requests: Family::default(),
-            alerts: Family::default(),
+            requests: at_zero(&REQUESTS),
+            alerts: at_zero(&ALERTS),
             ack_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 10)),
-            runs_finished: Family::default(),
-            captures_finished: Family::default(),
+            runs_finished: at_zero(&RUNS),
+            captures_finished: at_zero(&CAPTURES),
             captures_active: Gauge::default(),
             link_seconds: Histogram::new(exponential_buckets(0.125, 2.0, 14)),
             artifact_bytes: Counter::default(),
             slack_connections: Gauge::default(),
-            slack_calls: Family::default(),
+            slack_calls: at_zero(&SLACK_CALLS),
             leading: Gauge::default(),
             slack_hello_timestamp: Gauge::default(),
             journal_rejected: Counter::default(),
