@@ -41,7 +41,7 @@ async fn the_stores_key_is_exchanged_without_a_restart_and_the_bots_secret_with_
 }
 
 /// Stops a replica in order and starts it again with what its files hold now.
-async fn restart(product: &mut Product, replica: usize) {
+pub(crate) async fn restart(product: &mut Product, replica: usize) {
     product.installation.stop_bot(replica).await.unwrap();
     product.installation.start_bot(replica).unwrap();
     product.installation.wait_until_ready().await.unwrap();

@@ -10,7 +10,8 @@
 //! posts and at the final edit only; a new leader repeats at most one edit.
 //!
 //! First messages go to a channel in the order of the requests, also after an hour without Slack: a run whose first message
-//! can't be posted yet holds up the younger ones of its channel, unless Slack refuses that very message.
+//! can't be posted yet holds up the younger ones of its channel, unless Slack refuses that very message. A quiet run takes no
+//! turn: while it lasts nobody knows whether it will have a message at all.
 
 mod budget;
 mod deliver;
@@ -122,13 +123,14 @@ impl Card {
     }
 }
 
-/// The place of a run whose first message does not stand yet.
+/// The place of a run whose first message does not stand yet, and is sure to come.
 fn queued(run: &DiagnosticRun) -> Option<(String, Timestamp)> {
     let posted = run
         .status
         .as_ref()
         .is_some_and(|status| status.telling.root_ts.is_some());
-    (!posted).then(|| (run.spec.origin.channel.clone(), run.spec.received_at.0))
+    let certain = !posted && !run.spec.origin.quiet;
+    certain.then(|| (run.spec.origin.channel.clone(), run.spec.received_at.0))
 }
 
 impl Board {

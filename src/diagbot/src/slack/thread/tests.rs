@@ -86,6 +86,14 @@ fn a_told_run_is_told_again_only_when_a_button_of_it_started_something() {
 }
 
 #[test]
+fn a_quiet_run_holds_up_no_other_message_of_its_channel() {
+    let mut run = run(RunStatus::default());
+    assert!(queued(&run).is_some(), "whoever asked hears in turn");
+    run.spec.origin.quiet = true;
+    assert_eq!(queued(&run), None);
+}
+
+#[test]
 fn progress_waits_three_seconds_after_a_post_and_the_end_does_not() {
     let now = Instant::now();
     let posted = Memory {
