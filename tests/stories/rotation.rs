@@ -3,10 +3,10 @@
 
 use std::{fs, time::Duration};
 
-use diagbot::runs::resource::Phase;
+use diagbot::runs::resource::{DiagnosticRun, Phase};
 use diagbot_sandbox::{
     installation::Plan,
-    pagerduty::signature,
+    pagerduty::{TOKEN, signature},
     slack::SlackConfig,
     triggers::{ALERTMANAGER_TOKEN, PAGERDUTY_SECRETS},
     wait,
@@ -15,8 +15,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    product::Product,
-    triggers::{deliver, incident, slow_ledger},
+    product::{LONGEST, Product},
+    triggers::{deliver, incident, pagerduty, slow_ledger, told},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -173,4 +173,57 @@ async fn tried(product: &Product, round: &str, tokens: [&str; 2], secrets: [&str
             .0;
     }
     answers
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_pagerdutys_notes_is_exchanged_without_a_restart_and_no_note_is_lost() {
+    let product = Product::start().await;
+    let desk = product.installation.pagerduty();
+    let file = product.installation.file("pagerduty-token");
+    let fresh = "u+aNewKeyOfPagerDuty";
+    // An incident, and what the desk has to show for all so far: one note each, in order.
+    let raised = async |number: usize| {
+        let body = incident(&format!("01EVENT{number}"), &format!("PINC{number}"));
+        let (status, answer) = pagerduty(&product, &body).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+    };
+    let noted = async |count: usize| {
+        let known = wait::until(LONGEST, &format!("{count} notes"), || async {
+            let runs = product
+                .installation
+                .runs()
+                .list(&kube::api::ListParams::default())
+                .await?;
+            let settled = runs.items.len() == count && runs.items.iter().all(DiagnosticRun::is_noted);
+            Ok(settled.then(|| desk.notes()))
+        })
+        .await
+        .unwrap();
+        let of: Vec<String> = known.into_iter().map(|(incident, _)| incident).collect();
+        assert_eq!(of, (1..=count).map(|n| format!("PINC{n}")).collect::<Vec<_>>());
+    };
+    let last_status = || desk.exchanges().last().map(|exchange| exchange.status);
+    raised(1).await;
+    noted(1).await;
+
+    // Both count while the file is replaced.
+    desk.take_keys(&[TOKEN, fresh]);
+    fs::write(&file, fresh).unwrap();
+    raised(2).await;
+    noted(2).await;
+    desk.take_keys(&[fresh]);
+    assert_eq!(desk.faults(), [""; 0], "no key was refused");
+
+    // In the wrong order: the key is gone before the file is written anew. The note waits for it.
+    desk.take_keys(&[TOKEN]);
+    raised(3).await;
+    told(&product, 3).await;
+    wait::until(LONGEST, "the former key is refused", || async {
+        Ok((last_status() == Some(StatusCode::UNAUTHORIZED)).then_some(()))
+    })
+    .await
+    .unwrap();
+    fs::write(&file, TOKEN).unwrap();
+    noted(3).await;
+    product.stop().await;
 }

@@ -22,7 +22,7 @@ use sha2::Sha256;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The one REST API key: letters and digits, as the published pattern of the header has it.
+/// The REST API key that it takes at first: letters and digits, as the published pattern of the header has it.
 pub const TOKEN: &str = "y8Nf3gQw7zKs2LmVb5Xd";
 
 /// A running PagerDuty.
@@ -34,7 +34,7 @@ pub struct PagerDuty {
     stop: CancellationToken,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Account {
     book: Mutex<Book>,
 }
@@ -56,8 +56,10 @@ pub struct Exchange {
     pub answer: Value,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Book {
+    /// The REST API keys that it takes.
+    keys: Vec<String>,
     notes: Vec<(String, String)>,
     faults: Vec<String>,
     exchanges: Vec<Exchange>,
@@ -70,11 +72,7 @@ impl PagerDuty {
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let (account, tasks, stop) = (
-            Arc::new(Account::default()),
-            TaskTracker::new(),
-            CancellationToken::new(),
-        );
+        let (account, tasks, stop) = (Arc::new(Account::new()), TaskTracker::new(), CancellationToken::new());
         let served = listen(Arc::clone(&account), listener, tasks.clone(), stop.clone());
         tasks.spawn(served);
         Ok(Self {
@@ -103,6 +101,11 @@ impl PagerDuty {
     /// Every call so far.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.account.book().exchanges.clone()
+    }
+
+    /// Takes these REST API keys from now on, and no others.
+    pub fn take_keys(&self, keys: &[&str]) {
+        self.account.book().keys = keys.iter().map(|key| (*key).to_owned()).collect();
     }
 
     /// The next `count` notes are taken, and the answer is lost.
@@ -169,13 +172,25 @@ async fn answer(account: Arc<Account>, request: Request<Incoming>) -> Result<Res
 }
 
 impl Account {
+    fn new() -> Self {
+        Self {
+            book: Mutex::new(Book {
+                keys: vec![TOKEN.to_owned()],
+                notes: Vec::new(),
+                faults: Vec::new(),
+                exchanges: Vec::new(),
+                lose: 0,
+            }),
+        }
+    }
+
     fn book(&self) -> std::sync::MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take(&self, method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> (StatusCode, Value) {
         let mut book = self.book();
-        if let Err((status, fault)) = check(method, path, headers, body) {
+        if let Err((status, fault)) = check(&book.keys, method, path, headers, body) {
             book.faults.push(fault.clone());
             return (status, json!({ "error": { "message": fault, "code": 2001 } }));
         }
@@ -213,10 +228,19 @@ fn note(number: usize, content: &str) -> Value {
 }
 
 /// The published rules of the two operations.
-fn check(method: &Method, path: &str, headers: &HeaderMap, body: &[u8]) -> Result<(), (StatusCode, String)> {
+fn check(
+    keys: &[String],
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<(), (StatusCode, String)> {
     let bad = |fault: String| Err((StatusCode::BAD_REQUEST, fault));
     let text = |name: header::HeaderName| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    if text(header::AUTHORIZATION) != format!("Token token={TOKEN}") {
+    let given = text(header::AUTHORIZATION)
+        .strip_prefix("Token token=")
+        .unwrap_or_default();
+    if !keys.iter().any(|key| key == given) {
         return Err((StatusCode::UNAUTHORIZED, "the token is wrong".to_owned()));
     }
     if text(header::ACCEPT) != "application/vnd.pagerduty+json;version=2" {

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -64,13 +65,20 @@ pub enum NoteError {
     /// The answer is not what is documented.
     #[error("PagerDuty's answer can't be read")]
     Unread(#[source] serde_json::Error),
+    /// The key can't be read.
+    #[error("the key of PagerDuty's API can't be had")]
+    Key(#[source] SecretsError),
 }
 
 impl NoteError {
-    /// Nothing that is tried again could change it.
+    /// Nothing that is tried again could change it. A key that is refused may be exchanged meanwhile.
     fn is_permanent(&self) -> bool {
-        matches!(self, Self::Refused(status)
-            if status.is_client_error() && *status != StatusCode::TOO_MANY_REQUESTS && *status != StatusCode::REQUEST_TIMEOUT)
+        const PASSING: [StatusCode; 3] = [
+            StatusCode::UNAUTHORIZED,
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::REQUEST_TIMEOUT,
+        ];
+        matches!(self, Self::Refused(status) if status.is_client_error() && !PASSING.contains(status))
     }
 }
 
@@ -82,10 +90,10 @@ pub struct Notes {
     done: BTreeSet<RunName>,
 }
 
-/// One source's way into PagerDuty.
+/// One source's way into PagerDuty. The key is read for each note, so that it can be exchanged while the process runs.
 struct Desk {
     base: String,
-    token: SecretString,
+    token_file: PathBuf,
     from: HeaderValue,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
@@ -105,7 +113,7 @@ pub enum NotesError {
 }
 
 impl Notes {
-    /// Reads the tokens.
+    /// Reads the keys once, so that one that is missing is told at the start.
     pub fn new(config: &TriggersConfig, service: RunService) -> Result<Self, NotesError> {
         let mut desks = BTreeMap::new();
         for source in &config.sources {
@@ -269,9 +277,10 @@ impl Desk {
         if config.api_url.scheme() == "http" {
             tracing::warn!("a trigger's notes go over plain http: its token travels unencrypted");
         }
+        secrets::read(&config.token_file)?;
         Ok(Self {
             base: config.api_url.as_str().trim_end_matches('/').to_owned(),
-            token: secrets::read(&config.token_file)?,
+            token_file: config.token_file.clone(),
             from: HeaderValue::try_from(&config.from).map_err(|_| NotesError::From)?,
             client: Client::builder(TokioExecutor::new()).build(connector),
         })
@@ -279,20 +288,23 @@ impl Desk {
 
     /// Writes the note unless the incident has it.
     async fn note(&self, incident: &str, name: &RunName, content: &str) -> Result<(), NoteError> {
+        let key = secrets::read(&self.token_file).map_err(NoteError::Key)?;
         let path = format!("/incidents/{incident}/notes");
-        let listed = self.call(Method::GET, &path, Bytes::new()).await?;
+        let listed = self.call(&key, Method::GET, &path, Bytes::new()).await?;
         let listed: Listed = serde_json::from_slice(&listed).map_err(NoteError::Unread)?;
         let ours = format!("diagbot {}:", name.short());
         if listed.notes.iter().any(|note| note.content.starts_with(&ours)) {
             return Ok(());
         }
         let body = json!({ "note": { "content": content } }).to_string();
-        self.call(Method::POST, &path, Bytes::from(body)).await.map(|_| ())
+        self.call(&key, Method::POST, &path, Bytes::from(body))
+            .await
+            .map(|_| ())
     }
 
-    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, NoteError> {
+    async fn call(&self, key: &SecretString, method: Method, path: &str, body: Bytes) -> Result<Bytes, NoteError> {
         let lost = |error: Box<dyn std::error::Error + Send + Sync>| NoteError::Lost(error);
-        let mut token = HeaderValue::try_from(format!("Token token={}", self.token.expose_secret()))
+        let mut token = HeaderValue::try_from(format!("Token token={}", key.expose_secret()))
             .map_err(|_| lost("the token is no header value".into()))?;
         token.set_sensitive(true);
         let request = Request::builder()
