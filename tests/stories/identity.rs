@@ -1,11 +1,16 @@
 //! Who somebody is: every account here holds the same right by its id, and only people of this workspace in good standing
 //! get anything of it. Names are nothing, addresses and user groups count as Slack vouches for them.
 
+use std::time::{Duration, Instant};
+
 use diagbot::runs::resource::Phase;
-use diagbot_sandbox::{installation::Plan, kubernetes::KubernetesConfig, slack::SlackConfig};
+use diagbot_sandbox::{installation::Plan, kubernetes::KubernetesConfig, slack::SlackConfig, wait};
 use serde_json::{Value, json};
 
 use crate::product::{LEDGER, Product, Told, run_in};
+
+/// How long user groups count (SECURITY.md says so), and a little.
+const GROUPS: Duration = Duration::from_secs(61);
 
 /// A channel that all of these people are in.
 const ROOM: &str = "room-00";
@@ -145,6 +150,59 @@ async fn only_people_of_this_workspace_in_good_standing_have_what_is_bound_to_th
     let sent = product.people.act("message", line).await;
     assert_eq!(sent["delivered"], true, "{sent}");
     assert_eq!(product.recorded().await, recorded);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_group_is_asked_for_once_and_what_became_of_it_counts_after_a_minute() {
+    const NO_RIGHT: &str = "You may not `run` the diagnostic `process` in namespace `shop`";
+    let mut plan = plan(&[]);
+    let on_call = subject("Group", "slack:usergroup:S0ONCALL01");
+    plan.kubernetes.manifests = vec![binding("on-call", &[on_call])];
+    let product = Product::with(plan).await;
+    let members = async |users: &[&str]| {
+        let body = json!({ "group": "oncall", "users": users });
+        product.people.act("group", body).await;
+    };
+    let expect = async |person: &str, phase: Phase| {
+        let told = asks(&product, person, ROOM).await;
+        assert_eq!(told.run.phase(), phase, "{person}: {}", told.text());
+        if phase == Phase::Denied {
+            told.explains(NO_RIGHT);
+        }
+    };
+    // Nobody is anything while Slack does not tell the groups, though the person's account is in order.
+    members(&["U0CROWD000", "U0CROWD001"]).await;
+    product.people.fault("usergroups.list", "status_500", 100_000).await;
+    let text = format!("process shop/pod/{LEDGER}");
+    let waiting = run_in(&product.people.command("U0CROWD000", ROOM, &text).await).unwrap();
+    assert_eq!(product.ephemeral(LEDGER).await.len(), 0);
+    product.people.act("faults", json!({ "kind": "none" })).await;
+    let done = product.ended_in(&waiting, ROOM).await;
+    assert_eq!(done.run.phase(), Phase::Succeeded, "{}", done.text());
+
+    // One question for all of them.
+    let before = product.people.calls("usergroups.list").await;
+    for (person, phase) in [
+        ("U0CROWD000", Phase::Succeeded),
+        ("U0CROWD001", Phase::Succeeded),
+        ("U0CROWD002", Phase::Denied),
+        ("U0CROWD001", Phase::Succeeded),
+    ] {
+        expect(person, phase).await;
+    }
+    assert_eq!(product.people.calls("usergroups.list").await, before);
+
+    // Who leaves and who comes is seen once the answer's minute is over, by one question more.
+    members(&["U0CROWD000", "U0CROWD002"]).await;
+    let changed = Instant::now();
+    let over = || async { Ok((changed.elapsed() > GROUPS).then_some(())) };
+    wait::until(GROUPS * 2, "the groups' minute is over", over)
+        .await
+        .unwrap();
+    expect("U0CROWD001", Phase::Denied).await;
+    expect("U0CROWD002", Phase::Succeeded).await;
+    assert_eq!(product.people.calls("usergroups.list").await, before + 1);
     product.stop().await;
 }
 

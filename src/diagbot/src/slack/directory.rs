@@ -1,6 +1,7 @@
 //! People and channels, as Slack knows them: the directory behind access reviews.
 //!
-//! Owns a short cache. Fails closed: what Slack does not answer is an error, never an empty fact.
+//! Owns a short cache. Fails closed: what Slack does not answer is an error, never an empty fact. User groups are kept apart
+//! from what is known about a person, so that somebody who left a group has it for [`GROUPS`] at most.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -34,12 +35,44 @@ pub struct SlackDirectory(Arc<Inner>);
 /// Members by group.
 type Groups = BTreeMap<String, Vec<String>>;
 
+/// The user groups as Slack last told them.
+#[derive(Debug, Default)]
+struct GroupBook(Option<(Instant, Groups)>);
+
+impl GroupBook {
+    /// Ids of the groups that the user is in; none once what was told is too old to count.
+    fn of(&self, user: &str, now: Instant) -> Option<Vec<String>> {
+        let (told, groups) = self.0.as_ref()?;
+        let holding = |members: &Vec<String>| members.iter().any(|member| member == user);
+        let ids = groups.iter().filter(|(_, members)| holding(members));
+        (now.duration_since(*told) < GROUPS).then(|| ids.map(|(id, _)| id.clone()).collect())
+    }
+}
+
+/// Ids of the groups that the user is in, asked for where what is known does not count any more. The book is held over the
+/// question, so that many reviews ask once; what is too old is never an answer, whatever the question ends with.
+async fn groups_of<E>(
+    book: &Mutex<GroupBook>,
+    user: &str,
+    now: impl Fn() -> Instant,
+    ask: impl AsyncFnOnce() -> Result<Groups, E>,
+) -> Result<Vec<String>, E> {
+    let mut book = book.lock().await;
+    if let Some(known) = book.of(user, now()) {
+        return Ok(known);
+    }
+    // Counted from before the question: what changes while it is answered is as old as that.
+    let asked = now();
+    book.0 = Some((asked, ask().await?));
+    Ok(book.of(user, asked).unwrap_or_default())
+}
+
 #[derive(Debug)]
 struct Inner {
     api: SlackApi,
     people: Mutex<HashMap<String, (Instant, PersonFacts)>>,
     channels: Mutex<HashMap<String, (Instant, ChannelFacts)>>,
-    groups: Mutex<Option<(Instant, Groups)>>,
+    groups: Mutex<GroupBook>,
     /// The workspace that we are installed in; it never changes under a token.
     home: OnceCell<String>,
 }
@@ -57,17 +90,28 @@ impl SlackDirectory {
     }
 
     async fn ask_person(&self, user: &str) -> Result<PersonFacts, DirectoryError> {
-        let known = self.0.people.lock().await.get(user).cloned();
-        if let Some((_, facts)) = known.filter(|(since, _)| since.elapsed() < FACTS) {
-            return Ok(facts);
-        }
         let failed = |source: ApiError| DirectoryError {
             about: "the person",
             source: source.into(),
         };
+        let facts = self.account(user).await.map_err(failed)?;
+        let ask = async || retry(ATTEMPTS, pace(), || self.0.api.usergroups()).await;
+        let usergroups = groups_of(&self.0.groups, user, Instant::now, ask).await;
+        Ok(PersonFacts {
+            usergroups: usergroups.map_err(failed)?,
+            ..facts
+        })
+    }
+
+    /// What the account itself says: no groups.
+    async fn account(&self, user: &str) -> Result<PersonFacts, ApiError> {
+        let known = self.0.people.lock().await.get(user).cloned();
+        if let Some((_, facts)) = known.filter(|(since, _)| since.elapsed() < FACTS) {
+            return Ok(facts);
+        }
         let asked = retry(ATTEMPTS, pace(), || self.0.api.user(user));
-        let (object, home) = tokio::try_join!(asked, self.home()).map_err(failed)?;
-        let facts = person(&object, home, self.groups_of(user).await.map_err(failed)?);
+        let (object, home) = tokio::try_join!(asked, self.home())?;
+        let facts = person(&object, home);
         remember(&mut *self.0.people.lock().await, user, facts.clone());
         Ok(facts)
     }
@@ -91,21 +135,6 @@ impl SlackDirectory {
     async fn home(&self) -> Result<&str, ApiError> {
         let asked = || async { Ok(retry(ATTEMPTS, pace(), || self.0.api.auth_test()).await?.team) };
         self.0.home.get_or_try_init(asked).await.map(String::as_str)
-    }
-
-    /// Ids of the groups that the user is in. The lock is held over the call, so that many reviews ask once.
-    async fn groups_of(&self, user: &str) -> Result<Vec<String>, ApiError> {
-        let mut groups = self.0.groups.lock().await;
-        let fresh = groups.as_ref().is_some_and(|(since, _)| since.elapsed() < GROUPS);
-        if !fresh {
-            let asked = retry(ATTEMPTS, pace(), || self.0.api.usergroups()).await?;
-            *groups = Some((Instant::now(), asked));
-        }
-        let all = groups.iter().flat_map(|(_, groups)| groups);
-        Ok(all
-            .filter(|(_, members)| members.iter().any(|member| member == user))
-            .map(|(id, _)| id.clone())
-            .collect())
     }
 }
 
@@ -138,7 +167,7 @@ fn remember<T>(known: &mut HashMap<String, (Instant, T)>, id: &str, facts: T) {
 /// `is_stranger` says less than its name: it is set only for people with whom we share no channel. Who is not of `home`, the
 /// workspace that we are installed in, is a stranger here, be it one of the same Enterprise Grid; a person of a grid may be of
 /// several workspaces, which `enterprise_user.teams` lists.
-fn person(user: &Value, home: &str, usergroups: Vec<String>) -> PersonFacts {
+fn person(user: &Value, home: &str) -> PersonFacts {
     let flag = |name: &str| user[name].as_bool().unwrap_or_default();
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     // An address is verified where Slack says so, or does not say otherwise: bots and strangers have none.
@@ -148,7 +177,7 @@ fn person(user: &Value, home: &str, usergroups: Vec<String>) -> PersonFacts {
     PersonFacts {
         team: text(team.unwrap_or(&user["team_id"])).unwrap_or_default(),
         email: text(&user["profile"]["email"]).filter(|_| verified),
-        usergroups,
+        usergroups: Vec::new(),
         bot: flag("is_bot") || flag("is_workflow_bot") || user["id"] == "USLACKBOT",
         guest: flag("is_restricted") || flag("is_ultra_restricted"),
         stranger: flag("is_stranger") || team.is_none(),
@@ -172,9 +201,61 @@ mod tests {
 
     use super::*;
 
+    fn told(groups: &[(&str, &[&str])]) -> Groups {
+        let owned = |members: &[&str]| members.iter().map(|member| (*member).to_owned()).collect();
+        groups
+            .iter()
+            .map(|(id, members)| ((*id).to_owned(), owned(members)))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn groups_are_asked_for_once_a_minute_and_who_left_or_joined_is_seen_after_it() {
+        let (book, begun) = (Mutex::default(), Instant::now());
+        let questions = std::cell::Cell::new(0);
+        let of = async |user: &str, after: Duration, slack: Option<Groups>| {
+            let ask = async || {
+                questions.set(questions.get() + 1);
+                slack.ok_or("Slack does not answer")
+            };
+            groups_of(&book, user, || begun + after, ask).await
+        };
+        let (first, then) = (told(&[("S1", &["ada", "grace"])]), told(&[("S1", &["grace", "linus"])]));
+        for (user, groups) in [
+            ("ada", vec!["S1"]),
+            ("grace", vec!["S1"]),
+            ("linus", vec![]),
+            ("ada", vec!["S1"]),
+        ] {
+            let ids = groups.into_iter().map(str::to_owned).collect();
+            assert_eq!(of(user, Duration::ZERO, Some(first.clone())).await, Ok(ids), "{user}");
+        }
+        let last = GROUPS.mul_f64(0.99);
+        assert_eq!(of("ada", last, Some(then.clone())).await, Ok(vec!["S1".to_owned()]));
+        assert_eq!(questions.get(), 1, "five questions of ours are one to Slack");
+        assert_eq!(of("ada", GROUPS, Some(then.clone())).await, Ok(vec![]));
+        assert_eq!(of("linus", GROUPS, Some(then)).await, Ok(vec!["S1".to_owned()]));
+        assert_eq!(questions.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn groups_that_are_too_old_are_no_answer_while_slack_gives_none() {
+        let (book, begun) = (Mutex::default(), Instant::now());
+        let known = groups_of(&book, "ada", || begun, async || Ok::<_, ()>(told(&[("S1", &["ada"])]))).await;
+        assert_eq!(known, Ok(vec!["S1".to_owned()]));
+        let silent = async || Err("Slack does not answer");
+        for _ in 0..2 {
+            let now = begun + GROUPS;
+            assert_eq!(
+                groups_of(&book, "ada", || now, silent).await,
+                Err("Slack does not answer")
+            );
+        }
+    }
+
     #[test]
     fn facts_fail_closed() {
-        let read = |user: Value| person(&user, "T1", Vec::new());
+        let read = |user: Value| person(&user, "T1");
         let nobody = read(json!({}));
         assert_eq!(nobody.team, "", "matches no requester");
         assert!(nobody.stranger);
@@ -188,7 +269,7 @@ mod tests {
     #[test]
     fn who_is_not_of_our_workspace_is_a_stranger_though_of_the_same_grid() {
         let read = |user: Value| {
-            let facts = person(&user, "T1", Vec::new());
+            let facts = person(&user, "T1");
             (facts.team, facts.stranger)
         };
         assert_eq!(read(json!({"team_id": "T1"})), ("T1".to_owned(), false));
