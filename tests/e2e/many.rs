@@ -22,7 +22,7 @@ const REPLICAS: usize = 20;
 const LONGEST: Duration = Duration::from_mins(5);
 
 /// A Deployment of these pods, once all are there.
-async fn deploy(installation: &Installation, workload: &Workload, replicas: usize) -> anyhow::Result<()> {
+pub(crate) async fn deploy(installation: &Installation, workload: &Workload, replicas: usize) -> anyhow::Result<()> {
     let pod: Value = serde_json::from_str(&workload.manifest(&installation.target)).context("read the pod")?;
     let labels = &pod["metadata"]["labels"];
     let deployment = json!({

@@ -5,12 +5,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use diagbot::runs::resource::{DiagnosticRun, Phase};
 use diagbot_sandbox::wait::until;
-use kube::{Api, api::ListParams};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{EvictParams, ListParams},
+};
 use serde_json::json;
 
 use crate::{
     installation::{Installation, RUN_DEADLINE, Variation, story},
-    kubectl::{apply, kubectl},
+    kubectl::{apply, kubectl, ready},
+    many::deploy,
     outcome::Outcome,
     workload::Workload,
 };
@@ -83,6 +88,96 @@ async fn a_crash_looping_an_oom_killed_and_a_leaving_pod_capture_by_themselves()
         let report = captured_by_itself(installation, "leaver", "terminating").await?;
         let report = report.download().await?.text();
         ensure!(report.contains("staying"), "the report lacks the log:\n{report}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+#[ignore = "needs cluster"]
+async fn a_pod_whose_liveness_fails_and_one_that_is_evicted_capture_by_themselves() -> anyhow::Result<()> {
+    let variation = Variation {
+        watches_pods: true,
+        ..Variation::default()
+    };
+    story("unwell", variation, async |installation| {
+        let target = installation.target.clone();
+        // Two replicas that take their time to go.
+        let stubborn = Workload::script("leaver", "trap '' TERM; echo staying; while :; do sleep 1; done")
+            .spec(&json!({ "terminationGracePeriodSeconds": 25 }));
+        deploy(installation, &stubborn, 2).await?;
+        installation.start_bot().await?;
+
+        // It hangs and fails its probe, but is not restarted before somebody could look.
+        let hanger = Workload::script("hanger", "echo hanging; while :; do sleep 1; done").probe(&json!({
+            "exec": { "command": ["/bin/false"] }, "periodSeconds": 1, "failureThreshold": 300,
+        }));
+        apply(&hanger.manifest(&target)).await?;
+        let report = captured_by_itself(installation, "hanger", "liveness-failed").await?;
+        let title = report.run.spec.origin.cause.as_ref().map(|cause| cause.title.clone());
+        let title = title.unwrap_or_default();
+        ensure!(title.contains("(container app): Liveness probe failed"), "{title}");
+        let report = report.download().await?.text();
+        ensure!(report.contains("hanging"), "the report lacks the log:\n{report}");
+
+        // Somebody asks about one replica; then a drain evicts the other.
+        let line = format!("pod-report deploy/leaver -n {target} --max 1");
+        let asked = installation.ask_line(&line).await?;
+        asked.must_be(Phase::Succeeded)?;
+        let asked = asked
+            .captures
+            .first()
+            .context("one capture")?
+            .spec
+            .target
+            .pod_uid
+            .clone();
+        let pods: Api<Pod> = Api::namespaced(installation.client.clone(), &target);
+        let replicas = pods.list(&ListParams::default().labels("app=leaver")).await?;
+        let other = replicas.iter().find(|pod| pod.metadata.uid.as_ref() != Some(&asked));
+        let other = other
+            .and_then(|pod| pod.metadata.name.clone())
+            .context("another replica")?;
+        pods.evict(&other, &EvictParams::default()).await?;
+        let report = captured_by_itself(installation, &other, "evicted").await?;
+        let left = pods
+            .get_opt(&other)
+            .await?
+            .context("the pod was gone before its evidence was told")?;
+        ensure!(left.metadata.deletion_timestamp.is_some(), "the pod does not go");
+        let report = report.download().await?.text();
+        ensure!(report.contains("staying"), "the report lacks the log:\n{report}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+#[ignore = "needs cluster"]
+async fn a_pod_that_the_kubelet_evicts_for_its_disk_captures_by_itself() -> anyhow::Result<()> {
+    let variation = Variation {
+        watches_pods: true,
+        ..Variation::default()
+    };
+    story("glutton", variation, async |installation| {
+        let glutton = Workload::script("glutton", "echo filling; while :; do sleep 1; done").spec(&json!({
+            "volumes": [{ "name": "small", "emptyDir": { "sizeLimit": "1Mi" } }],
+        }));
+        let mut pod: serde_json::Value = serde_json::from_str(&glutton.manifest(&installation.target))?;
+        pod["spec"]["containers"][0]["volumeMounts"] = json!([{ "name": "small", "mountPath": "/small" }]);
+        apply(&pod.to_string()).await?;
+        ready(&installation.target, "glutton").await?;
+        installation.start_bot().await?;
+        let asked = installation.ask("pod-report", "glutton").await?;
+        asked.must_be(Phase::Succeeded)?;
+        let fill = ["dd", "if=/dev/zero", "of=/small/full", "bs=1M", "count=8"];
+        installation.exec("glutton", &fill).await?;
+        let report = captured_by_itself(installation, "glutton", "evicted").await?;
+        let report = report.download().await?.text();
+        ensure!(
+            report.contains("EmptyDir volume"),
+            "the report lacks the reason:\n{report}"
+        );
         Ok(())
     })
     .await

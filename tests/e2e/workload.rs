@@ -85,6 +85,12 @@ impl Workload {
         self
     }
 
+    /// Gives the container a liveness probe.
+    pub(crate) fn probe(mut self, probe: &Value) -> Self {
+        self.pod["spec"]["containers"][0]["livenessProbe"] = probe.clone();
+        self
+    }
+
     /// Adds a second container.
     pub(crate) fn container(mut self, container: Value) -> Self {
         if let Some(containers) = self.pod["spec"]["containers"].as_array_mut() {

@@ -42,7 +42,7 @@ pub enum Sign {
     LivenessFailed,
     /// The pod is being deleted; its containers have their grace period left.
     Terminating,
-    /// The node has thrown the pod out.
+    /// The node has thrown the pod out, or the cluster asks it to go: a drain, a taint, preemption.
     Evicted,
 }
 
@@ -216,7 +216,21 @@ fn of_the_whole(pod: &Pod) -> Option<(Sign, Timestamp, String)> {
     let end = pod.metadata.deletion_timestamp.as_ref()?.0;
     let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or_default());
     let at = end.checked_sub(grace).unwrap_or(end);
-    Some((Sign::Terminating, at, format!("{} s of grace", grace.as_secs())))
+    let grace = format!("{} s of grace", grace.as_secs());
+    Some(match disruption(pod) {
+        Some(cause) => (Sign::Evicted, at, format!("{cause}; {grace}")),
+        None => (Sign::Terminating, at, grace),
+    })
+}
+
+/// Why the cluster itself takes the pod away: the Eviction API as `kubectl drain` uses it, a taint, preemption. Stands there
+/// before the deletion does.
+/// <https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions>
+fn disruption(pod: &Pod) -> Option<String> {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let condition = conditions.find(|c| c.type_ == "DisruptionTarget" && c.status == "True")?;
+    let words = [condition.reason.as_deref(), condition.message.as_deref()];
+    Some(words.into_iter().flatten().collect::<Vec<_>>().join(": "))
 }
 
 /// A failure of a liveness probe, as an event tells it.
@@ -352,6 +366,16 @@ mod tests {
         let going = json!({ "deletionTimestamp": "2026-11-23T05:00:30Z", "deletionGracePeriodSeconds": 30 });
         let whole = |sign| vec![(sign, String::new(), 0, AT.to_owned())];
         assert_eq!(signs(&pod(&json!({}), &going)), whole(Sign::Terminating));
+        let drained = json!({ "conditions": [{
+            "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastTransitionTime": AT,
+        }] });
+        let drained = pod(&drained, &going);
+        assert_eq!(signs(&drained), whole(Sign::Evicted));
+        assert_eq!(
+            of_pod(&drained)[0].words,
+            "EvictionByEvictionAPI: Eviction API: evicting; 30 s of grace"
+        );
         let evicted = json!({ "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource", "conditions": [
             { "type": "DisruptionTarget", "status": "True", "lastTransitionTime": AT },
         ] });
