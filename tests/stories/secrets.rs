@@ -26,9 +26,10 @@ use kube::{
     api::{ListParams, LogParams, Patch, PatchParams},
 };
 use serde_json::json;
+use tokio::process::Command;
 
 use crate::{
-    product::{BILLING, LEDGER, LONGEST, Product, files, link_in, open, run_in},
+    product::{BILLING, LEDGER, LONGEST, Product, Told, files, link_in, open, run_in},
     schedules,
     tools::tool,
     triggers,
@@ -36,6 +37,12 @@ use crate::{
 
 /// A value of a target's Secret, in its environment.
 const TARGETS_SECRET: &str = "correct-horse-battery";
+
+/// What only the JVM of `checkout` knows: a text on its heap.
+const HEAPS_SECRET: &str = "card-key-of-checkout-5f41c02e9d";
+
+/// The JVM's pod.
+const CHECKOUT: &str = "checkout-7d9f8b6c5-x2x4z";
 
 /// Name of the links to the sensitive artifact.
 const PRIVATE_LINK: &str = "a link to what is sensitive";
@@ -139,15 +146,15 @@ async fn every_secret_and_address_in_play_is_nowhere_but_where_it_belongs() {
     product.stop().await;
 }
 
-/// A sensitive run that takes two people, and its link asked for twice: signatures of both links, which only one person gets.
-async fn sensitive_links(product: &Product) -> Vec<String> {
+/// A sensitive run that a second person agrees to.
+async fn approved(product: &Product, diagnostic: &str, target: &str) -> Told {
     let namespaces: Api<Namespace> = Api::all(product.installation.runs().into_client());
-    let demand = Patch::Merge(json!({ "metadata": { "annotations": { "diagbot.dev/approval": "vault" } } }));
+    let demand = Patch::Merge(json!({ "metadata": { "annotations": { "diagbot.dev/approval": diagnostic } } }));
     namespaces
         .patch("shop", &PatchParams::default(), &demand)
         .await
         .unwrap();
-    let id = product.asks("vault ledger").await;
+    let id = product.asks(&format!("{diagnostic} {target}")).await;
     let messages = product.people.reads("incidents", "It takes a second person").await;
     let asked = messages
         .iter()
@@ -157,25 +164,33 @@ async fn sensitive_links(product: &Product) -> Vec<String> {
     let told = product.ended(&id).await;
     assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
     told.says(&["*Sensitive:*", "*Approved* by @grace"]);
-    let name = told.run.metadata.name.clone().unwrap();
+    told
+}
+
+/// The links to a file that ada has had sent once more, which is the `count`th time.
+async fn sent_links(product: &Product, told: &Told, file: &str, count: usize) -> Vec<String> {
     let links = async || -> Vec<String> {
-        let seen = product.people.reads("incidents", "for you:").await;
-        let sent = seen.iter().filter(|m| m.ephemeral && m.text.contains("vault.txt"));
+        let seen = product.messages("incidents").await;
+        let sent = seen.iter().filter(|m| m.ephemeral && m.text.contains(file));
         sent.filter_map(|m| link_in(&m.text)).collect()
     };
-    for count in 1..=2 {
-        product
-            .people
-            .click("ada", "incidents", &told.root.ts, "Send me a link")
-            .await;
-        wait::until(LONGEST, "the link is sent", || async {
-            Ok((links().await.len() == count).then_some(()))
-        })
-        .await
-        .unwrap();
-    }
-    let links = links().await;
-    assert_eq!(open(&links[1]).await, "what the vault holds\n", "{name}");
+    product
+        .people
+        .click("ada", "incidents", &told.root.ts, "Send me a link")
+        .await;
+    wait::until(LONGEST, "the link is sent", || async {
+        Ok(Some(links().await).filter(|links| links.len() == count))
+    })
+    .await
+    .unwrap()
+}
+
+/// A sensitive run that takes two people, and its link asked for twice: signatures of both links, which only one person gets.
+async fn sensitive_links(product: &Product) -> Vec<String> {
+    let told = approved(product, "vault", "ledger").await;
+    sent_links(product, &told, "vault.txt", 1).await;
+    let links = sent_links(product, &told, "vault.txt", 2).await;
+    assert_eq!(open(&links[1]).await, "what the vault holds\n");
     let signature = |link: &String| link.split("X-Amz-Signature=").nth(1).unwrap()[..64].to_owned();
     links.iter().map(signature).collect()
 }
@@ -361,12 +376,80 @@ async fn places(product: &Product) -> BTreeMap<String, String> {
 /// What our containers have written into their logs.
 async fn journals(product: &Product) -> String {
     let mut all = String::new();
-    for container in product.ephemeral(LEDGER).await {
-        let params = LogParams {
-            container: Some(container),
-            ..LogParams::default()
-        };
-        all += &product.pods().logs(LEDGER, &params).await.unwrap();
+    for pod in [LEDGER, CHECKOUT] {
+        for container in product.ephemeral(pod).await {
+            let params = LogParams {
+                container: Some(container),
+                ..LogParams::default()
+            };
+            all += &product.pods().logs(pod, &params).await.unwrap();
+        }
     }
     all
+}
+
+/// A heap dump as it is without the compression that the JVM gave it.
+async fn plain(dump: &[u8]) -> Vec<u8> {
+    if !dump.starts_with(&[0x1f, 0x8b]) {
+        return dump.to_owned();
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), dump).unwrap();
+    let unpacked = Command::new("gzip").arg("-dc").stdin(file.reopen().unwrap()).output();
+    unpacked.await.unwrap().stdout
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a JDK"]
+async fn what_stands_on_a_heap_is_in_its_dump_and_nowhere_else() {
+    let mut plan = Plan {
+        log: "debug",
+        ..Plan::default()
+    };
+    plan.slack.rate_limited = false;
+    let product = Product::with_jvm(plan).await;
+    product.pod_runs(CHECKOUT).await;
+    for text in ["jstack checkout", "process checkout", "process ledger"] {
+        product.runs(text).await.downloads().await;
+    }
+    let told = approved(&product, "heap-dump", "checkout").await;
+    let links = sent_links(&product, &told, "heap.hprof", 1).await;
+    let dump = open(&links[0]).await;
+    let holds = |bytes: &[u8]| {
+        bytes
+            .windows(HEAPS_SECRET.len())
+            .any(|at| at == HEAPS_SECRET.as_bytes())
+    };
+    assert!(
+        holds(&plain(&dump).await),
+        "the heap's dump has it: {} bytes",
+        dump.len()
+    );
+
+    let mut places = places(&product).await;
+    // The store has the dump itself, which must be there once; nothing beside it holds the secret.
+    places.remove("store");
+    let (mut dumps, mut others) = (0, 0);
+    for file in files(&product.installation.store_folder()) {
+        let stored = fs::read(&file).unwrap_or_default();
+        assert!(!file.to_string_lossy().contains(HEAPS_SECRET), "{}", file.display());
+        if stored == dump {
+            dumps += 1;
+        } else {
+            others += 1;
+            assert!(!holds(&plain(&stored).await), "{}", file.display());
+        }
+    }
+    assert!(dumps == 1 && others > 10, "{dumps} dumps, {others} others");
+    let found: Vec<&String> = places
+        .iter()
+        .filter(|(_, text)| text.contains(HEAPS_SECRET))
+        .map(|(place, _)| place)
+        .collect();
+    assert_eq!(found, [""; 0], "of {:?}", places.keys());
+    println!(
+        "1 dump holds it, {others} other files and these places do not: {:?}",
+        places.keys()
+    );
+    product.stop().await;
 }

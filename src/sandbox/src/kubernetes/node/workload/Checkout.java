@@ -7,9 +7,11 @@ public final class Checkout {
     private static final Object PAYMENTS = new Object();
     private static final Object STOCK = new Object();
     private static final List<byte[]> CARTS = new ArrayList<>();
+    /** What only the process knows: it stands on the heap, and hence in a heap dump, and nowhere else. */
+    private static final String CARD_KEY = "card-key-of-checkout-5f41c02e9d";
 
     public static void main(String[] args) throws Exception {
-        System.out.println("checkout: starting");
+        System.out.println("checkout: starting, with a card key of " + CARD_KEY.length() + " characters");
         for (int i = 0; i < 64; i++) {
             CARTS.add(new byte[16 * 1024]);
         }
