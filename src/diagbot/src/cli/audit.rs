@@ -40,7 +40,8 @@ pub(super) struct VerifyArguments {
     heads: Option<PathBuf>,
 }
 
-/// Prints one line a chain, and its faults.
+/// Prints one line a chain, what is not proven of it, and its faults. The exit code is 0 without faults; entries after the
+/// last anchor are no fault, since every running bot has some for a moment.
 pub(super) async fn verify(arguments: &VerifyArguments) -> anyhow::Result<ExitCode> {
     let chains = if arguments.lines.is_empty() {
         stored(&Config::load(&arguments.config)?).await?
@@ -102,12 +103,19 @@ fn in_file(path: &Path) -> anyhow::Result<BTreeMap<String, Head>> {
 fn tell(report: &Report) -> ExitCode {
     for (writer, chain) in report {
         say(&line(writer, chain));
+        if let Some(words) = unproven(chain) {
+            say(&format!("  NOT PROVEN  {words}"));
+        }
         for fault in &chain.faults {
             say(&format!("  FAULT  {fault}"));
         }
     }
     let bad = report.values().filter(|chain| !chain.faults.is_empty()).count();
-    say(&format!("{} chains, {bad} with faults", report.len()));
+    let open: u64 = report.values().map(|chain| chain.unproven).sum();
+    say(&format!(
+        "{} chains, {bad} with faults; entries not proven: {open}",
+        report.len()
+    ));
     if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -116,13 +124,22 @@ fn line(writer: &str, chain: &ChainReport) -> String {
         Some((seq, at)) => format!("whole up to entry {seq} ({at})"),
         None => "not known to be whole anywhere".to_owned(),
     };
-    let last = chain.whole_up_to.map_or(0, |(seq, _)| seq);
     let anchored = match chain.anchored {
-        // A bot that was killed before it anchored them has written these, or somebody who knows the format.
-        Some(seq) if seq < last => format!("anchored up to {seq}, what follows is vouched for by the chain alone"),
         Some(seq) => format!("anchored up to {seq}"),
         None => "not anchored".to_owned(),
     };
     let end = if chain.stopped { "stopped in order" } else { "open" };
     format!("{writer}: {} entries, {whole}; {anchored}; {end}", chain.entries)
+}
+
+/// What is said of the entries that no anchor vouches for, if there are any.
+fn unproven(chain: &ChainReport) -> Option<String> {
+    // A bot that was killed before it anchored them has written these, or somebody who knows the format.
+    let anyone = "anybody who can write the record could have appended";
+    let entries = match chain.unproven {
+        0 => return None,
+        1 => format!("1 entry after the last anchor: {anyone} it"),
+        some => format!("{some} entries after the last anchor: {anyone} them"),
+    };
+    Some(entries)
 }

@@ -81,6 +81,8 @@ pub struct ChainReport {
     pub whole_up_to: Option<(u64, Timestamp)>,
     /// The last entry that an anchor vouches for.
     pub anchored: Option<u64>,
+    /// Entries after that one: in the chain, and nobody but the record itself says so.
+    pub unproven: u64,
     /// The writer stopped in order.
     pub stopped: bool,
     /// What is wrong, in the order of the chain.
@@ -185,6 +187,8 @@ fn chain(lines: &[Option<(Line, Entry)>], heads: &[Head]) -> ChainReport {
             _ => {}
         }
     }
+    let anchored = report.anchored.unwrap_or_default();
+    report.unproven = all.iter().filter(|seq| **seq > anchored).count() as u64;
     report.faults.dedup();
     if report
         .faults
