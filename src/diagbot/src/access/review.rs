@@ -1,6 +1,7 @@
 //! The access review: may this person do this to that diagnostic in that namespace? Asked of the target cluster itself.
 //!
-//! Owns the question and a cache of answers that lives for seconds. Every failure is an error, and callers deny on it.
+//! Owns the question and a cache of answers that lives for seconds. The rights by which one person's word lets a capture begin,
+//! `approve` and `break-glass`, are asked for each time. Every failure is an error, and callers deny on it.
 
 use std::{
     collections::HashMap,
@@ -24,7 +25,7 @@ use crate::{
     retry::{Backoff, retry},
 };
 
-/// How long an answer counts, allowed or not.
+/// How long an answer counts, allowed or not; SECURITY.md names it.
 const CACHE_FOR: Duration = Duration::from_secs(10);
 /// Most answers that are kept.
 const CACHE_SIZE: usize = 4096;
@@ -249,6 +250,9 @@ impl Access {
     }
 
     async fn answer(&self, cluster: &Cluster, asked: Asked) -> Result<Decision, AccessError> {
+        if asked.is_of_consent() {
+            return self.ask(cluster, &asked).await;
+        }
         if let Some(decision) = self.cached(&asked) {
             return Ok(decision);
         }
@@ -340,6 +344,13 @@ impl Question<'_> {
 }
 
 impl Asked {
+    /// Whether the right lets somebody's word stand in for another's: rarely asked for, and too much for an old answer.
+    fn is_of_consent(&self) -> bool {
+        [Verb::Approve, Verb::BreakGlass]
+            .iter()
+            .any(|verb| verb.as_str() == self.verb)
+    }
+
     fn review(&self) -> SubjectAccessReview {
         SubjectAccessReview {
             spec: SubjectAccessReviewSpec {

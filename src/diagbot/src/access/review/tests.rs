@@ -119,6 +119,24 @@ async fn answers_are_kept_for_a_moment_allowed_or_not_and_per_principal() {
 }
 
 #[tokio::test]
+async fn the_rights_of_consent_are_asked_for_each_time() {
+    for (verb, questions) in [(Verb::Read, 1), (Verb::Approve, 3), (Verb::BreakGlass, 3)] {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let cluster = cluster(&asked);
+        let access = Access::new(Arc::new(People), AccessConfig::default(), Clock::default());
+        for _ in 0..3 {
+            let question = Question {
+                verb,
+                ..running(&cluster, "shop")
+            };
+            let decision = access.review(question, &person("UADA"), Some("G1")).await;
+            assert!(decision.is_ok_and(|decision| decision.allowed), "{verb}");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), questions, "{verb}");
+    }
+}
+
+#[tokio::test]
 async fn only_a_private_channel_of_our_own_counts_unless_public_ones_are_enabled() {
     let cluster = cluster(&Arc::default());
     let groups = async |config: AccessConfig, channel: &str| {
