@@ -140,6 +140,8 @@ async fn an_upload_whose_opening_nobody_heard_of_is_closed_when_the_capture_is_s
     world.mend_store();
     let status = world.end(&capture).await;
     assert_eq!(status.phase, CapturePhase::Cancelled, "{:?}", status.reason);
+    let told: Vec<_> = status.conditions.iter().map(|c| (&*c.type_, &*c.reason)).collect();
+    assert_eq!(told, [("Failed", "Cancelled")]);
     world.finish().await;
 }
 

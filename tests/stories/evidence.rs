@@ -1,6 +1,6 @@
 //! Evidence: from a command to a verified file behind a link.
 
-use diagbot::runs::resource::Phase;
+use diagbot::{cluster::condition::COMPLETE, runs::resource::Phase};
 use diagbot_sandbox::{installation::Plan, people::fetch};
 use http::StatusCode;
 
@@ -16,6 +16,15 @@ async fn a_command_becomes_a_verified_file_behind_a_link_and_its_record_lies_bes
         "Asked by @ada",
         "== Process ==",
     ]);
+    let status = told.run.status.as_ref().unwrap();
+    assert!(
+        status
+            .conditions
+            .iter()
+            .any(|c| c.type_ == COMPLETE && c.status == "True"),
+        "{:?}",
+        status.conditions
+    );
     let report = told.downloads().await;
     assert!(report.contains("ledger-writer"), "the threads are listed: {report}");
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures::StreamExt as _;
+use jiff::Timestamp;
 use kube::{
     Api, ResourceExt as _,
     runtime::{WatchStreamExt as _, watcher},
@@ -166,7 +167,7 @@ impl Reign<'_> {
         );
         let span = tracing::info_span!("capture", capture.name = %name);
         let (Some(cluster), Some(places)) = (cluster, shared.places.get(&target).cloned()) else {
-            let pursuit = refuse_cluster(record, target);
+            let pursuit = refuse_cluster(record, target, context.clock.now());
             let id = self.pursuits.spawn(tracing::Instrument::instrument(pursuit, span)).id();
             self.names.insert(id, name);
             return;
@@ -238,13 +239,11 @@ fn is_final(object: &DiagnosticCapture) -> bool {
     object.status.as_ref().is_some_and(|s| s.phase.is_final())
 }
 
-async fn refuse_cluster(record: Record, cluster: String) {
+async fn refuse_cluster(record: Record, cluster: String, now: Timestamp) {
+    let generation = record.current().metadata.generation;
     let reason = explain::refusal(Refusal::UnknownCluster, &cluster);
     let written = record
-        .write(|status| {
-            status.phase = CapturePhase::Failed;
-            status.reason = Some(reason.clone());
-        })
+        .write(|status| status.end(CapturePhase::Failed, Some(&reason), generation, now))
         .await;
     if let Err(error) = written {
         tracing::warn!(

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::cluster::condition::{self, End};
 
 /// Annotation on runs and captures that asks for cancellation; on a capture its presence counts. An annotation, since a spec
 /// never changes.
@@ -156,15 +159,27 @@ pub struct CaptureStatus {
     /// Things people should know.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// A cancel was asked for.
-    #[serde(default)]
-    pub cancel_requested: bool,
     /// The trace of the capture: moments by name (`launched`, `patched`, `hello`, `ticket`, `toolStarted`, `toolEnded`, `verified`, `finished`).
     #[serde(default)]
     pub trace: BTreeMap<String, MicroTime>,
-    /// Conventional conditions.
+    /// Conventional conditions: [`COMPLETE`](crate::cluster::condition::COMPLETE) or
+    /// [`FAILED`](crate::cluster::condition::FAILED) once it is over.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+}
+
+impl CaptureStatus {
+    /// Enters a final phase, with the reason where there is one.
+    pub fn end(&mut self, phase: CapturePhase, reason: Option<&Explanation>, generation: Option<i64>, now: Timestamp) {
+        self.phase = phase;
+        self.reason = reason.cloned();
+        let end = End {
+            complete: phase == CapturePhase::Succeeded,
+            reason: reason.map_or(phase.as_str(), |reason| &reason.code),
+            message: reason.map_or("", |reason| &reason.message),
+        };
+        condition::set(&mut self.conditions, end.condition(generation, now));
+    }
 }
 
 /// Phases of a capture. The last four are final.

@@ -2,6 +2,7 @@
 
 pub mod census;
 mod client;
+pub mod condition;
 pub mod lease;
 pub mod resolve;
 pub mod symptoms;

@@ -21,7 +21,9 @@ use crate::{
     access::{AccessError, Decision, Question, Verb},
     captures::resource::{ANNOTATION_CANCEL, DiagnosticCapture},
     cluster::{
-        CallError, Cluster, deadline,
+        CallError, Cluster,
+        condition::{self, End},
+        deadline,
         lease::Term,
         resolve::{self, Found, LookUpError, Visible},
     },
@@ -30,7 +32,7 @@ use crate::{
     runs::{
         plan::{Action, PATIENCE},
         reason::Reason,
-        resource::{DiagnosticRun, RunStatus},
+        resource::{DiagnosticRun, Phase, RunStatus},
         service::RunService,
         survey::Survey,
     },
@@ -378,6 +380,10 @@ impl Actor<'_> {
         if !held.is_empty() {
             status.unrecorded = held;
         }
+        if status.phase.is_final() {
+            let condition = ended(&status).condition(run.metadata.generation, self.service.now());
+            condition::set(&mut status.conditions, condition);
+        }
         run.status = Some(status);
         let params = PostParams::default();
         match deadline(self.limit(), self.service.api().replace_status(&name, &params, &run)).await {
@@ -479,6 +485,16 @@ pub(super) fn answer(error: &CallError) -> String {
         Some(status) if !status.message.is_empty() => status.message.clone(),
         Some(status) => format!("{} {}", status.code, status.reason),
         None => error.to_string(),
+    }
+}
+
+/// The end that the conditions tell.
+fn ended(status: &RunStatus) -> End<'_> {
+    let reason = status.reason.as_ref();
+    End {
+        complete: status.phase == Phase::Succeeded,
+        reason: reason.map_or(status.phase.as_str(), |reason| &reason.code),
+        message: reason.map_or("", |reason| &reason.message),
     }
 }
 

@@ -350,8 +350,8 @@ pub(super) async fn observe(scene: &Scene, f: &Facts, observed: &Observed) -> Re
 pub(super) async fn finish(scene: &Scene, f: &Facts, ending: &Ending) -> Result<Outcome, ActError> {
     let now = scene.now();
     let written = scene.write(f, |status| {
-        status.phase = ending.phase;
-        status.reason.clone_from(&ending.reason);
+        let generation = f.capture.metadata.generation;
+        status.end(ending.phase, ending.reason.as_ref(), generation, now);
         status.notes.clone_from(&ending.notes);
         status.waiting = None;
         status.progress = None;

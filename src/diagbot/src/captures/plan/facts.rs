@@ -200,7 +200,7 @@ impl Facts {
             .annotations
             .as_ref()
             .is_some_and(|a| a.contains_key(ANNOTATION_CANCEL));
-        asked || metadata.deletion_timestamp.is_some() || self.recorded(|s| s.cancel_requested)
+        asked || metadata.deletion_timestamp.is_some()
     }
 
     /// The capture's own time is over.

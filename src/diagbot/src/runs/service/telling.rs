@@ -5,7 +5,7 @@ use kube::api::PostParams;
 
 use super::{CALL, RECORD_TELLING, RunService, ServiceError};
 use crate::{
-    cluster::{deadline, lease::Term},
+    cluster::{condition, deadline, lease::Term},
     failpoint,
     runs::{
         request::RunName,
@@ -68,18 +68,13 @@ impl RunService {
 
 fn set_reported(status: &mut RunStatus, reported: bool, generation: Option<i64>, now: Time) {
     let word = if reported { "True" } else { "False" };
-    let former = status.conditions.iter().find(|c| c.type_ == CONDITION_REPORTED);
-    let since = former
-        .filter(|c| c.status == word)
-        .map(|c| c.last_transition_time.clone());
-    let condition = Condition {
+    let told = Condition {
         type_: CONDITION_REPORTED.to_owned(),
         status: word.to_owned(),
         reason: if reported { "Told" } else { "Pending" }.to_owned(),
         message: status.telling.error.clone().unwrap_or_default(),
         observed_generation: generation,
-        last_transition_time: since.unwrap_or(now),
+        last_transition_time: now,
     };
-    status.conditions.retain(|c| c.type_ != CONDITION_REPORTED);
-    status.conditions.push(condition);
+    condition::set(&mut status.conditions, told);
 }
