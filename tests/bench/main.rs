@@ -14,7 +14,7 @@ mod bulk;
 mod by_hand;
 mod crowd;
 #[allow(dead_code, reason = "the harness of tests/e2e, of which benchmarks need a part")]
-#[path = "../e2e/installation.rs"]
+#[path = "../e2e/installation/mod.rs"]
 mod installation;
 #[allow(dead_code, reason = "see installation")]
 #[path = "../e2e/kubectl.rs"]

@@ -1,7 +1,7 @@
 //! How much is captured: people, schedules and triggers share one budget, a workload keeps replicas that do not stand still,
 //! and a pod holds only so many of our containers.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use diagbot::runs::resource::{DiagnosticRun, Phase};
 use diagbot_sandbox::{installation::Plan, wait};
@@ -12,13 +12,10 @@ use serde_json::{Value, json};
 use crate::{
     product::{LEDGER, LONGEST, Product},
     rotation::restart,
-    schedules::saved,
+    schedules::{self, saved},
     tools::{seconds_of_our_own, tool, until_processes},
     triggers,
 };
-
-/// A schedule's finest step is a minute.
-const NEXT_MINUTE: Duration = Duration::from_secs(100);
 
 /// The only run that this principal has asked for so far, once it has ended.
 async fn run_of(product: &Product, user: &str) -> DiagnosticRun {
@@ -60,21 +57,7 @@ async fn people_schedules_and_triggers_share_one_budget() {
         )
         .await;
     }
-    let runs = &product.installation.runs();
-    let scheduled = wait::until(NEXT_MINUTE, "both schedules were due", || async move {
-        let all = runs.list(&ListParams::default()).await?.items;
-        let due = |run: &DiagnosticRun| {
-            run.spec
-                .origin
-                .cause
-                .as_ref()
-                .is_some_and(|c| c.source.starts_with("schedule "))
-        };
-        let due: Vec<DiagnosticRun> = all.into_iter().filter(due).collect();
-        Ok((due.len() >= 2 && due.iter().all(|run| run.phase().is_final())).then_some(due))
-    })
-    .await
-    .unwrap();
+    let scheduled = schedules::were_due(&product, 2).await;
     let most = "3 captures of this pod were begun within an hour, and no more may be";
     let done = scheduled.iter().filter(|run| run.phase() == Phase::Succeeded);
     assert_eq!(done.count(), 1, "{scheduled:#?}");
@@ -121,20 +104,7 @@ async fn a_pod_holds_only_so_many_of_our_containers() {
 /// Adds a workload of so many pods, `<name>-0`, …, each with the containers of `ledger`.
 async fn workload(product: &Product, name: &str, replicas: usize) {
     let containers = product.pods().get(LEDGER).await.unwrap().spec.unwrap().containers;
-    for n in 0..replicas {
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {
-                "name": format!("{name}-{n}"), "namespace": "shop",
-                "ownerReferences": [{
-                    "apiVersion": "apps/v1", "kind": "StatefulSet", "name": name, "uid": format!("uid-of-{name}"),
-                    "controller": true,
-                }],
-            },
-            "spec": { "containers": containers },
-        });
-        product.installation.kubernetes().add(pod).unwrap();
-    }
+    product.add_stateful(name, replicas, &json!(containers));
     for n in 0..replicas {
         product.pod_runs(&format!("{name}-{n}")).await;
     }
@@ -245,7 +215,7 @@ async fn stuck(product: &Product, pod: &str, fingerprint: &str) {
 /// The run of that cause and phase that is not among the known ones; it is known from then on.
 async fn next(product: &Product, source: &str, phase: Phase, known: &mut Vec<String>) -> DiagnosticRun {
     let (runs, seen) = (&product.installation.runs(), &*known);
-    let found = wait::until(NEXT_MINUTE, &format!("{source}: {phase:?}"), || async move {
+    let found = wait::until(schedules::LONGEST, &format!("{source}: {phase:?}"), || async move {
         let all = runs.list(&ListParams::default()).await?.items;
         let fits = |run: &DiagnosticRun| {
             let cause = run.spec.origin.cause.as_ref();

@@ -198,6 +198,24 @@ impl Product {
         self.pod(pod, "the pod runs", |status| status.ready).await;
     }
 
+    /// Adds the pods `<set>-0`, … of a StatefulSet.
+    pub(crate) fn add_stateful(&self, set: &str, replicas: usize, containers: &Value) {
+        for n in 0..replicas {
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "name": format!("{set}-{n}"), "namespace": "shop",
+                    "ownerReferences": [{
+                        "apiVersion": "apps/v1", "kind": "StatefulSet", "name": set, "uid": format!("uid-of-{set}"),
+                        "controller": true,
+                    }],
+                },
+                "spec": { "containers": containers },
+            });
+            self.installation.kubernetes().add(pod).unwrap();
+        }
+    }
+
     /// Waits until there is no such pod.
     pub(crate) async fn gone(&self, pod: &str) {
         let pods = &self.pods();

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::product::{LEDGER, Product};
 
 /// Longest wait: a schedule's finest step is a minute.
-const LONGEST: Duration = Duration::from_secs(100);
+pub(crate) const LONGEST: Duration = Duration::from_secs(100);
 
 fn schedules(product: &Product) -> Api<DiagnosticSchedule> {
     Api::namespaced(product.installation.runs().into_client(), "diagbot")

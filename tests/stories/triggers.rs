@@ -7,7 +7,7 @@ use diagbot::runs::resource::DiagnosticRun;
 use diagbot_sandbox::{
     installation::Plan,
     pagerduty::signature,
-    triggers::{ALERTMANAGER_TOKEN, PAGERDUTY_SECRETS},
+    triggers::{ALERTMANAGER_TOKEN, PAGERDUTY_SECRETS, pods_as_a_source},
     wait,
 };
 use http::{Request, StatusCode, header};
@@ -329,19 +329,7 @@ async fn deliveries_that_prove_nothing_say_nothing_or_name_what_is_not_theirs_st
 /// A plan in which the pods of `shop` are a source themselves.
 fn watching_pods() -> Plan {
     Plan {
-        config: json!({ "triggers": { "sources": [{
-            "name": "kubernetes",
-            "from": { "kubernetes": {} },
-            "clusters": { "sandbox": ["shop"] },
-            "channel": "C0INCIDENT",
-            "rules": [{
-                "name": "sick",
-                "namespace": "${labels.namespace}",
-                "target": "${labels.kind}/${labels.workload}",
-                "pod": "${labels.pod}",
-                "diagnostic": "pod-report",
-            }],
-        }] } }),
+        config: json!({ "triggers": { "sources": [pods_as_a_source("sandbox", "shop")] } }),
         ..Plan::default()
     }
 }

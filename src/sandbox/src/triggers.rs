@@ -72,3 +72,20 @@ pub(crate) fn configure(folder: &Path, listen: SocketAddr, pagerduty: &str) -> a
         }],
     }))
 }
+
+/// A source of alerts that watches the pods of a namespace: each that is sick gives a report.
+pub fn pods_as_a_source(cluster: &str, namespace: &str) -> Value {
+    json!({
+        "name": "kubernetes",
+        "from": { "kubernetes": {} },
+        "clusters": { cluster: [namespace] },
+        "channel": CHANNEL,
+        "rules": [{
+            "name": "sick",
+            "namespace": "${labels.namespace}",
+            "target": "${labels.kind}/${labels.workload}",
+            "pod": "${labels.pod}",
+            "diagnostic": "pod-report",
+        }],
+    })
+}

@@ -113,14 +113,7 @@ impl Files {
             "secretFile": self.path("secret"),
             "catalog": { "folder": self.path("commands") },
             "agent": { "image": AGENT_IMAGE },
-            // Stories ask one pod more often than an incident does; what makes it stand still is limited as ever.
-            "budgets": {
-                "pod": { "concurrent": 500, "perHour": 100_000 },
-                "workload": { "concurrent": 500, "perHour": 100_000 },
-                "namespace": { "concurrent": 1_000, "perHour": 100_000 },
-                "cluster": { "concurrent": 1_000, "perHour": 100_000 },
-                "ephemeralContainers": 1_000,
-            },
+            "budgets": budgets_of_stories(),
             "slack": {
                 "apiUrl": self.slack_api,
                 "botTokenFile": self.path("bot-token"),
@@ -145,6 +138,18 @@ impl Files {
         fs::write(&path, serde_saphyr::to_string(value)?).with_context(|| format!("write {name}"))?;
         Ok(path)
     }
+}
+
+/// The `budgets` of a configuration under which stories ask one pod more often than an incident does; what makes it stand
+/// still is limited as ever.
+pub fn budgets_of_stories() -> serde_json::Value {
+    json!({
+        "pod": { "concurrent": 500, "perHour": 100_000 },
+        "workload": { "concurrent": 500, "perHour": 100_000 },
+        "namespace": { "concurrent": 1_000, "perHour": 100_000 },
+        "cluster": { "concurrent": 1_000, "perHour": 100_000 },
+        "ephemeralContainers": 1_000,
+    })
 }
 
 /// The shipped catalog, so that the sandbox runs from anywhere.

@@ -28,7 +28,7 @@ pub use rustix::process::Signal;
 use serde::Serialize;
 use tempfile::TempDir;
 
-pub use self::plan::Plan;
+pub use self::{files::budgets_of_stories, plan::Plan};
 use self::{
     files::{Files, NAMESPACE},
     part::{Part, failpoint_file},
