@@ -1,9 +1,15 @@
 //! "On the next restart": armed once, seen, captured once, or over.
 
 use diagbot::runs::resource::{DiagnosticRun, Phase};
-use diagbot_sandbox::installation::Plan;
+use diagbot_sandbox::{installation::Plan, wait};
+use k8s_openapi::api::rbac::v1::RoleBinding;
+use kube::{Api, api::DeleteParams};
+use serde_json::json;
 
-use crate::product::{LEDGER, Product, run_in};
+use crate::{
+    permission_rules::give,
+    product::{LEDGER, LONGEST, Product, run_in},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_restart_is_captured_once_and_told_in_the_thread_of_the_arming() {
@@ -60,6 +66,35 @@ async fn who_may_not_arm_hears_so_at_once() {
         "nothing is waited for"
     );
 
+    assert!(product.ephemeral(LEDGER).await.is_empty());
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lost_the_right_after_arming_is_denied_when_it_would_have_begun() {
+    let product = Product::start().await;
+    let id = product.asks("arm process shop/deploy/ledger --for 1h").await;
+    product.run(&id, "it is armed", DiagnosticRun::is_armed).await;
+    // Pods may still be named to the person, and nothing may be run any more.
+    let list = json!({ "apiGroups": ["diagbot.dev"], "resources": ["diagnostics"], "verbs": ["list"] });
+    give(&product, "looks-only", "U0ADA00001", list).await;
+    let bindings: Api<RoleBinding> = Api::namespaced(product.installation.runs().into_client(), "shop");
+    for binding in ["sre", "oncall"] {
+        bindings.delete(binding, &DeleteParams::default()).await.unwrap();
+    }
+    // An answer is remembered for seconds: the right is gone once it is denied elsewhere. A dry run takes nothing.
+    wait::until(LONGEST, "the right is gone", || async {
+        let dry = product.runs("process shop/deploy/ledger --dry-run").await;
+        Ok((dry.run.phase() == Phase::Denied).then_some(()))
+    })
+    .await
+    .unwrap();
+    let kubernetes = product.installation.kubernetes();
+    kubernetes.restart_container("shop", LEDGER, None).unwrap();
+    let told = product.ended(&id).await;
+    assert_eq!(told.run.phase(), Phase::Denied, "{}", told.text());
+    told.explains("You may not `run` the diagnostic `process` in namespace `shop`");
+    told.says(&["was restarted"]);
     assert!(product.ephemeral(LEDGER).await.is_empty());
     product.stop().await;
 }

@@ -48,7 +48,7 @@ async fn mark(product: &Product, namespace: &str, metadata: Value) {
 }
 
 /// Gives a person of the local Slack a role of its own in `shop`.
-async fn give(product: &Product, name: &str, user: &str, rule: Value) {
+pub(crate) async fn give(product: &Product, name: &str, user: &str, rule: Value) {
     let client = product.installation.runs().into_client();
     let role: Role = serde_json::from_value(json!({ "metadata": { "name": name }, "rules": [rule] })).unwrap();
     let binding: RoleBinding = serde_json::from_value(json!({

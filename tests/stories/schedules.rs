@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use diagbot::runs::{
     request::{RequestKey, RunRequest},
-    resource::{Appeal, Cause, DiagnosticRun, Origin, Phase},
+    resource::{Appeal, Cause, DiagnosticRun, KeyKind, Origin, Phase},
     schedule::DiagnosticSchedule,
 };
 use diagbot_sandbox::{installation::Plan, wait};
@@ -29,6 +29,19 @@ fn schedules(product: &Product) -> Api<DiagnosticSchedule> {
 async fn names(product: &Product) -> Vec<String> {
     let all = schedules(product).list(&ListParams::default()).await.unwrap().items;
     all.into_iter().filter_map(|schedule| schedule.metadata.name).collect()
+}
+
+/// The runs of schedules, once there are so many and each has ended.
+pub(crate) async fn were_due(product: &Product, least: usize) -> Vec<DiagnosticRun> {
+    let runs = &product.installation.runs();
+    wait::until(LONGEST, "the schedules were due", || async move {
+        let mut all = runs.list(&ListParams::default()).await?.items;
+        all.retain(|run| run.spec.key.kind == KeyKind::Schedule);
+        let ended = all.iter().all(|run| run.phase().is_final());
+        Ok((all.len() >= least && ended).then_some(all))
+    })
+    .await
+    .unwrap()
 }
 
 pub(crate) async fn saved(product: &Product, text: &str) {
@@ -64,15 +77,7 @@ async fn a_schedule_is_seen_before_it_is_saved_runs_once_a_due_time_and_is_quiet
         "schedule add gone \"* * * * *\" process shop/deploy/no-such-thing",
     )
     .await;
-    let ended = |run: &DiagnosticRun| run.phase().is_final();
-    let runs = &product.installation.runs();
-    let runs = wait::until(LONGEST, "both ran", || async move {
-        let all = runs.list(&ListParams::default()).await?.items;
-        Ok((all.len() >= 2 && all.iter().all(ended)).then_some(all))
-    })
-    .await
-    .unwrap();
-    for run in &runs {
+    for run in &were_due(&product, 2).await {
         let user = &run
             .status
             .as_ref()
@@ -187,15 +192,11 @@ async fn due(product: &Product, name: &str, owner: &str, target: Value) -> Diagn
 async fn a_schedule_whose_owner_left_or_whose_workload_is_gone_says_so_once_and_starts_nothing() {
     let product = Product::start().await;
     let ledger = || json!({ "namespace": "shop", "kind": "Deployment", "name": "ledger" });
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": "web-0", "namespace": "shop",
-            "ownerReferences": [{ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "w", "controller": true }],
-        },
-        "spec": { "containers": [{ "name": "app", "image": "registry.sandbox/idle:1" }] },
-    });
-    product.installation.kubernetes().add(pod).unwrap();
+    product.add_stateful(
+        "web",
+        1,
+        &json!([{ "name": "app", "image": "registry.sandbox/idle:1" }]),
+    );
     product.pod_runs("web-0").await;
 
     let left = json!({ "user": "U0GRACE001", "deleted": true });
@@ -234,6 +235,34 @@ async fn a_schedule_whose_owner_left_or_whose_workload_is_gone_says_so_once_and_
     assert_eq!(public.len(), 2, "{public:#?}");
     assert!(product.ephemeral(LEDGER).await.is_empty());
     assert_eq!(names(&product).await.len(), 2);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_whose_owner_has_no_right_is_told_in_its_channel_and_starts_nothing() {
+    let product = Product::start().await;
+    let ledger = json!({ "namespace": "shop", "kind": "Deployment", "name": "ledger" });
+    let pod = json!({ "namespace": "shop", "kind": "Pod", "name": LEDGER });
+    due(&product, "of-a-stranger", "U0LINUS001", ledger).await;
+    due(&product, "of-a-stranger-to-the-pod", "U0LINUS001", pod).await;
+    let runs = were_due(&product, 2).await;
+    let mut phases: Vec<&str> = runs.iter().map(|run| run.phase().as_str()).collect();
+    phases.sort_unstable();
+    assert_eq!(phases, ["Denied", "Refused"]);
+    let all = wait::until(LONGEST, "both are told", || async {
+        let all = product.public().await;
+        Ok((all.len() == 2 && all.iter().all(|m| m.text.contains("What to do:"))).then_some(all))
+    })
+    .await
+    .unwrap();
+    // Where the owner may not even know of a workload, its absence is told.
+    for cause in [
+        "Nothing called `shop/deployment/ledger` was found in namespace `shop`, as far as you may see",
+        "You may not `run` the diagnostic `process` in namespace `shop`",
+    ] {
+        assert!(all.iter().any(|m| m.text.contains(cause)), "{cause}: {all:#?}");
+    }
+    assert!(product.ephemeral(LEDGER).await.is_empty());
     product.stop().await;
 }
 

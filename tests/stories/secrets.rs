@@ -1,13 +1,10 @@
 //! Secrets and addresses that were in play in a full story are nowhere but where they belong.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs};
 
 use diagbot::{
     captures::resource::DiagnosticCapture,
-    runs::{
-        resource::{DiagnosticRun, Phase},
-        schedule::DiagnosticSchedule,
-    },
+    runs::{resource::Phase, schedule::DiagnosticSchedule},
 };
 use diagbot_sandbox::{
     installation::Plan,
@@ -217,21 +214,7 @@ async fn alerts(product: &Product) -> String {
 /// What a schedule brings about.
 async fn scheduled(product: &Product) {
     schedules::saved(product, "schedule add often \"* * * * *\" process shop/ledger").await;
-    let runs = &product.installation.runs();
-    let minute = Duration::from_secs(100);
-    wait::until(minute, "the schedule was due", || async move {
-        let all = runs.list(&ListParams::default()).await?.items;
-        let due = |run: &DiagnosticRun| {
-            run.spec
-                .origin
-                .cause
-                .as_ref()
-                .is_some_and(|c| c.source == "schedule often")
-        };
-        Ok(all.iter().any(|run| due(run) && run.phase().is_final()).then_some(()))
-    })
-    .await
-    .unwrap();
+    schedules::were_due(product, 1).await;
     product.types("schedule pause often").await;
 }
 
