@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _, process::Command, time::Instan
 
 use diagbot::runs::resource::{DiagnosticRun, Phase};
 use diagbot_sandbox::{installation::Plan, wait};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -73,17 +74,23 @@ async fn a_runbook_of_a_pod_that_crashes_brings_what_the_record_tells() {
     product.stop().await;
 }
 
+/// Another pod of the same workload, with these containers.
+fn replica(of: &Pod, name: &str, containers: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": name, "namespace": "shop", "labels": of.metadata.labels,
+            "ownerReferences": of.metadata.owner_references,
+        },
+        "spec": { "containers": containers },
+    })
+}
+
 /// Adds a second, healthy pod of the deployment `ledger`.
 async fn replicate(product: &Product) {
     let sick = product.pods().get(LEDGER).await.unwrap();
-    let twin = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {
-            "name": HEALTHY, "namespace": "shop", "labels": sick.metadata.labels,
-            "ownerReferences": sick.metadata.owner_references,
-        },
-        "spec": { "containers": sick.spec.as_ref().map(|spec| &spec.containers) },
-    });
+    let containers = json!(sick.spec.as_ref().map(|spec| &spec.containers));
+    let twin = replica(&sick, HEALTHY, &containers);
     product.installation.kubernetes().add(twin).unwrap();
     product.pod_runs(HEALTHY).await;
 }
@@ -134,6 +141,38 @@ async fn what_was_found_is_compared_with_a_healthy_replica() {
     product.people.click("ada", "incidents", &sick.root.ts, label).await;
     let told = product.ended_in_thread(&sick.root.ts, "No other replica of").await;
     assert_eq!(told.run.phase(), Phase::Refused, "{}", told.text());
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a JDK"]
+async fn a_hung_jvm_is_told_from_its_healthy_replica() {
+    let product = Product::with_jvm(Plan::default()).await;
+    product.pod_runs(CHECKOUT).await;
+    let hung = product.pods().get(CHECKOUT).await.unwrap();
+    let mut containers = json!(hung.spec.as_ref().unwrap().containers);
+    containers[0]["args"] = json!(["--healthy"]);
+    let twin = "checkout-7d9f8b6c5-aaaaa";
+    product
+        .installation
+        .kubernetes()
+        .add(replica(&hung, twin, &containers))
+        .unwrap();
+    product.pod_runs(twin).await;
+    let hung = product.runs(&format!("jstack shop/pod/{CHECKOUT}")).await;
+    assert_eq!(hung.run.phase(), Phase::Succeeded, "{}", hung.text());
+    let label = "Compare with a healthy replica";
+    product.people.click("ada", "incidents", &hung.root.ts, label).await;
+    let told = product.ended_in_thread(&hung.root.ts, "*Compared with*").await;
+    println!("{}", told.text());
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    let dump = told.downloads().await;
+    assert!(!dump.contains("Java-level deadlock"), "{dump}");
+    told.says(&[
+        &format!("*Compared with* `shop/{CHECKOUT}` (run `{}`)", hung.id),
+        &format!("`shop/{twin}` is a healthy replica"),
+        "threads.txt, only the sick one: 1 deadlock",
+    ]);
     product.stop().await;
 }
 
@@ -316,20 +355,9 @@ async fn two_hundred_pods_are_one_run() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stateful_set_is_its_pods_by_their_owner_and_no_pod_that_only_begins_so() {
     let product = Product::start().await;
-    let pods = [("web-0", "web"), ("web-1", "web"), ("web-api-0", "web-api")];
-    for (name, set) in pods {
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {
-                "name": name, "namespace": "shop",
-                "ownerReferences": [{
-                    "apiVersion": "apps/v1", "kind": "StatefulSet", "name": set, "uid": format!("uid-of-{set}"), "controller": true
-                }],
-            },
-            "spec": { "containers": [{ "name": "app", "image": "registry.sandbox/none" }] },
-        });
-        product.installation.kubernetes().add(pod).unwrap();
-    }
+    let containers = json!([{ "name": "app", "image": "registry.sandbox/none" }]);
+    product.add_stateful("web", 2, &containers);
+    product.add_stateful("web-api", 1, &containers);
     let several = product.runs("pod-report shop/sts/web").await;
     assert_eq!(several.run.phase(), Phase::Refused, "{}", several.text());
     several.says(&["fits 2 targets", "web-0", "web-1"]);

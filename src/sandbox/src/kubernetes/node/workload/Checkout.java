@@ -2,7 +2,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CountDownLatch;
 
-/** A shop's checkout whose payments and stock each hold the lock that the other waits for. */
+/** A shop's checkout whose payments and stock each hold the lock that the other waits for; not so with `--healthy`. */
 public final class Checkout {
     private static final Object PAYMENTS = new Object();
     private static final Object STOCK = new Object();
@@ -15,9 +15,10 @@ public final class Checkout {
         for (int i = 0; i < 64; i++) {
             CARTS.add(new byte[16 * 1024]);
         }
-        CountDownLatch both = new CountDownLatch(2);
-        start("payment-worker-1", () -> takeBoth(PAYMENTS, STOCK, both));
-        start("stock-worker-1", () -> takeBoth(STOCK, PAYMENTS, both));
+        boolean healthy = List.of(args).contains("--healthy");
+        CountDownLatch both = new CountDownLatch(healthy ? 0 : 2);
+        start("payment-worker-1", healthy ? Checkout::idle : () -> takeBoth(PAYMENTS, STOCK, both));
+        start("stock-worker-1", healthy ? Checkout::idle : () -> takeBoth(STOCK, PAYMENTS, both));
         for (int i = 1; i <= 3; i++) {
             start("http-worker-" + i, Checkout::idle);
         }
