@@ -50,8 +50,21 @@ async fn what_fits_is_offered_once_pressed_answered_in_its_thread_and_told_where
 
     // Who may not is told so, in the same thread, and nothing is taken.
     product.people.click("linus", "incidents", &offered.ts, "sockets").await;
-    offer(&product, "the denial is told", |m| m.text.contains("*denied*")).await;
+    let denied = offer(&product, "the denial is told", |m| m.text.contains("*denied*")).await;
     assert_eq!(product.ephemeral(LEDGER).await.len(), 1);
+    // What one may not do is left to others.
+    assert!(denied.text.contains("[sockets]"), "{}", denied.text);
+    product.people.click("grace", "incidents", &offered.ts, "sockets").await;
+    let told = offer(&product, "it was pressed by another", |m| {
+        m.text.matches("*done*").count() == 2
+    })
+    .await;
+    assert!(
+        !told.text.contains("[sockets]") && !told.text.contains("*denied*"),
+        "{}",
+        told.text
+    );
+    assert_eq!(product.ephemeral(LEDGER).await.len(), 2);
     product.stop().await;
 }
 

@@ -5,6 +5,10 @@ use crate::runs::request::RunName;
 
 /// Begins the `action_id` of every button of ours.
 const PREFIX: &str = "diag";
+/// Begins the number of a later attempt.
+const ATTEMPT: char = '~';
+/// Presses that may be denied before a button is used up.
+pub const ATTEMPTS: usize = 8;
 
 /// A button.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +114,20 @@ impl Button {
             Self::AskOwners { .. } => "ask-owners".to_owned(),
             Self::Grant { .. } => "grant".to_owned(),
         }
+    }
+
+    /// The second half of its action's key: one for each attempt, since what was denied to one person may be another's to do.
+    pub fn attempt(&self, attempt: usize) -> String {
+        match attempt {
+            0 => self.key(),
+            attempt => format!("{}{ATTEMPT}{attempt}", self.key()),
+        }
+    }
+
+    /// The button of an action's key, whichever attempt it was.
+    pub fn of_action(key: &str, run: &str) -> Option<Self> {
+        let key = key.split_once(ATTEMPT).map_or(key, |(key, _)| key);
+        Self::parse(&format!("{PREFIX}.{key}"), run)
     }
 
     /// Unique in a message.

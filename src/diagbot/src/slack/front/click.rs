@@ -1,5 +1,5 @@
 //! Buttons: looked up and decided at click time, for the person who clicks. One button of a run is one action, whoever
-//! presses it how often.
+//! presses it how often; only who is denied leaves it to others.
 
 use futures::{FutureExt as _, future::BoxFuture};
 use jiff::{SignedDuration, Timestamp};
@@ -13,11 +13,11 @@ use super::{
 use crate::{
     runs::{
         request::{RequestKey, RunName, RunRequest},
-        resource::{Appeal, Candidate, DiagnosticRun, Origin, Requester, TargetKind, TargetRef},
+        resource::{Appeal, Candidate, DiagnosticRun, Origin, Phase, Requester, TargetKind, TargetRef},
         service::ConsentOutcome,
     },
     slack::{
-        button::Button,
+        button::{ATTEMPTS, Button},
         inbound::Click,
         socket::Ack,
         views::{Message, answers, bundle, links, schedule::SAVE},
@@ -98,10 +98,7 @@ impl Front {
             return self.say_later(speaker, answers::button_over(button.run()));
         };
         let request = RunRequest {
-            key: RequestKey::Action {
-                run: button.run().clone(),
-                button: button.key(),
-            },
+            key: self.attempt(button, &click.by),
             requester: click.by.clone(),
             origin: origin(&run, click),
             diagnostic,
@@ -143,12 +140,26 @@ impl Front {
         }
     }
 
+    /// The key of a press: whoever presses how often, it is one request, unless all who pressed before were denied.
+    fn attempt(&self, button: &Button, by: &Requester) -> RequestKey {
+        let key = |attempt: usize| RequestKey::Action {
+            run: button.run().clone(),
+            button: button.attempt(attempt),
+        };
+        let is_used_up = |key: &RequestKey| {
+            let former = self.0.context.service.get(&key.run_name());
+            former.is_some_and(|former| former.spec.requester != *by && former.phase() == Phase::Denied)
+        };
+        let free = (0..ATTEMPTS).map(key).find(|key| !is_used_up(key));
+        free.unwrap_or_else(|| key(0))
+    }
+
     fn tell_who_was_first(&self, name: &RunName, click: &Click, speaker: Speaker) {
         let Some(first) = self.0.context.service.get(name) else {
             return;
         };
-        // A redelivery of one's own click is nothing to tell.
-        if first.spec.requester != click.by {
+        // A redelivery of one's own click is nothing to tell; pressing again after one was denied is.
+        if first.spec.requester != click.by || first.phase() == Phase::Denied {
             let message = answers::already_pressed(name, &first.spec.requester, first.spec.received_at.0);
             self.say_later(speaker, message);
         }

@@ -11,10 +11,15 @@ use crate::{
     cluster::lease::Term,
     runs::{
         request::{RequestKey, RunName},
-        resource::{DiagnosticRun, Telling},
+        resource::{DiagnosticRun, Phase, Telling},
         service::ServiceError,
     },
-    slack::{button::Button, context::SlackContext, directory::SlackDirectory, views::Successor},
+    slack::{
+        button::{ATTEMPTS, Button},
+        context::SlackContext,
+        directory::SlackDirectory,
+        views::Successor,
+    },
 };
 
 /// The least that must be left of a term for an act that the world can see.
@@ -94,22 +99,26 @@ impl Desk {
     }
 }
 
-/// The runs that this run's buttons started: all that were offered, else the first. Names follow from buttons, so no list is
-/// kept.
+/// The runs that this run's buttons started: all that were offered, else the first; of each button the latest attempt. Names
+/// follow from buttons, so no list is kept.
 pub(super) fn successors(context: &SlackContext, run: &DiagnosticRun) -> Vec<Successor> {
     let Some(name) = run.name().filter(|_| run.phase().is_final()) else {
         return Vec::new();
     };
     let started = wanted::starters(&name, run).into_iter().filter_map(|button| {
-        let key = RequestKey::Action {
-            run: name.clone(),
-            button: button.key(),
-        };
-        let next = context.service.get(&key.run_name())?;
+        let attempts = (0..ATTEMPTS).map_while(|attempt| {
+            let key = RequestKey::Action {
+                run: name.clone(),
+                button: button.attempt(attempt),
+            };
+            Some((attempt, context.service.get(&key.run_name())?))
+        });
+        let (attempt, next) = attempts.last()?;
         Some(Successor {
             name: next.name()?,
             by: next.spec.requester.clone(),
             phase: next.phase(),
+            open: next.phase() == Phase::Denied && attempt + 1 < ATTEMPTS,
             button,
         })
     });

@@ -62,7 +62,14 @@ fn a_told_run_is_told_again_only_when_a_button_of_it_started_something() {
         button: button.key(),
     };
     assert_eq!(pressed(&key.record()), Some(button.clone()));
+    let later = RequestKey::Action {
+        run: name(),
+        button: button.attempt(3),
+    };
+    assert_ne!(later.run_name(), key.run_name());
+    assert_eq!(pressed(&later.record()), Some(button.clone()));
     let next = Successor {
+        open: false,
         name: key.run_name(),
         by: run(RunStatus::default()).spec.requester,
         button,

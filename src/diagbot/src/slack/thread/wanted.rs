@@ -151,10 +151,12 @@ pub(super) fn is_told(run: &DiagnosticRun, successors: &[Successor]) -> bool {
         && counted.unwrap_or("0") == run.alerts().to_string()
 }
 
-/// The record's word for the runs that buttons started. Of an offer, how they stand is told too.
+/// The record's word for the runs that buttons started. Of an offer, and of what began nothing, how they stand is told too.
 pub(super) fn mark(run: &DiagnosticRun, successors: &[Successor]) -> Option<String> {
     let of = |next: &Successor| match next.phase {
-        phase if run.is_offer() && phase.is_final() => format!("{}:{}", next.name.as_str(), phase.as_str()),
+        phase if next.open || run.is_offer() && phase.is_final() => {
+            format!("{}:{}", next.name.as_str(), phase.as_str())
+        }
         _ => next.name.as_str().to_owned(),
     };
     let marks: Vec<String> = successors.iter().map(of).collect();
@@ -186,5 +188,5 @@ pub(super) fn pressed(key: &KeyRecord) -> Option<Button> {
         return None;
     }
     let [run, button]: [String; 2] = serde_json::from_str(&key.id).ok()?;
-    Button::parse(&format!("diag.{button}"), &run)
+    Button::of_action(&button, &run)
 }

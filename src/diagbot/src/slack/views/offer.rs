@@ -32,10 +32,10 @@ pub(super) fn sections(mut message: Builder, status: &RunStatus, successors: &[S
     message
 }
 
-/// What nobody has pressed yet.
+/// What nobody has pressed yet, or only who was denied.
 pub(super) fn buttons(run: &RunName, status: &RunStatus, successors: &[Successor]) -> Vec<(Button, String)> {
     let left = status.offers.iter().enumerate();
-    let left = left.filter(|(index, _)| taken(successors, *index).is_none());
+    let left = left.filter(|(index, _)| taken(successors, *index).is_none_or(|next| next.open));
     left.map(|(index, offer)| {
         (
             Button::Take {

@@ -49,6 +49,8 @@ pub struct Successor {
     pub button: Button,
     /// Where it is.
     pub phase: Phase,
+    /// It was denied, and the button is there for others.
+    pub open: bool,
 }
 
 /// Links to artifacts.
@@ -306,7 +308,7 @@ impl RunView<'_> {
         if !status.offers.is_empty() {
             return offer::buttons(self.name, status, self.successors);
         }
-        if !self.successors.is_empty() {
+        if self.successors.iter().any(|next| !next.open) {
             return buttons;
         }
         if status.needs_confirmation {

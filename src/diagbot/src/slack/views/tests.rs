@@ -231,6 +231,7 @@ fn a_sensitive_artifact_is_neither_previewed_nor_linked_in_a_channel() {
 fn a_button_that_was_pressed_goes_and_its_person_is_named() {
     let name: RunName = "d-0123456789abcdef".parse().unwrap();
     let next = Successor {
+        open: false,
         name: "d-zzzzzzzzzzzzzzzz".parse().unwrap(),
         by: Requester {
             team: "T1".into(),
