@@ -218,7 +218,14 @@ pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -
         Ok(at_once) => at_once,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
-    if at_once < status.captures.len() {
+    // What ended before it began waits for nothing.
+    if at_once
+        < status
+            .captures
+            .iter()
+            .filter(|capture| !capture.phase.is_final())
+            .count()
+    {
         status.at_once = u32::try_from(at_once).ok();
         status
             .notes

@@ -149,8 +149,8 @@ pub enum Fault {
     /// Two ways to say which.
     #[error("A target is named or told by its labels (`-l`), not both.")]
     NameAndLabels,
-    /// `--since` is no time.
-    #[error("`{0}` is no time.")]
+    /// `--since`, `--for` or `--deadline` is no time.
+    #[error("`{0}` is no length of time.")]
     Since(String),
 }
 
@@ -220,9 +220,7 @@ impl Fault {
                 "`--all` takes every pod that fits; `--max 3` takes the three sickest.".to_owned()
             }
             Self::NameAndLabels => "Leave one of them out; `-n` narrows labels to a namespace.".to_owned(),
-            Self::Since(_) => {
-                format!("Type a number and `s`, `m`, `h` or `d`, at most 30d: `{command} runs --since 24h`.")
-            }
+            Self::Since(_) => "Type a number and `s`, `m`, `h` or `d`, at most 30d: `90s`, `24h`.".to_owned(),
             Self::OpenQuote => "Close it, or leave quotation marks out: they are needed around spaces only.".to_owned(),
             Self::Hidden(_) => "Type the text by hand instead of pasting it.".to_owned(),
             Self::TooLong { .. }
