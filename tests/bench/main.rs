@@ -13,7 +13,11 @@
 mod bulk;
 mod by_hand;
 mod crowd;
-#[allow(dead_code, reason = "the harness of tests/e2e, of which benchmarks need a part")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the harness of tests/e2e, of which benchmarks need a part"
+)]
 #[path = "../e2e/installation/mod.rs"]
 mod installation;
 #[allow(dead_code, reason = "see installation")]
