@@ -137,7 +137,7 @@ async fn a_schedule_that_can_t_be_is_refused_and_health_says_what_works() {
         ("schedule add x 0 3 * * * process shop/ledger", "quotation marks"),
         (
             "schedule add x \"0 3 * * *\" process shop/ledger --tz Mars/Olympus",
-            "no time zone",
+            "is no time zone",
         ),
         ("schedule add x \"0 3 * * *\"", "needs a diagnostic"),
         ("schedule add x \"0 3 * * *\" jstak shop/ledger", "no diagnostic"),
@@ -153,6 +153,29 @@ async fn a_schedule_that_can_t_be_is_refused_and_health_says_what_works() {
         );
     }
     assert_eq!(names(&product).await, [""; 0]);
+    // What was not saved is typed anew under its name, and the former button saves nothing.
+    let mut buttons = Vec::new();
+    for times in ["0 3 * * *", "0 4 * * *"] {
+        let answer = product
+            .types(&format!("schedule add again \"{times}\" process shop/ledger"))
+            .await;
+        assert!(answer.contains("Not saved yet") && answer.contains(times), "{answer}");
+        let messages = product.messages("incidents").await;
+        buttons.push(
+            messages
+                .iter()
+                .rfind(|m| m.text.contains("Not saved yet"))
+                .unwrap()
+                .ts
+                .clone(),
+        );
+    }
+    product.people.click("ada", "incidents", &buttons[0], "Save").await;
+    product.people.reads("incidents", "nothing was saved").await;
+    product.people.click("ada", "incidents", &buttons[1], "Save").await;
+    product.people.reads("incidents", "Saved: `again`").await;
+    assert_eq!(names(&product).await, ["again"]);
+    assert!(product.types("schedule delete again").await.contains("is deleted"));
     let health = product.types("health").await;
     for words in [
         "Slack: ok",

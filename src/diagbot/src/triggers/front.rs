@@ -161,7 +161,12 @@ impl TriggerFront {
                         self.say(StatusCode::OK, "ignored", &words)
                     }
                     Ok(Meaning::Stale(age)) => {
-                        let words = format!("the event is {} s old and starts nothing", age.as_secs());
+                        let seconds = age.as_secs();
+                        let words = if seconds < 0 {
+                            format!("the event is {} s ahead of our clock and starts nothing", -seconds)
+                        } else {
+                            format!("the event is {seconds} s old and starts nothing")
+                        };
                         self.say(StatusCode::OK, "stale", &words)
                     }
                     Err(error) => self.malformed(&error),

@@ -39,7 +39,7 @@ pub enum TimetableError {
     #[error("`{0}` never fires")]
     Never(String),
     /// No such zone.
-    #[error("there is no time zone `{0}`; zones are called like `Europe/Berlin`")]
+    #[error("`{0}` is no time zone; zones are called like `Europe/Berlin`")]
     Zone(String),
 }
 
@@ -60,8 +60,10 @@ impl Timetable {
         let short = |text: &str| {
             text.chars()
                 .filter(|c| !c.is_control() && *c != '`')
-                .take(60)
+                .take(90)
                 .collect::<String>()
+                .trim_end_matches('.')
+                .to_owned()
         };
         let parser = CronParser::builder()
             .seconds(Seconds::Disallowed)

@@ -68,7 +68,7 @@ impl Schedules<'_> {
         self.0.0.schedules.ready()
     }
 
-    /// Keeps a draft, which its owner confirms; none: the name is taken.
+    /// Keeps a draft, which its owner confirms, in the place of a former draft of theirs; none: the name is taken.
     pub async fn draft(&self, name: &str, spec: ScheduleSpec) -> Result<Option<DiagnosticSchedule>, ServiceError> {
         self.may(Verb::Run, &spec, &spec.owner).await?;
         let mut schedule = DiagnosticSchedule::new(name, spec);
@@ -77,7 +77,21 @@ impl Schedules<'_> {
             annotations: Some([(ANNOTATION_DRAFT.to_owned(), "true".to_owned())].into()),
             ..schedule.metadata
         };
-        match deadline(CALL, self.api().create(&PostParams::default(), &schedule)).await {
+        if let Some(kept) = self.keep(&schedule).await? {
+            return Ok(Some(kept));
+        }
+        let former = deadline(CALL, self.api().get_opt(name)).await;
+        let former = former.map_err(|source| call("read the schedule", source))?;
+        if let Some(former) = former.filter(|former| former.is_draft() && former.spec.owner == schedule.spec.owner) {
+            self.forget(&former).await?;
+            return self.keep(&schedule).await;
+        }
+        Ok(None)
+    }
+
+    /// None: there is one of that name.
+    async fn keep(&self, schedule: &DiagnosticSchedule) -> Result<Option<DiagnosticSchedule>, ServiceError> {
+        match deadline(CALL, self.api().create(&PostParams::default(), schedule)).await {
             Ok(kept) => Ok(Some(kept)),
             Err(error) if error.is_conflict() => Ok(None),
             Err(source) => Err(call("keep the schedule", source)),

@@ -97,7 +97,8 @@ impl Front {
         async move {
             match service.schedules().confirm(&uid, &by).await {
                 Ok(saved) => schedule::saved(&saved, now),
-                Err(error) => failure(&error, "of this button", &command),
+                Err(ServiceError::NotFound) => schedule::draft_gone(&command),
+                Err(error) => failure(&error, "", &command),
             }
         }
         .boxed()

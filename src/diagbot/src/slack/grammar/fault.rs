@@ -126,6 +126,9 @@ pub enum Fault {
     /// Something about a schedule, in a sentence.
     #[error("{0}")]
     Schedule(String),
+    /// The word behind `schedule`, or the name behind that, in a sentence.
+    #[error("{0}")]
+    ScheduleWord(String),
     /// Something about waiting for a restart, in a sentence.
     #[error("{0}")]
     Arm(String),
@@ -203,6 +206,10 @@ impl Fault {
             Self::Schedule(_) => format!(
                 "Type it as `{command} schedule add <name> \"0 3 * * *\" <diagnostic> <target> [--tz Europe/Berlin] [--policy \
                  forbid] [--deadline 10m] [--keep 7] [--keep-per-day 1]`."
+            ),
+            Self::ScheduleWord(_) => format!(
+                "`{command} schedule list` shows what there is; `{command} schedule show <name>` tells more, and `pause`, `resume` \
+                 and `delete` are typed alike."
             ),
             Self::Arm(_) => {
                 format!("Type it as `{command} arm <diagnostic|runbook> <workload> [--for 24h]`.")

@@ -59,8 +59,8 @@ pub(super) fn parse(words: &[Word], catalog: &Catalog) -> Result<Request, Fault>
     };
     let one = |make: fn(String) -> ScheduleCall| match rest {
         [word] => schedule_name(&word.text).map(make),
-        _ => Err(Fault::Schedule(format!(
-            "`{}` takes the name of one schedule.",
+        _ => Err(Fault::ScheduleWord(format!(
+            "`schedule {}` takes the name of one schedule.",
             shown(&verb.text)
         ))),
     };
@@ -73,7 +73,7 @@ pub(super) fn parse(words: &[Word], catalog: &Catalog) -> Result<Request, Fault>
         "delete" => one(ScheduleCall::Delete)?,
         word => {
             let word = shown(word);
-            return Err(Fault::Schedule(format!(
+            return Err(Fault::ScheduleWord(format!(
                 "`schedule {word}` is none of add, list, show, pause, resume and delete."
             )));
         }
@@ -197,6 +197,9 @@ fn schedule_name(text: &str) -> Result<String, Fault> {
     if fits {
         Ok(name)
     } else {
-        Err(Fault::bad_name("schedule", text))
+        Err(Fault::Schedule(format!(
+            "`{}` can't be the name of a schedule: lower-case letters, digits and `-`, at most {LONGEST_NAME}.",
+            shown(text)
+        )))
     }
 }

@@ -157,6 +157,14 @@ pub fn unknown(name: &str, command: &str) -> Message {
     ))
 }
 
+/// What the button would have saved was deleted, or typed anew.
+pub fn draft_gone(command: &str) -> Message {
+    one(&format!(
+        "What this button would save is not there any more; nothing was saved.\n*What to do:* `{command} schedule list` shows what \
+         there is; type the schedule again if it lacks there."
+    ))
+}
+
 /// Something was done to it.
 pub fn done(name: &str, what: &str) -> Message {
     one(&format!("Schedule {} is {what}.", code(name)))
