@@ -365,6 +365,30 @@ async fn a_pod_that_crashes_again_and_again_is_captured_by_itself_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_is_evicted_is_captured_by_itself_where_somebody_looked_at_its_workload() {
+    let mut plan = watching_pods();
+    plan.config["triggers"]["sources"][0]["from"]["kubernetes"]["signals"] = json!(["evicted", "terminating"]);
+    let product = Product::with(plan).await;
+    // Nobody looked at this one.
+    product.operate(BILLING, "evict").await;
+    let asked = product.runs("process ledger").await;
+    assert_eq!(asked.run.phase().as_str(), "Succeeded", "{}", asked.text());
+    product.operate(LEDGER, "evict").await;
+    let runs = told(&product, 2).await;
+    let run = runs
+        .iter()
+        .find(|run| run.spec.requester.user == "trigger:kubernetes")
+        .unwrap();
+    assert_eq!(run.phase().as_str(), "Succeeded", "{:?}", run.status);
+    let cause = run.spec.origin.cause.as_ref().unwrap();
+    assert_eq!(cause.fingerprint, "sandbox/shop/deployment/ledger");
+    let words = format!("evicted: {LEDGER}: The node was low on resource: memory.");
+    assert_eq!(cause.title, words);
+    assert!(product.public().await.iter().any(|m| m.text.contains(&words)));
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_workload_whose_pods_are_killed_for_memory_all_at_once_is_one_capture_and_a_count() {
     let mut plan = watching_pods();
     plan.config["triggers"]["sources"][0]["from"]["kubernetes"]["signals"] = json!(["oom-killed"]);

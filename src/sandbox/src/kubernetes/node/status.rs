@@ -185,7 +185,14 @@ pub(super) fn evicted(pod: &Value) -> Value {
     summarize(&mut pod);
     pod["status"]["phase"] = json!("Failed");
     pod["status"]["reason"] = json!("Evicted");
-    pod["status"]["message"] = json!("The node was low on resource: memory.");
+    let message = "The node was low on resource: memory.";
+    pod["status"]["message"] = json!(message);
+    if let Some(conditions) = pod["status"]["conditions"].as_array_mut() {
+        conditions.push(json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet", "message": message,
+            "lastTransitionTime": now(),
+        }));
+    }
     pod
 }
 
