@@ -382,7 +382,7 @@ async fn a_pod_that_is_evicted_is_captured_by_itself_where_somebody_looked_at_it
     assert_eq!(run.phase().as_str(), "Succeeded", "{:?}", run.status);
     let cause = run.spec.origin.cause.as_ref().unwrap();
     assert_eq!(cause.fingerprint, "sandbox/shop/deployment/ledger");
-    let words = format!("evicted: {LEDGER}: The node was low on resource: memory.");
+    let words = format!("evicted: {LEDGER}: The node was low on resource: memory");
     assert_eq!(cause.title, words);
     assert!(product.public().await.iter().any(|m| m.text.contains(&words)));
     product.stop().await;
