@@ -219,13 +219,8 @@ pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
     // What ended before it began waits for nothing.
-    if at_once
-        < status
-            .captures
-            .iter()
-            .filter(|capture| !capture.phase.is_final())
-            .count()
-    {
+    let waiting = status.captures.iter().filter(|capture| !capture.phase.is_final());
+    if at_once < waiting.count() {
         status.at_once = u32::try_from(at_once).ok();
         status
             .notes
