@@ -19,7 +19,7 @@ async fn a_text_that_is_no_request_gets_one_private_answer_and_starts_nothing() 
         ("process ledger -n a -n b", "given twice"),
         ("process shop/service/ledger", "no kind of target"),
         ("process shop/ledger -n other", "contradicts the target"),
-        ("runs --since yesterday", "is no time"),
+        ("runs --since yesterday", "is no length of time"),
         ("status d-zzz-zzz", "There is no run"),
         ("process $(reboot)", "is no target"),
         ("process ledger; rm -rf /", "no option `-rf`"),

@@ -115,7 +115,7 @@ pub struct RuleConfig {
     /// What must fit; nothing: every alert.
     #[serde(default)]
     pub when: When,
-    /// Cluster. Default: the home cluster.
+    /// Cluster. Default: the alert's label `cluster`, as Prometheus and pods as a source set it; the home cluster without one.
     #[serde(default)]
     pub cluster: Option<Template>,
     /// Namespace.

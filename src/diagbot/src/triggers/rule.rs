@@ -197,7 +197,12 @@ fn capture(
             .fill(alert)
             .map_err(|place| format!("the alert has no {place}, which the rule needs"))
     };
-    let cluster = rule.cluster.as_ref().map_or(Ok(home.to_owned()), fill)?;
+    // An alert that says where it is from means nothing elsewhere, unless the rule's author says so.
+    let said = || alert.labels.get("cluster").filter(|name| !name.is_empty()).cloned();
+    let cluster = match &rule.cluster {
+        Some(template) => fill(template)?,
+        None => said().unwrap_or_else(|| home.to_owned()),
+    };
     let namespace = fill(&rule.namespace)?;
     let allowed = source.clusters.get(&cluster);
     if !allowed.is_some_and(|namespaces| namespaces.contains(&namespace)) {

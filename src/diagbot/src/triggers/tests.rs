@@ -137,6 +137,11 @@ fn the_first_rule_that_fits_counts_and_names_only_what_the_source_may() {
     let crashing = capture(judged(&|_| {}, 0));
     assert_eq!(crashing.target.to_string(), "local:shop/pod/billing-5f6b8c7d9-m4n7p");
     assert!(!crashing.target.sickest);
+    let said = capture(judged(
+        &|alert| drop(alert.labels.insert("cluster".into(), "local".into())),
+        0,
+    ));
+    assert_eq!(said.target, crashing.target, "the home cluster, said or not");
     let without_pod = capture(judged(&|alert| drop(alert.labels.remove("pod")), 0));
     assert_eq!(without_pod.target.to_string(), "local:shop/deployment/billing");
     assert!(without_pod.target.sickest, "the sickest of the workload is meant");
@@ -149,7 +154,12 @@ fn the_first_rule_that_fits_counts_and_names_only_what_the_source_may() {
         ("HighLatency", "C2")
     );
 
-    let refused: [(&str, &str, &str); 6] = [
+    let refused: [(&str, &str, &str); 7] = [
+        (
+            "cluster",
+            "mars",
+            "may not name the namespace `shop` of the cluster `mars`",
+        ),
         ("namespace", "kube-system", "may not name the namespace `kube-system`"),
         ("namespace", "shop/x", "may not name"),
         ("pod", "a/b/c/d", "at most three parts"),
