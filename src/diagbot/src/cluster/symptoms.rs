@@ -194,7 +194,7 @@ fn of_container(container: &ContainerStatus) -> Option<(Sign, Timestamp, String)
     let looping = waiting.and_then(|waiting| waiting.reason.as_deref()) == Some("CrashLoopBackOff");
     looping.then(|| {
         let words = format!(
-            "{reason}, exit code {}, {} restarts",
+            "{reason}, exit code {}, restarts: {}",
             end.exit_code, container.restart_count
         );
         (Sign::CrashLooping, at, words)

@@ -54,7 +54,7 @@ impl From<&Reason> for Objection {
 /// How a run ends for a reason that was met on the way: denied where it is about the person, refused otherwise.
 pub(super) fn refusal(reason: &Reason) -> Event {
     match reason {
-        Reason::IdentityRefused(_) | Reason::ReviewFailed { .. } => Event::Denied,
+        Reason::IdentityRefused(_) | Reason::ReviewFailed { .. } | Reason::CallerForbidden { .. } => Event::Denied,
         _ => Event::Refused,
     }
 }
