@@ -123,6 +123,7 @@ async fn a_guess_with_an_impact_is_confirmed_by_one_who_may_and_the_next_hears_w
     // Grace's user group may take no heap dumps: the click was hers, and so is the denial.
     bot.people.click("grace", "incidents", &asks.ts, "Yes, run it").await;
     let messages = bot.people.reads("incidents", "State: *denied*").await;
+    bot.people.reads("incidents", "[Yes, run it]").await;
     // The buttons stay for a moment longer, so that both can press.
     bot.people.fault("chat.update", "rate_limited", 1).await;
     bot.people.click("ada", "incidents", &asks.ts, "Yes, run it").await;
@@ -131,7 +132,8 @@ async fn a_guess_with_an_impact_is_confirmed_by_one_who_may_and_the_next_hears_w
     assert!(first.iter().any(|m| m.text.contains("@ada was first")), "{first:#?}");
     let denial = messages.iter().find(|m| m.text.contains("State: *denied*")).unwrap();
     assert_eq!(denial.thread_ts.as_deref(), Some(asks.ts.as_str()));
-    let messages = bot.people.reads("incidents", "Confirmed by").await;
+    bot.people.reads("incidents", "Confirmed by").await;
+    let messages = bot.people.reads("incidents", "State: *capturing*").await;
     assert_eq!(public(&messages).len(), 3, "{messages:#?}");
     assert_eq!(bot.world.runs().await.len(), 3);
     bot.stop().await;
