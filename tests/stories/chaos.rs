@@ -10,7 +10,6 @@ mod soak;
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
-use check::Verdict;
 use futures::{StreamExt as _, stream};
 use script::Script;
 
@@ -40,14 +39,12 @@ async fn long_chaos_ends_with_one_run_one_artifact_and_one_answer_each() {
 async fn unleash(seeds: RangeInclusive<u64>, commands: usize) {
     let failpoints = diagbot::cli::failpoints();
     let scripts = seeds.map(|seed| Script::of(seed, commands, &failpoints));
-    let played: Vec<(u64, anyhow::Result<Verdict>)> = stream::iter(scripts)
+    let mut played = stream::iter(scripts)
         .map(|script| async move { (script.seed, play::play(&script).await) })
-        .buffer_unordered(AT_A_TIME)
-        .collect()
-        .await;
+        .buffer_unordered(AT_A_TIME);
     let mut broken = Vec::new();
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
-    for (seed, outcome) in played {
+    while let Some((seed, outcome)) = played.next().await {
         match outcome {
             Ok(verdict) => {
                 say(&format!(

@@ -7,6 +7,8 @@ use tokio::time::Instant;
 
 /// Time between two looks.
 const STEP: Duration = Duration::from_millis(20);
+/// How long after the limit a look that gives no answer is given up: it may have been a slow one.
+const UNANSWERED: Duration = Duration::from_secs(30);
 
 /// Looks again and again until `look` gives something, at most for `limit`; an error of `look` ends it at once.
 pub async fn until<T, F, Fut>(limit: Duration, what: &str, mut look: F) -> anyhow::Result<T>
@@ -16,7 +18,13 @@ where
 {
     let end = Instant::now() + limit;
     loop {
-        if let Some(found) = look().await.with_context(|| format!("wait until {what}"))? {
+        let Ok(looked) = tokio::time::timeout_at(end + UNANSWERED, look()).await else {
+            bail!(
+                "waited {} s in vain until {what}, and the last look has no answer",
+                limit.as_secs()
+            );
+        };
+        if let Some(found) = looked.with_context(|| format!("wait until {what}"))? {
             return Ok(found);
         }
         if Instant::now() >= end {

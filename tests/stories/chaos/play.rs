@@ -32,6 +32,8 @@ use crate::crash;
 const SETTLE: Duration = Duration::from_mins(3);
 /// Between two looks at the replicas.
 const LOOK: Duration = Duration::from_millis(50);
+/// Longest wait for an answer of the API server to ourselves.
+const ANSWER: Duration = Duration::from_secs(10);
 /// Rooms that people type in.
 pub(crate) const ROOMS: usize = 4;
 
@@ -328,7 +330,10 @@ async fn stop(people: &People, runs: &Api<DiagnosticRun>, name: &str, room: &str
 async fn list(runs: &Api<DiagnosticRun>) -> anyhow::Result<Vec<DiagnosticRun>> {
     let limit = Duration::from_secs(30);
     diagbot_sandbox::wait::until(limit, "the runs are listed", || async {
-        Ok(runs.list(&ListParams::default()).await.ok().map(|list| list.items))
+        let params = ListParams::default();
+        // The faults strike this call as any other.
+        let listed = tokio::time::timeout(ANSWER, runs.list(&params)).await;
+        Ok(listed.ok().and_then(Result::ok).map(|list| list.items))
     })
     .await
 }
