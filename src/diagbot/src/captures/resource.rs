@@ -173,12 +173,17 @@ impl CaptureStatus {
     pub fn end(&mut self, phase: CapturePhase, reason: Option<&Explanation>, generation: Option<i64>, now: Timestamp) {
         self.phase = phase;
         self.reason = reason.cloned();
-        let end = End {
-            complete: phase == CapturePhase::Succeeded,
-            reason: reason.map_or(phase.as_str(), |reason| &reason.code),
-            message: reason.map_or("", |reason| &reason.message),
-        };
+        let end = ended(phase == CapturePhase::Succeeded, phase.as_str(), reason);
         condition::set(&mut self.conditions, end.condition(generation, now));
+    }
+}
+
+/// The end that the conditions of a run or a capture tell: the reason, else the phase's name.
+pub fn ended<'a>(complete: bool, phase: &'a str, reason: Option<&'a Explanation>) -> End<'a> {
+    End {
+        complete,
+        reason: reason.map_or(phase, |reason| &reason.code),
+        message: reason.map_or("", |reason| &reason.message),
     }
 }
 

@@ -19,11 +19,9 @@ use serde_json::json;
 
 use crate::{
     access::{AccessError, Decision, Question, Verb},
-    captures::resource::{ANNOTATION_CANCEL, DiagnosticCapture},
+    captures::resource::{ANNOTATION_CANCEL, DiagnosticCapture, ended},
     cluster::{
-        CallError, Cluster,
-        condition::{self, End},
-        deadline,
+        CallError, Cluster, condition, deadline,
         lease::Term,
         resolve::{self, Found, LookUpError, Visible},
     },
@@ -381,7 +379,9 @@ impl Actor<'_> {
             status.unrecorded = held;
         }
         if status.phase.is_final() {
-            let condition = ended(&status).condition(run.metadata.generation, self.service.now());
+            let complete = status.phase == Phase::Succeeded;
+            let end = ended(complete, status.phase.as_str(), status.reason.as_ref());
+            let condition = end.condition(run.metadata.generation, self.service.now());
             condition::set(&mut status.conditions, condition);
         }
         run.status = Some(status);
@@ -485,16 +485,6 @@ pub(super) fn answer(error: &CallError) -> String {
         Some(status) if !status.message.is_empty() => status.message.clone(),
         Some(status) => format!("{} {}", status.code, status.reason),
         None => error.to_string(),
-    }
-}
-
-/// The end that the conditions tell.
-fn ended(status: &RunStatus) -> End<'_> {
-    let reason = status.reason.as_ref();
-    End {
-        complete: status.phase == Phase::Succeeded,
-        reason: reason.map_or(status.phase.as_str(), |reason| &reason.code),
-        message: reason.map_or("", |reason| &reason.message),
     }
 }
 

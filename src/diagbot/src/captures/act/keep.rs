@@ -275,7 +275,7 @@ pub(in crate::captures) async fn abort_uploads(scene: &Scene, f: &Facts) -> Resu
         .filter(|u| !u.closed)
         .map(names)
         .collect::<Result<_, _>>()?;
-    let strays = strays(scene, f).await?;
+    let strays = strays(scene, f, &recorded).await?;
     for (key, id) in unclosed.iter().chain(&strays) {
         let aborted = store.abort(key, id).await;
         aborted.map_err(|error| ActError::of_store(Fault::Abort, &error))?;
@@ -294,7 +294,7 @@ pub(in crate::captures) async fn abort_uploads(scene: &Scene, f: &Facts) -> Resu
 }
 
 /// Uploads of this capture that are open and on no record, whichever attempt they were opened for.
-async fn strays(scene: &Scene, f: &Facts) -> Result<Vec<(ArtifactKey, UploadId)>, ActError> {
+async fn strays(scene: &Scene, f: &Facts, recorded: &[UploadRecord]) -> Result<Vec<(ArtifactKey, UploadId)>, ActError> {
     if !f.may_hold_strays {
         return Ok(Vec::new());
     }
@@ -303,7 +303,6 @@ async fn strays(scene: &Scene, f: &Facts) -> Result<Vec<(ArtifactKey, UploadId)>
     let ours: Vec<ArtifactKey> = (1..=f.attempt_number())
         .flat_map(|attempt| f.steps().map(move |step| launch::upload_key(scene, f, attempt, step)))
         .collect();
-    let recorded = f.recorded(|s| s.uploads.clone());
     let is_stray = |key: &ArtifactKey, id: &UploadId| {
         ours.contains(key) && recorded.iter().all(|upload| upload.upload_id != id.as_str())
     };
