@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::product::{LEDGER, Product};
 
 /// The form that is open for a person; waits until one is, and is as wanted.
-async fn form(product: &Product, user: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn form(product: &Product, user: &str, wanted: impl Fn(&Value) -> bool) -> Value {
     let found = wait::until(Duration::from_secs(20), "a form is open", async || {
         let views = product.people.see(&format!("views?user={user}")).await;
         let open = views["views"].as_array().and_then(|views| views.last()).cloned();
@@ -19,7 +19,7 @@ async fn form(product: &Product, user: &str, wanted: impl Fn(&Value) -> bool) ->
 }
 
 /// What a person is offered for what they typed.
-async fn offered(product: &Product, user: &str, view: &Value, typed: &str) -> Vec<String> {
+pub(crate) async fn offered(product: &Product, user: &str, view: &Value, typed: &str) -> Vec<String> {
     let body = json!({ "user": user, "view_id": view["id"], "action_id": "target", "value": typed });
     let reply = product.people.act("suggest", body).await;
     let options = reply["ack"]["options"].as_array().cloned().unwrap_or_default();

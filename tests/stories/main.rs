@@ -26,6 +26,7 @@ mod pagerduty;
 mod permission;
 mod permission_rules;
 mod product;
+mod rates;
 mod record;
 mod replicas;
 mod rotation;

@@ -154,7 +154,7 @@ async fn what_takes_two_people_is_done_when_another_agrees_who_may() {
     product.people.click("grace", "incidents", &message, "Refuse").await;
     let told = product.ended(&id).await;
     assert_eq!(told.run.phase(), Phase::Denied, "{}", told.text());
-    told.explains("did not agree");
+    told.explains("@grace did not agree");
     let run = told.run.metadata.name.clone().unwrap();
     assert!(said(&product, &run, "U0GRACE001", Word::Refused));
     assert_eq!(product.ephemeral(LEDGER).await.len(), 1);
@@ -347,7 +347,7 @@ async fn the_off_switch_is_a_command_and_a_label_and_a_namespace_opts_in() {
     assert!(paused.contains("Paused"), "{paused}");
     let told = product.runs("process ledger").await;
     assert_eq!(told.run.phase(), Phase::Refused);
-    told.explains("diagbot is paused for the namespace `shop`");
+    told.explains("diagbot is paused for the namespace `shop` of `sandbox`, by @ada;");
     let resumed = product.types("resume shop").await;
     assert!(resumed.contains("Resumed"), "{resumed}");
     let told = product.runs("process ledger").await;

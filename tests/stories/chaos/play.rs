@@ -86,7 +86,7 @@ impl Stage {
         let program = Path::new(env!("CARGO_BIN_EXE_sandbox-under-test"));
         let mut config = json!({
             "catalog": { "folder": catalog.path() },
-            "rates": { "personPerMinute": 10_000, "channelPerMinute": 10_000 },
+            "rates": { "personPerMinute": 10_000, "channelPerMinute": 10_000, "commandPerMinute": 10_000, "looksPerMinute": 10_000 },
         });
         if script.relay {
             config["store"] = json!({ "endpointForPods": "http://127.0.0.1:1" });

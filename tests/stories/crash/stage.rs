@@ -131,7 +131,7 @@ impl Stage {
         let mut plan = Plan {
             config: json!({
                 "catalog": { "folder": catalog.path() },
-                "rates": { "personPerMinute": 10_000, "channelPerMinute": 10_000 },
+                "rates": { "personPerMinute": 10_000, "channelPerMinute": 10_000, "commandPerMinute": 10_000, "looksPerMinute": 10_000 },
             }),
             ..Plan::default()
         };

@@ -1,9 +1,11 @@
-//! How often a person and a channel may ask, in this process. Owns the count at the door; budgets over the durable runs are
-//! another matter.
+//! How often a person, a channel and a command may ask, and how often a person may look, in this process. Owns the count at
+//! the door; budgets over the durable runs are another matter.
 //!
 //! # Design notes
-//! Keys are authenticated ids only, never text that a person chose, and are forgotten as soon as they no longer count, so
-//! that memory stays bounded by the people who ask at a time.
+//! Keys are authenticated ids and names of the catalog only, never text that a person chose, and are forgotten as soon as they
+//! no longer count, so that memory stays bounded by the people who ask at a time.
+//!
+//! What stops something - cancelling, the off-switch - is never counted: whoever asked too often may still take it back.
 
 use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -27,6 +29,10 @@ pub struct RateConfig {
     pub person_per_minute: NonZeroU32,
     /// Requests in one channel in a minute, also all at once. Default: 120.
     pub channel_per_minute: NonZeroU32,
+    /// Requests for one diagnostic or runbook in a minute, whoever asks, also all at once. Default: 300.
+    pub command_per_minute: NonZeroU32,
+    /// What one person looks at in a minute: lists, states, links, names that are offered while typing. Default: 300.
+    pub looks_per_minute: NonZeroU32,
 }
 
 impl Default for RateConfig {
@@ -34,6 +40,8 @@ impl Default for RateConfig {
         Self {
             person_per_minute: NonZeroU32::new(20).expect("20 is not 0"),
             channel_per_minute: NonZeroU32::new(120).expect("120 is not 0"),
+            command_per_minute: NonZeroU32::new(300).expect("300 is not 0"),
+            looks_per_minute: NonZeroU32::new(300).expect("300 is not 0"),
         }
     }
 }
@@ -47,6 +55,8 @@ pub struct Door(Arc<Inner>);
 struct Inner {
     people: Limiter<Requester>,
     channels: Limiter<String>,
+    commands: Limiter<String>,
+    looks: Limiter<Requester>,
 }
 
 /// Too often; this long to wait.
@@ -66,16 +76,24 @@ impl Door {
         Self(Arc::new(Inner {
             people: RateLimiter::keyed(Quota::per_minute(config.person_per_minute)),
             channels: RateLimiter::keyed(Quota::per_minute(config.channel_per_minute)),
+            commands: RateLimiter::keyed(Quota::per_minute(config.command_per_minute)),
+            looks: RateLimiter::keyed(Quota::per_minute(config.looks_per_minute)),
         }))
     }
 
-    /// Counts a request, or says how long to wait. `channel` is empty where there is none.
-    pub fn knock(&self, person: &Requester, channel: &str) -> Result<(), TooOften> {
+    /// Counts a request, or says how long to wait. `channel` is empty where there is none; `command` is a name of the catalog,
+    /// none where the words mean nothing in it.
+    pub fn knock(&self, person: &Requester, channel: &str, command: Option<&str>) -> Result<(), TooOften> {
         check(&self.0.people, person)?;
-        if channel.is_empty() {
-            return Ok(());
+        if !channel.is_empty() {
+            check(&self.0.channels, &channel.to_owned())?;
         }
-        check(&self.0.channels, &channel.to_owned())
+        command.map_or(Ok(()), |name| check(&self.0.commands, &name.to_owned()))
+    }
+
+    /// Counts a look of a person, or says how long to wait.
+    pub fn look(&self, person: &Requester) -> Result<(), TooOften> {
+        check(&self.0.looks, person)
     }
 }
 
@@ -105,20 +123,29 @@ mod tests {
     fn who_asks_too_often_hears_how_long_to_wait_and_nobody_else_does() {
         let door = Door::new(RateConfig::default());
         for _ in 0..20 {
-            assert_eq!(door.knock(&person("U1"), "C1"), Ok(()));
+            assert_eq!(door.knock(&person("U1"), "C1", None), Ok(()));
         }
-        let TooOften(wait) = door.knock(&person("U1"), "C1").unwrap_err();
+        let TooOften(wait) = door.knock(&person("U1"), "C1", None).unwrap_err();
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(4), "{wait:?}");
-        assert_eq!(door.knock(&person("U2"), "C1"), Ok(()));
+        assert_eq!(door.knock(&person("U2"), "C1", None), Ok(()));
+        assert_eq!(door.look(&person("U1")), Ok(()), "looking has a count of its own");
     }
 
     #[test]
     fn a_channel_has_a_count_of_its_own() {
         let door = Door::new(RateConfig::default());
         let refused = (0..121)
-            .filter(|n| door.knock(&person(&format!("U{n}")), "C1").is_err())
+            .filter(|n| door.knock(&person(&format!("U{n}")), "C1", None).is_err())
             .count();
         assert_eq!(refused, 1);
-        assert_eq!(door.knock(&person("U1"), "C2"), Ok(()));
+        assert_eq!(door.knock(&person("U1"), "C2", None), Ok(()));
+    }
+
+    #[test]
+    fn a_command_has_a_count_of_its_own_whoever_asks_wherever() {
+        let door = Door::new(RateConfig::default());
+        let ask = |n: u32| door.knock(&person(&format!("U{n}")), &format!("C{n}"), Some("jstack"));
+        assert_eq!((0..301).filter(|n| ask(*n).is_err()).count(), 1);
+        assert_eq!(door.knock(&person("U1"), "C1", Some("process")), Ok(()));
     }
 }

@@ -24,6 +24,7 @@ use diagbot_catalog::Catalog;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
+pub(in crate::runs) use self::diagnostic::meant;
 pub use self::rules::{Question, uses};
 use crate::{
     access::Decision,

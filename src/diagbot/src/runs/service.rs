@@ -19,6 +19,7 @@ use crate::{
     access::{Access, Requester},
     admission::{Door, TooOften},
     artifacts::Store,
+    captures::resource::Explanation,
     clock::Clock,
     cluster::{
         Clusters,
@@ -31,6 +32,7 @@ use crate::{
     retry::{self, Backoff},
     runs::{
         pause::DiagnosticPause,
+        plan,
         reason::Reason,
         records::{Records, Reflection, reflection},
         request::{RunName, RunRequest, spoken_ids},
@@ -227,13 +229,17 @@ impl RunService {
             .get(self.0.parts.clusters.namespace(), name.as_str())
             .is_none()
         {
-            let knock = self.0.parts.door.knock(&request.requester, &request.origin.channel);
-            knock.map_err(|TooOften(wait)| {
-                let seconds = wait.as_secs();
-                AcceptError::Rejected(Reason::TooManyRequests { seconds }.explain())
-            })?;
+            let command = plan::meant(&self.0.parts.catalog, &request.diagnostic);
+            let (door, channel) = (&self.0.parts.door, &request.origin.channel);
+            door.knock(&request.requester, channel, command)
+                .map_err(|often| AcceptError::Rejected(too_often(often)))?;
         }
         self.create(&request, ACCEPT_BUDGET).await
+    }
+
+    /// Counts something that a person looks at. An error says how long to wait.
+    pub fn look(&self, person: &Requester) -> Result<(), Explanation> {
+        self.0.parts.door.look(person).map_err(too_often)
     }
 
     /// After [`AcceptError::Unconfirmed`]: creates again under the same name until the answer is certain, for some minutes,
@@ -495,4 +501,9 @@ impl DiagnosticRun {
         });
         told || (self.spec.origin.channel == channel && self.spec.origin.thread_ts.as_deref() == Some(thread_ts))
     }
+}
+
+fn too_often(TooOften(wait): TooOften) -> Explanation {
+    let seconds = wait.as_secs();
+    Reason::TooManyRequests { seconds }.explain()
 }

@@ -150,9 +150,15 @@ pub(super) fn authorize(facts: &Facts<'_>) -> Result<Action, IllegalTransition> 
 /// Whether the person may, of a resolved run, and whether every rule agrees.
 fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransition> {
     if let Some(pause) = facts.pause(&status) {
+        let by = &pause.by;
         let reason = Reason::Paused {
             place: pause.place.words(),
-            by: pause.by.user.clone(),
+            // The label has no team.
+            by: if by.team.is_empty() {
+                by.user.clone()
+            } else {
+                by.user_name()
+            },
         };
         return facts.end(status, Event::Refused, &reason);
     }

@@ -129,6 +129,14 @@ pub(super) fn choose<'a>(
     }
 }
 
+/// The canonical name of what a word means in the catalog; none where it means nothing, or several things.
+pub(in crate::runs) fn meant<'a>(catalog: &'a Catalog, word: &str) -> Option<&'a str> {
+    let entry = catalog
+        .entry(word)
+        .or_else(|| complete(catalog, word).ok().map(|(entry, _)| entry));
+    entry.map(Entry::name)
+}
+
 fn complete<'a>(catalog: &'a Catalog, word: &str) -> Result<(Entry<'a>, Option<String>), Reason> {
     let fitting: BTreeSet<&str> = catalog
         .words()

@@ -286,18 +286,30 @@ impl Reason {
 /// What the budgets say, and how long to wait.
 fn over_budget(over: &OverBudget) -> (String, String) {
     let later = "Ask again when one of them has ended; `runs` shows them.".to_owned();
+    let captures = |number: usize| if number == 1 { "capture" } else { "captures" };
     match over {
         OverBudget::Concurrent { group, most } => (
-            format!("{most} captures of this {group} run already, and no more may at a time."),
+            format!(
+                "{most} {} of this {group} {} already, and no more may at a time.",
+                captures(*most),
+                if *most == 1 { "runs" } else { "run" }
+            ),
             later,
         ),
         OverBudget::Hourly { group, most, minutes } => (
-            format!("{most} captures of this {group} were begun within an hour, and no more may be."),
-            format!("Ask again in {minutes} minutes."),
+            format!(
+                "{most} {} of this {group} {} begun within an hour, and no more may be.",
+                captures(*most),
+                if *most == 1 { "was" } else { "were" }
+            ),
+            format!(
+                "Ask again in {minutes} {}.",
+                if *minutes == 1 { "minute" } else { "minutes" }
+            ),
         ),
         OverBudget::PodPaused { pod } => (
             format!("Another capture makes `{pod}` stand still, and two never do at a time."),
-            later,
+            "Ask again when it has ended; `runs` shows it.".to_owned(),
         ),
         OverBudget::ReplicasPaused { most, of } => (
             format!("{most} of the workload's {of} replicas may stand still at a time, and as many do."),

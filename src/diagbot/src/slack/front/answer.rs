@@ -42,6 +42,11 @@ impl Front {
         if needs_records && !context.service.ready() {
             return Outcome::Say(answers::starting());
         }
+        // Runs count for themselves; what stops something is never counted.
+        let looks = !matches!(request, Request::Run(_) | Request::Cancel(_) | Request::Pause { .. });
+        if looks && let Err(message) = self.look(said.by) {
+            return Outcome::Say(message);
+        }
         match request {
             Request::Run(call) => self.run(call, said).await,
             Request::Schedule(call) => self.schedule(call, &said),
@@ -76,6 +81,12 @@ impl Front {
                 work: self.switching(stop, word, place, &said),
             },
         }
+    }
+
+    /// Counts something that is only looked at; the error is the answer.
+    pub(super) fn look(&self, person: &Requester) -> Result<(), Message> {
+        let looked = self.0.context.service.look(person);
+        looked.map_err(|reason| answers::explained(&reason))
     }
 
     /// Pauses a place, or allows captures there again.

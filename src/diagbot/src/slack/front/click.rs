@@ -45,6 +45,14 @@ impl Front {
                 tracing::warn!("a click on something that is no button of ours");
                 continue;
             };
+            let looks = matches!(
+                button,
+                Button::Link { .. } | Button::Bundle { .. } | Button::Grant { .. }
+            );
+            if looks && let Err(message) = self.look(&click.by) {
+                self.say_later(speaker.clone(), message);
+                continue;
+            }
             match &button {
                 Button::Cancel { run } => {
                     let work = self.cancelling(run.clone(), click.by.clone());

@@ -52,18 +52,22 @@ impl Front {
 
     /// A shortcut: a form, with the targets that the message names if it is one on a message.
     pub(super) fn shortcut(&self, shortcut: Shortcut) -> Ack {
+        let speaker = Speaker::Person {
+            response_url: shortcut.response_url.clone(),
+            channel: shortcut.channel.clone(),
+            user: shortcut.by.user.clone(),
+        };
+        if let Err(message) = self.look(&shortcut.by) {
+            self.say_later(speaker, message);
+            return Ack::Plain;
+        }
         let front = self.clone();
         let work = async move {
             let found = front.found_in(&shortcut).await;
             let memory = Memory {
-                channel: shortcut.channel.clone(),
+                channel: shortcut.channel,
                 thread_ts: shortcut.thread_ts,
                 found,
-            };
-            let speaker = Speaker::Person {
-                response_url: shortcut.response_url,
-                channel: shortcut.channel,
-                user: shortcut.by.user,
             };
             front.opening(shortcut.trigger_id, memory, speaker).await;
         };
@@ -94,6 +98,9 @@ impl Front {
     pub(super) async fn suggest(&self, act: &FormAct, typed: &str) -> Ack {
         let context = &self.0.context;
         let shown = Form::read(&act.form, context.home());
+        if self.look(&act.by).is_err() {
+            return Ack::With(form::offers(&[]));
+        }
         let sought = Sought::Part(typed.trim().to_ascii_lowercase());
         let offers = context
             .service

@@ -141,6 +141,9 @@ impl Front {
 
     /// The command alone opens a form.
     fn form_command(&self, command: Command) -> Ack {
+        if let Err(message) = self.look(&command.by) {
+            return Ack::With(message.ephemeral());
+        }
         let memory = Memory {
             channel: command.channel.clone(),
             ..Memory::default()

@@ -84,6 +84,11 @@ pub fn rejected(run: &RunName, reason: &Explanation) -> Message {
         .build()
 }
 
+/// A rule refuses what belongs to no run.
+pub fn explained(reason: &Explanation) -> Message {
+    one(&explanation(reason))
+}
+
 /// Somebody was first: a button pressed again.
 pub fn already_pressed(run: &RunName, by: &Requester, at: Timestamp) -> Message {
     one(&format!(
@@ -267,7 +272,7 @@ pub fn announced(outcome: &PauseOutcome, by: &Requester) -> Option<Message> {
 /// A switch that was not done.
 pub fn not_switched(reason: Option<&Explanation>) -> Message {
     match reason {
-        Some(reason) => one(&explanation(reason)),
+        Some(reason) => explained(reason),
         None => one(
             "That did not succeed: a system that is needed for it gave no answer.\n*What to do:* try again, or set the \
              label `diagbot.dev/paused=true` on the namespace of the bot.",

@@ -342,9 +342,15 @@ fn cause_line(cause: &Cause, more: u64) -> String {
     text
 }
 
+/// Reasons whose message names a person of Slack and holds no text that somebody chose, so that the name may be a mention.
+const NAMING: [&str; 3] = ["Paused", "ApprovalRefused", "ApproverMayNot"];
+
 /// What happened and what to do.
 pub(super) fn explanation(reason: &Explanation) -> String {
     let mut text = line(&reason.message);
+    if NAMING.contains(&reason.code.as_str()) {
+        text = mentioning(&text);
+    }
     if !reason.remedy.is_empty() {
         text.push_str("\n*What to do:* ");
         text.push_str(&line(&reason.remedy));
@@ -352,13 +358,27 @@ pub(super) fn explanation(reason: &Explanation) -> String {
     text
 }
 
+/// Principals of people, written as code, as mentions.
+fn mentioning(text: &str) -> String {
+    let pieces = text.split('`').enumerate().map(|(index, piece)| {
+        let user = piece.strip_prefix("slack:").and_then(|of_team| of_team.split_once(':'));
+        match user {
+            Some((team, user)) if index % 2 == 1 && is_id(team) && is_id(user) => format!("<@{user}>"),
+            _ if index % 2 == 1 => format!("`{piece}`"),
+            _ => piece.to_owned(),
+        }
+    });
+    pieces.collect()
+}
+
+/// Whether it is written as ids of Slack are: capital letters and digits.
+fn is_id(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+}
+
 /// A person, or the name of whatever asked.
 pub(super) fn person(requester: &Requester) -> String {
-    let is_id = requester
-        .user
-        .bytes()
-        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
-    if requester.team.is_empty() || requester.user.is_empty() || !is_id {
+    if requester.team.is_empty() || !is_id(&requester.user) {
         code(&requester.user)
     } else {
         format!("<@{}>", requester.user)
