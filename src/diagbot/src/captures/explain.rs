@@ -52,6 +52,8 @@ pub(super) enum Refusal {
     AgentVersion,
     /// No control line reaches it.
     AgentDeaf,
+    /// All that it said was made with another key.
+    AgentUnproven,
     /// It ended without a result.
     AgentEnded,
     /// It was killed for memory.
@@ -172,6 +174,10 @@ fn words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::AgentDeaf => (
             "The agent waits, but attaching to it does not work",
             "Check that the bot may get and create pods/attach and that the node answers, then ask again.",
+        ),
+        Refusal::AgentUnproven => (
+            "The agent's log is not proven to be the agent's: its lines were made with another key",
+            "If the bot's Secret was exchanged while this ran, ask again; if it was not, tell the bot's owners: something else writes there.",
         ),
         Refusal::AgentEnded => (
             "The agent ended without a result",

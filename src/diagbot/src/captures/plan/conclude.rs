@@ -131,8 +131,12 @@ fn after_the_ticket(f: &Facts, next: &mut Plan) -> Option<Conclusion> {
         ContainerView::Terminated { .. } => f.attempt.log != LogState::Open,
         _ => gone,
     };
-    let whole_log = matches!(view, ContainerView::Terminated { .. }) && f.attempt.log == LogState::Complete;
-    if whole_log && !f.attempt.journal.started && (f.cancel_requested() || f.deadline_passed()) {
+    let journal = &f.attempt.journal;
+    // What was made with another key may be the agent's words of before the bot's Secret was exchanged.
+    let whole_log = matches!(view, ContainerView::Terminated { .. })
+        && f.attempt.log == LogState::Complete
+        && journal.rejected() == 0;
+    if whole_log && !journal.started && (f.cancel_requested() || f.deadline_passed()) {
         // The ticket did not reach it: else its log would say so.
         return Some(Conclusion::NeverActed);
     }
@@ -188,10 +192,11 @@ fn lost(f: &Facts, view: &ContainerView, gone: bool) -> Explanation {
             if let Some(fate) = fate_of_target(f).filter(|_| reason != OUT_OF_MEMORY) {
                 return fate;
             }
-            let fallback = if f.attempt.journal.started {
-                Refusal::AgentEnded
-            } else {
-                Refusal::AgentDeaf
+            let journal = &f.attempt.journal;
+            let fallback = match (journal.started, journal.rejected()) {
+                (true, _) => Refusal::AgentEnded,
+                (false, 0) => Refusal::AgentDeaf,
+                (false, _) => Refusal::AgentUnproven,
             };
             explain::refusal(ended(reason, fallback), &format!("exit code {code} ({reason})"))
         }

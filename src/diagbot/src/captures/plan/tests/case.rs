@@ -144,6 +144,14 @@ impl Case {
         self
     }
 
+    /// A line that was made with another key.
+    pub(super) fn hears_a_stranger(mut self) -> Self {
+        let event = Event::Started { processes: Vec::new() };
+        let line = JournalLine::seal(2, &event, Some(b"another key")).render();
+        assert!(!self.0.attempt.journal.take(&line, KEY), "{line}");
+        self
+    }
+
     pub(super) fn cancelled(self) -> Self {
         self.object(|object| {
             object

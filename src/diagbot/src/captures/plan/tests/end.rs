@@ -71,6 +71,26 @@ fn a_silent_end_is_looked_up_in_the_result_object() {
 }
 
 #[test]
+fn an_agent_whose_words_were_made_with_another_key_is_not_called_idle() {
+    let ended = || {
+        Case::met()
+            .status(|s| s.ticket_sent_at = Some(MicroTime(samples::at(1))))
+            .container(&json!({"terminated": {"exitCode": 0}}))
+            .with(|f| {
+                f.attempt.log = LogState::Complete;
+                f.attempt.result = ResultFact::Absent;
+            })
+    };
+    let ending = |case: Case| aborted(case).ending();
+    let of = |phase, code: &str| (phase, code.to_owned());
+    let strange = || ended().hears_a_stranger();
+    assert_eq!(ending(ended()), of(CapturePhase::Failed, "AgentDeaf"));
+    assert_eq!(ending(strange()), of(CapturePhase::Failed, "AgentUnproven"));
+    assert_eq!(ending(ended().cancelled()), of(CapturePhase::Cancelled, ""));
+    assert_eq!(ending(strange().cancelled()), of(CapturePhase::Failed, "AgentUnproven"));
+}
+
+#[test]
 fn the_result_of_an_agent_that_is_not_heard_is_looked_for_now_and_then() {
     let heard = |second| {
         Case::started()
