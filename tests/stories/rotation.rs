@@ -16,12 +16,14 @@ use serde_json::{Value, json};
 
 use crate::{
     product::{LONGEST, Product},
+    tools::{seconds_of_our_own, until_processes, with_tool},
     triggers::{deliver, incident, pagerduty, slow_ledger, told},
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stores_key_is_exchanged_without_a_restart_and_the_bots_secret_with_one() {
-    let mut product = Product::start().await;
+    let seconds = seconds_of_our_own("12");
+    let mut product = Product::with(with_tool("nap", &["sleep", &seconds], "1m", "1MiB")).await;
     product.runs("process ledger").await.downloads().await;
 
     let file = |name: &str| product.installation.file(name);
@@ -34,9 +36,15 @@ async fn the_stores_key_is_exchanged_without_a_restart_and_the_bots_secret_with_
     write(json!([{ "accessKey": "second", "secretKey": fresh }]));
     product.runs("process ledger").await.downloads().await;
 
+    // What runs meanwhile can't be trusted any more, and is not called undone.
+    let under_way = product.asks("nap ledger").await;
+    until_processes(&format!("sleep {seconds}"), 1, LONGEST).await;
     fs::write(file("secret"), "another Secret of the bot, long enough for an HMAC").unwrap();
     product.installation.restart_bot(0).await.unwrap();
     product.runs("process ledger").await.downloads().await;
+    let told = product.ended(&under_way).await;
+    assert_eq!(told.run.phase(), Phase::Failed, "{}", told.text());
+    told.explains("not proven to be the agent's");
     product.stop().await;
 }
 

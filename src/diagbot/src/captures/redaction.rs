@@ -15,7 +15,7 @@ const SHIPPED: [(&str, &str, Option<&str>); 17] = [
     ),
     (
         "url-password",
-        r"(?i)[a-z][a-z0-9+.-]*://[^\s/:@]*:(?P<secret>[^\s/@]+)@",
+        r"(?i)[a-z][a-z0-9+.-]*://[^\s/:@]*:(?P<secret>[^\s/]+)@",
         None,
     ),
     (
@@ -131,6 +131,7 @@ mod tests {
     /// Each line holds one secret, between `«` and `»`.
     const SECRETS: &str = r#"
 jdbc:postgresql://app:«hunter2»@db:5432/orders
+amqp://app:«p@ss:w0rd»@mq:5672/orders
 jdbc:oracle:thin:scott/«tiger»@db:1521:x
 -Dspring.datasource.password=«hunter2» -Xmx1g
 {"password": "«correct horse battery»", "user": "app"}

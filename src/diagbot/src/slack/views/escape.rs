@@ -15,10 +15,10 @@ pub fn lines(text: &str) -> String {
     escape(text.replace("\r\n", "\n").chars())
 }
 
-/// A number of things, in words: `1 file`, `2 files`.
+/// A number of things, in words: `1 file`, `2,000 files`.
 pub fn counted(number: u64, thing: &str) -> String {
     let ending = if number == 1 { "" } else { "s" };
-    format!("{number} {thing}{ending}")
+    format!("{} {thing}{ending}", grouped(number))
 }
 
 /// Foreign text as inline code.
@@ -118,6 +118,8 @@ mod tests {
         assert_eq!(size(0), "0 bytes");
         assert_eq!(size(1_023), "1,023 bytes");
         assert_eq!(size(1_572_864), "1.5 MiB (1,572,864 bytes)");
+        assert_eq!(counted(1, "place"), "1 place");
+        assert_eq!(counted(4_401, "place"), "4,401 places");
     }
 
     #[test]
