@@ -304,6 +304,9 @@ impl Reconciler {
                 fresh = true;
                 continue;
             }
+            if matches!(action, Action::Survey(_)) {
+                self.look_at_the_switch(&actor).await?;
+            }
             let done = match self.admissions.entering(&run, &action).await {
                 None => actor.perform(&run, action).await?,
                 // Decided once more on what has been admitted meanwhile: one run is admitted at a time.
@@ -398,6 +401,15 @@ impl Reconciler {
         let read = deadline(limit, self.ctx.service.api().get_opt(name.as_str()));
         read.await.map_err(|source| ActError::Call {
             doing: "read the run",
+            source,
+        })
+    }
+
+    /// What is surveyed starts next, unless the off-switch was thrown meanwhile.
+    async fn look_at_the_switch(&self, actor: &Actor<'_>) -> Result<(), ActError> {
+        let looked = self.switch.look(&self.ctx.service, CALL.min(actor.term.remaining()));
+        looked.await.map_err(|source| ActError::Call {
+            doing: "look at the off-switch",
             source,
         })
     }

@@ -9,7 +9,7 @@ use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster::deadline,
+    cluster::{CallError, deadline},
     runs::{
         pause::{LABEL_PAUSED, Pause},
         service::RunService,
@@ -49,9 +49,7 @@ impl Switch {
         self.labelled.subscribe()
     }
 
-    /// Looks at the label until `stop`. Where it can't be read, what was read last holds.
-    ///
-    /// Each change is on record as this process saw it. The label names nobody: the API server's audit log does.
+    /// Looks at the label until `stop`, so that what runs is stopped. Where it can't be read, what was read last holds.
     pub(super) async fn follow(&self, service: &RunService, stop: CancellationToken) {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,22 +58,28 @@ impl Switch {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
-            match deadline(CALL, self.namespaces.get(&self.own)).await {
-                Ok(namespace) => {
-                    let labels = namespace.metadata.labels.unwrap_or_default();
-                    let paused = labels.get(LABEL_PAUSED).is_some_and(|value| value == "true");
-                    let set = |known: &mut bool| std::mem::replace(known, paused) != paused;
-                    if self.labelled.send_if_modified(set) {
-                        let label = Pause::by_label();
-                        service.record_switch(&label.place, &label.by.user, paused);
-                        tracing::warn!(paused, "the label on the bot's namespace was changed");
-                    }
-                }
-                Err(error) => tracing::warn!(
+            if let Err(error) = self.look(service, CALL).await {
+                tracing::warn!(
                     error = %crate::telemetry::Chain(&error),
                     "whether the label on the bot's namespace pauses it can't be read"
-                ),
+                );
             }
         }
+    }
+
+    /// Looks at the label once: right before anything starts too, so that nothing does after it was set.
+    ///
+    /// Each change is on record as this process saw it. The label names nobody: the API server's audit log does.
+    pub(super) async fn look(&self, service: &RunService, limit: Duration) -> Result<(), CallError> {
+        let namespace = deadline(limit, self.namespaces.get(&self.own)).await?;
+        let labels = namespace.metadata.labels.unwrap_or_default();
+        let paused = labels.get(LABEL_PAUSED).is_some_and(|value| value == "true");
+        let set = |known: &mut bool| std::mem::replace(known, paused) != paused;
+        if self.labelled.send_if_modified(set) {
+            let label = Pause::by_label();
+            service.record_switch(&label.place, &label.by.user, paused);
+            tracing::warn!(paused, "the label on the bot's namespace was changed");
+        }
+        Ok(())
     }
 }
