@@ -7,6 +7,7 @@ use diagbot::runs::resource::{DiagnosticRun, Phase};
 use diagbot_sandbox::{
     installation::Plan,
     pagerduty::{TOKEN, signature},
+    people::fetch,
     slack::SlackConfig,
     triggers::{ALERTMANAGER_TOKEN, PAGERDUTY_SECRETS},
     wait,
@@ -15,7 +16,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
-    product::{LONGEST, Product},
+    product::{LONGEST, Product, link_in},
     tools::{seconds_of_our_own, until_processes, with_tool},
     triggers::{deliver, incident, pagerduty, slow_ledger, told},
 };
@@ -24,10 +25,12 @@ use crate::{
 async fn the_stores_key_is_exchanged_without_a_restart_and_the_bots_secret_with_one() {
     let seconds = seconds_of_our_own("12");
     let mut product = Product::with(with_tool("nap", &["sleep", &seconds], "1m", "1MiB")).await;
-    product.runs("process ledger").await.downloads().await;
+    let under_way = product.asks("nap ledger").await;
+    until_processes(&format!("sleep {seconds}"), 1, LONGEST).await;
 
     let file = |name: &str| product.installation.file(name);
     let fresh = "a-new-secret-of-forty-characters-or-so-x";
+    let former_link = link_in(product.runs("process ledger").await.text()).unwrap();
     let write = |accounts: Value| fs::write(file("store-keys"), accounts.to_string()).unwrap();
     let former = fs::read_to_string(file("secret-key")).unwrap();
     write(json!([{ "accessKey": "sandbox", "secretKey": former }, { "accessKey": "second", "secretKey": fresh }]));
@@ -35,6 +38,11 @@ async fn the_stores_key_is_exchanged_without_a_restart_and_the_bots_secret_with_
     fs::write(file("secret-key"), fresh).unwrap();
     write(json!([{ "accessKey": "second", "secretKey": fresh }]));
     product.runs("process ledger").await.downloads().await;
+    assert_eq!(fetch(&former_link).await.unwrap().0, StatusCode::FORBIDDEN);
+    // What was under way with addresses that the former key signed gets new ones.
+    let told = product.ended(&under_way).await;
+    assert_eq!(told.run.phase(), Phase::Succeeded, "{}", told.text());
+    told.downloads().await;
 
     // What runs meanwhile can't be trusted any more, and is not called undone.
     let under_way = product.asks("nap ledger").await;

@@ -361,9 +361,10 @@ fn judge((status, body): (StatusCode, Bytes)) -> Result<(), UploadError> {
     let message = between("<Message>", "</Message>").unwrap_or_default();
     let expired = matches!(
         code.as_str(),
-        "ExpiredToken" | "TokenRefreshRequired" | "RequestExpired"
+        "ExpiredToken" | "TokenRefreshRequired" | "RequestExpired" | "InvalidAccessKeyId"
     ) || message.to_ascii_lowercase().contains("expired");
-    // S3 answers 403 where the URL's time is over, and 400 where that of the credentials behind it is.
+    // S3 answers 403 where the URL's time is over or the key that signed it was removed, as a rotation does, and 400 where the
+    // time of the credentials behind it is over.
     if matches!(status, StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST) && expired {
         return Err(UploadError::Expired);
     }

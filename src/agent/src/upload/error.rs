@@ -19,8 +19,8 @@ pub(crate) enum UploadError {
     /// The connection broke.
     #[error("the connection to the store broke: {0}")]
     Broken(String),
-    /// The URL has expired, or its credentials have.
-    #[error("the upload URL has expired")]
+    /// The URL has expired, or its credentials have or are gone.
+    #[error("the store does not take the upload URL any more: it, or the credential behind it, has expired")]
     Expired,
     /// The store said no.
     #[error("the store answered {status} {code}")]
