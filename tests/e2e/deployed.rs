@@ -1,11 +1,11 @@
 //! The bot inside the cluster, from `deploy/overlays/one-node`: two replicas, the store beside them, everything as a service
 //! account with the rights of `deploy/` and nothing more.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use diagbot::runs::resource::Phase;
-use diagbot_sandbox::slack::SlackServer;
+use diagbot_sandbox::{slack::SlackServer, wait::until};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -116,10 +116,30 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
         .lines()
         .find(|pod| holder.starts_with(pod.trim_start_matches("pod/")))
         .context("the leader is one of the pods")?;
+    let stolen = installation.folder.path().join("token-of-a-pod");
+    let kubeconfig = installation.pod_kubeconfig(leader).await?;
+    std::fs::write(&stolen, kubeconfig.to_string()).context("write the kubeconfig")?;
+    let stolen = stolen.to_string_lossy();
+    let known = who_is(&stolen).await?;
+    ensure!(known.contains("system:serviceaccount:diagbot:diagbot"), "it is {known}");
     kubectl(&["-n", HOME, "delete", leader, "--grace-period=0", "--force"], None).await?;
     let outcome = installation.ask("process", "checkout").await?;
     outcome.must_be(Phase::Succeeded)?;
+
+    // The pod's token went with it, whoever holds it. The API server remembers tokens for ten seconds.
+    let told = until(
+        Duration::from_secs(60),
+        "the pod's token is worth nothing",
+        async || Ok(who_is(&stolen).await.err().map(|error| format!("{error:#}"))),
+    )
+    .await?;
+    ensure!(told.contains("Unauthorized"), "{told}");
     Ok(())
+}
+
+/// Who the API server takes the holder of a kubeconfig for.
+async fn who_is(kubeconfig: &str) -> anyhow::Result<String> {
+    kubectl(&["--kubeconfig", kubeconfig, "auth", "whoami"], None).await
 }
 
 /// `deploy/` and the catalog with this story's addresses and images; returns the overlay's folder.

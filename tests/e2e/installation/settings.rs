@@ -54,7 +54,19 @@ impl Installation {
 
     /// A kubeconfig with a token of the bot's service account instead of the administrator's credentials.
     pub(crate) async fn bot_kubeconfig(&self) -> anyhow::Result<Value> {
-        let token = kubectl(&["-n", &self.home, "create", "token", "diagbot", "--duration=1h"], None).await?;
+        self.kubeconfig_of_token(&["--duration=1h"]).await
+    }
+
+    /// The same, with a token that is good for as long as this pod is there: as the kubelet gives it to the pod.
+    pub(crate) async fn pod_kubeconfig(&self, pod: &str) -> anyhow::Result<Value> {
+        let name = pod.trim_start_matches("pod/");
+        let bound = ["--bound-object-kind=Pod", "--bound-object-name", name];
+        self.kubeconfig_of_token(&bound).await
+    }
+
+    async fn kubeconfig_of_token(&self, options: &[&str]) -> anyhow::Result<Value> {
+        let words = ["-n", &self.home, "create", "token", "diagbot"];
+        let token = kubectl(&[&words[..], options].concat(), None).await?;
         let view = kubectl(&["config", "view", "--raw", "--minify", "-o", "json"], None).await?;
         let mut config: Value = serde_json::from_str(&view).context("read the kubeconfig")?;
         config["users"][0]["user"] = json!({ "token": token.trim() });
