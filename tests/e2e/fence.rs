@@ -33,7 +33,7 @@ const ENABLED: &str = "diagbot.dev/enabled=true";
 type Attempt = (&'static str, fn(&mut Value), &'static str);
 
 /// What is tried with a container, and words of the answer.
-const CONTAINERS: [Attempt; 12] = [
+const CONTAINERS: [Attempt; 19] = [
     (
         "a shell",
         |c| c["args"] = json!(["sh", "-c", "id", "", "", ""]),
@@ -95,10 +95,48 @@ const CONTAINERS: [Attempt; 12] = [
     (
         "root beside a target that is not",
         |c| c["securityContext"]["runAsUser"] = json!(0),
-        "root is allowed only beside a target that runs as root",
+        "root, or a way to it, is allowed only beside",
     ),
+    (
+        "escalation beside a target that is not root",
+        |c| c["securityContext"]["allowPrivilegeEscalation"] = json!(true),
+        "root, or a way to it, is allowed only beside",
+    ),
+    (
+        "without AppArmor",
+        |c| c["securityContext"]["appArmorProfile"] = json!({ "type": "Unconfined" }),
+        "AppArmor and seccomp settings are not allowed",
+    ),
+    (
+        "the pod's seccomp profile, whatever it is",
+        |c| {
+            c["securityContext"].as_object_mut().unwrap().remove("seccompProfile");
+        },
+        "AppArmor and seccomp settings are not allowed",
+    ),
+    (
+        "a file of the kubelet over a program of the image",
+        |c| c["terminationMessagePath"] = json!("/diagbot-agent"),
+        "its termination message where it always is",
+    ),
+    ("a terminal", |c| c["tty"] = json!(true), "has no terminal"),
     ("another name", |c| c["name"] = json!("debugger"), "is called diag-"),
+    (
+        "a name that begins like ours",
+        |c| c["name"] = json!("diag-0123456789abcdef-0-1-x"),
+        "is called diag-",
+    ),
+    (
+        "no target",
+        |c| {
+            c.as_object_mut().unwrap().remove("targetContainerName");
+        },
+        "names its target",
+    ),
 ];
+
+/// A pod of root containers.
+const ROOTED: &str = "rooted";
 
 /// Behind the policies that are rendered from a catalog of more than 40 diagnostics the bot works as before, and its token
 /// can do nothing that the catalog does not hold. `home` is the bot's namespace.
@@ -129,6 +167,9 @@ pub(crate) async fn stands(installation: &Installation, home: &str) -> anyhow::R
         .must_be(Phase::Succeeded)?;
     let (good, own) = stolen.admitted().await?;
     stolen.refused_containers(&good).await?;
+    apply(&rooted().manifest(&stolen.namespace)).await?;
+    ready(&stolen.namespace, ROOTED).await?;
+    stolen.refused_beside_root(&good).await?;
     stolen.refused_streams(&own).await?;
     stolen.refused_namespaces(home, &good).await?;
     stolen.refused_records(installation, home).await?;
@@ -173,6 +214,28 @@ async fn grow(folder: &Path) -> anyhow::Result<usize> {
         .filter_map(Result::ok)
         .filter(|file| file.path().extension().is_some_and(|e| e == "yaml"))
         .count())
+}
+
+/// Root that gave everything up, an image that names another user, a container that only begins to be called like ours, and
+/// a sidecar that is root with what the runtime gives.
+fn rooted() -> Workload {
+    let busybox = |name: &str| {
+        json!({
+            "name": name, "image": "localhost/busybox:1", "imagePullPolicy": "IfNotPresent",
+            "command": ["sleep", "3600"], "stdin": true, "securityContext": { "runAsUser": 0 },
+        })
+    };
+    let mut sidecar = busybox("mesh");
+    sidecar["restartPolicy"] = json!("Always");
+    let ledger = json!({
+        "name": "ledger", "image": "localhost/ledger:1", "imagePullPolicy": "IfNotPresent", "command": ["/ledger"],
+    });
+    Workload::script(ROOTED, "sleep 3600")
+        .user(0)
+        .security(&json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } }))
+        .container(ledger)
+        .container(busybox("diag-proxy"))
+        .spec(&json!({ "initContainers": [sidecar] }))
 }
 
 async fn raise(catalog: &Path, image: &str) -> anyhow::Result<()> {
@@ -251,9 +314,57 @@ impl Stolen {
         Ok(())
     }
 
+    /// Root is no more than the target's root.
+    async fn refused_beside_root(&self, good: &Value) -> anyhow::Result<()> {
+        let root = |target: &str, more: &Value| {
+            let mut container = good.clone();
+            container["targetContainerName"] = json!(target);
+            container["securityContext"] = more.clone();
+            container["securityContext"]["runAsUser"] = json!(0);
+            container["securityContext"]["seccompProfile"] = json!({ "type": "RuntimeDefault" });
+            container
+        };
+        let nothing = json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } });
+        for (target, context) in [("app", &nothing), ("mesh", &json!({}))] {
+            let added = self.add(&self.namespace, ROOTED, &root(target, context)).await;
+            added.with_context(|| format!("root as the target `{target}` is admitted"))?;
+        }
+        let gives_up = "gives up every capability that the target does";
+        let attempts = [
+            (
+                "capabilities that the root target gave up",
+                "app",
+                json!({ "allowPrivilegeEscalation": false }),
+                gives_up,
+            ),
+            (
+                "escalation that the root target gave up",
+                "app",
+                json!({ "capabilities": { "drop": ["ALL"] } }),
+                gives_up,
+            ),
+            (
+                "root beside an image that names another user",
+                "ledger",
+                nothing.clone(),
+                "root, or a way to it, is allowed only beside",
+            ),
+        ];
+        for (what, target, context, words) in attempts {
+            let answer = self.add(&self.namespace, ROOTED, &root(target, &context)).await;
+            refused(what, answer, words)?;
+        }
+        Ok(())
+    }
+
     async fn refused_streams(&self, own: &str) -> anyhow::Result<()> {
         let only_own = "its own containers only";
-        let attempts: [(&str, &[&str], &str); 4] = [
+        let attempts: [(&str, &[&str], &str); 5] = [
+            (
+                "attach to a container that is called nearly like ours",
+                &["attach", ROOTED, "-c", "diag-proxy"],
+                only_own,
+            ),
             (
                 "exec into the application",
                 &["exec", POD, "-c", "app", "--", "id"],
@@ -386,7 +497,22 @@ impl Stolen {
             "a run that the administrator made by hand",
             made,
             "only the bot writes runs",
-        )
+        )?;
+        let said = Patch::Merge(json!({ "metadata": { "annotations": { "diagbot.dev/verdict": "{}" } } }));
+        let said = admin.patch(&name, &PatchParams::default(), &said).await;
+        refused("a consent that was written by hand", said, "only the bot writes runs")?;
+        // Nothing is left of a run that is deleted together with its captures, which takes the garbage collector's hand.
+        let delete = [
+            "-n",
+            home,
+            "delete",
+            "diagnosticrun",
+            &name,
+            "--cascade=foreground",
+            "--timeout=60s",
+        ];
+        kubectl(&delete, None).await?;
+        Ok(())
     }
 }
 

@@ -139,8 +139,8 @@ fn ephemeral_validations(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
             "captures are never taken in kube-system or in diagbot's own namespace",
         ),
         rule(
-            &all("c.name.matches('^diag-[0-9a-z]{16}-[0-9]{1,3}-[1-3]$')"),
-            "a container of the bot is called diag-<run>-<n>-<attempt>",
+            &all(&format!("c.name.matches('{OWN_NAME}') && has(c.targetContainerName)")),
+            "a container of the bot is called diag-<run>-<n>-<attempt> and names its target",
         ),
         rule(
             &all(&format!("c.image in {}", list(images))),
@@ -154,6 +154,15 @@ fn ephemeral_validations(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
             "a container of the bot has no command, environment, mounts or working directory",
         ),
         rule(
+            // The kubelet mounts a file that everybody may write at the path of the message.
+            &all(
+                "(!has(c.terminationMessagePath) || c.terminationMessagePath == '/dev/termination-log') && \
+                 (!has(c.terminationMessagePolicy) || c.terminationMessagePolicy == 'File') && \
+                 !(has(c.tty) && c.tty) && !(has(c.stdinOnce) && c.stdinOnce)",
+            ),
+            "a container of the bot has no terminal, and its termination message where it always is",
+        ),
+        rule(
             &all(&format!(
                 "has(c.args) && size(c.args) >= 6 && c.args.all(a, a.matches({}))",
                 quote(&arguments)
@@ -164,9 +173,10 @@ fn ephemeral_validations(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
             &security(
                 "(!has(c.securityContext.privileged) || !c.securityContext.privileged) && \
                  !has(c.securityContext.procMount) && !has(c.securityContext.seLinuxOptions) && \
-                 (!has(c.securityContext.seccompProfile) || c.securityContext.seccompProfile.type == 'RuntimeDefault')",
+                 !has(c.securityContext.appArmorProfile) && !has(c.securityContext.windowsOptions) && \
+                 has(c.securityContext.seccompProfile) && c.securityContext.seccompProfile.type == 'RuntimeDefault'",
             ),
-            "privileged containers, other proc mounts, SELinux and seccomp settings are not allowed",
+            "privileged containers, other proc mounts, SELinux, AppArmor and seccomp settings are not allowed",
         ),
         rule(
             &security(&format!(
@@ -179,28 +189,55 @@ fn ephemeral_validations(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
             "a capability is neither in the catalog nor the target's own",
         ),
         rule(
-            &security(&format!("({NOT_ROOT} || {TARGET_MAY_BE_ROOT})")),
-            "root is allowed only beside a target that runs as root",
+            &security(&format!("({NOT_ROOT} || ({TARGET_MAY_BE_ROOT} && {SEEN_AS_ROOT}))")),
+            "root, or a way to it, is allowed only beside a target that runs as root",
+        ),
+        rule(
+            &security(&format!(
+                "({NOT_ROOT} || {TARGET}.all(t, {GIVES_UP_WHAT_THE_TARGET_DOES}))"
+            )),
+            "beside a target that runs as root, a container gives up every capability that the target does, and escalation",
         ),
     ]
 }
 
-/// The target's container in the pod's spec.
-const TARGET: &str = "object.spec.containers.filter(t, has(c.targetContainerName) && t.name == c.targetContainerName)";
+/// Name of a container of the bot: of the run, of the capture, of the attempt.
+const OWN_NAME: &str = "^diag-[0-9a-z]{16}-[0-9]{1,3}-[1-3]$";
 
-/// The container can't be root.
+/// The target's container in the pod's spec; a sidecar is an init container.
+const TARGET: &str = "(object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : []))\
+                      .filter(t, has(c.targetContainerName) && t.name == c.targetContainerName)";
+
+/// The container can neither be root nor become it.
 const NOT_ROOT: &str = "(has(c.securityContext.runAsUser) && c.securityContext.runAsUser > 0 && \
+                        has(c.securityContext.allowPrivilegeEscalation) && \
+                        !c.securityContext.allowPrivilegeEscalation && \
                         has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) && \
                         'ALL' in c.securityContext.capabilities.drop)";
 
 /// Nothing in the pod's spec keeps the target from being root.
-const TARGET_MAY_BE_ROOT: &str = "object.spec.containers.exists(t, has(c.targetContainerName) && t.name == c.targetContainerName && \
+const TARGET_MAY_BE_ROOT: &str = "(object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : []))\
+     .exists(t, has(c.targetContainerName) && t.name == c.targetContainerName && \
      !(has(t.securityContext) && has(t.securityContext.runAsNonRoot) && t.securityContext.runAsNonRoot) && \
      !(has(t.securityContext) && has(t.securityContext.runAsUser) && t.securityContext.runAsUser > 0) && \
      ((has(t.securityContext) && has(t.securityContext.runAsUser)) || \
      !(has(object.spec.securityContext) && ((has(object.spec.securityContext.runAsNonRoot) && \
      object.spec.securityContext.runAsNonRoot) || (has(object.spec.securityContext.runAsUser) && \
      object.spec.securityContext.runAsUser > 0)))))";
+
+/// The kubelet does not report another user of the target, which its image named: reported from Kubernetes 1.31.
+const SEEN_AS_ROOT: &str = "!(has(object.status) && has(object.status.containerStatuses) && \
+     object.status.containerStatuses.exists(s, has(c.targetContainerName) && s.name == c.targetContainerName && \
+     has(s.user) && has(s.user.linux) && s.user.linux.uid > 0))";
+
+/// What the target gave up, the container does, too.
+const GIVES_UP_WHAT_THE_TARGET_DOES: &str = "!has(t.securityContext) || (\
+     (!has(t.securityContext.capabilities) || !has(t.securityContext.capabilities.drop) || \
+     (has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) && \
+     t.securityContext.capabilities.drop.all(k, k in c.securityContext.capabilities.drop || \
+     'ALL' in c.securityContext.capabilities.drop))) && \
+     (!has(t.securityContext.allowPrivilegeEscalation) || t.securityContext.allowPrivilegeEscalation || \
+     (has(c.securityContext.allowPrivilegeEscalation) && !c.securityContext.allowPrivilegeEscalation)))";
 
 /// One pattern that every argument must match whole: the fixed arguments, and one alternative a diagnostic.
 fn argument_pattern(catalog: &Catalog) -> String {
@@ -218,7 +255,7 @@ fn argument_pattern(catalog: &Catalog) -> String {
 fn stream_validations() -> Vec<Value> {
     vec![
         rule(
-            "has(object.container) && object.container.startsWith('diag-')",
+            &format!("has(object.container) && object.container.matches('{OWN_NAME}')"),
             "the bot attaches to and executes in its own containers only",
         ),
         rule(
@@ -230,10 +267,23 @@ fn stream_validations() -> Vec<Value> {
     ]
 }
 
+/// The garbage collector with a service account of its own, and without one.
+const GARBAGE_COLLECTORS: [&str; 2] = [
+    "system:serviceaccount:kube-system:generic-garbage-collector",
+    "system:kube-controller-manager",
+];
+
 fn record_validations(fence: &Fence) -> Vec<Value> {
     vec![
         rule(
-            &format!("request.userInfo.username in {}", list(&fence.users)),
+            // What is deleted with `--cascade=foreground` is freed by the garbage collector, whom everything else binds.
+            &format!(
+                "request.userInfo.username in {} || \
+                 (request.operation == 'UPDATE' && has(object.metadata.deletionTimestamp) && \
+                 request.userInfo.username in {})",
+                list(&fence.users),
+                list(GARBAGE_COLLECTORS)
+            ),
             "only the bot writes runs, captures and pauses; ask it in Slack",
         ),
         rule(
