@@ -129,6 +129,7 @@ fn line(writer: &str, chain: &ChainReport) -> String {
         None => "not anchored".to_owned(),
     };
     let end = if chain.stopped { "stopped in order" } else { "open" };
+    let writer = if writer.is_empty() { "(no writer)" } else { writer };
     format!("{writer}: {} entries, {whole}; {anchored}; {end}", chain.entries)
 }
 

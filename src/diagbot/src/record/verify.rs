@@ -133,7 +133,6 @@ fn chain(lines: &[Option<(Line, Entry)>], heads: &[Head]) -> ChainReport {
     let mut report = ChainReport::default();
     let mut hashes: BTreeMap<u64, &str> = BTreeMap::new();
     let mut expected = 1;
-    let mut former = "";
     let mut before = None;
     let all: std::collections::BTreeSet<u64> = lines.iter().flatten().map(|(_, entry)| entry.seq).collect();
     for (number, line) in lines.iter().enumerate() {
@@ -157,7 +156,7 @@ fn chain(lines: &[Option<(Line, Entry)>], heads: &[Head]) -> ChainReport {
         }
         if !line.is_intact() {
             report.faults.push(Fault::Changed { seq });
-        } else if seq == expected && entry.former != former {
+        } else if seq == expected && entry.former != hashes.get(&(seq - 1)).copied().unwrap_or_default() {
             // The former entry was hashed anew; up to the one before it all is well.
             if report.faults.is_empty() {
                 report.whole_up_to = before;
@@ -173,7 +172,6 @@ fn chain(lines: &[Option<(Line, Entry)>], heads: &[Head]) -> ChainReport {
         report.stopped = entry.event == Event::Stopped;
         hashes.insert(seq, &line.sha256);
         expected = expected.max(seq + 1);
-        former = &line.sha256;
     }
     for head in heads {
         report.anchored = report.anchored.max(Some(head.seq));
