@@ -128,7 +128,7 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
 
     // The pod's token went with it, whoever holds it. The API server remembers tokens for ten seconds.
     let told = until(
-        Duration::from_secs(60),
+        Duration::from_mins(1),
         "the pod's token is worth nothing",
         async || Ok(who_is(&stolen).await.err().map(|error| format!("{error:#}"))),
     )
