@@ -127,11 +127,9 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
     outcome.must_be(Phase::Succeeded)?;
 
     // The pod's token went with it, whoever holds it. The API server remembers tokens for ten seconds.
-    let told = until(
-        Duration::from_mins(1),
-        "the pod's token is worth nothing",
-        async || Ok(who_is(&stolen).await.err().map(|error| format!("{error:#}"))),
-    )
+    let told = until(Duration::from_mins(1), "the pod's token is worth nothing", async || {
+        Ok(who_is(&stolen).await.err().map(|error| format!("{error:#}")))
+    })
     .await?;
     ensure!(told.contains("Unauthorized"), "{told}");
     Ok(())
