@@ -49,12 +49,16 @@ async fn mark(product: &Product, namespace: &str, metadata: Value) {
 
 /// Gives a person of the local Slack a role of its own in `shop`.
 pub(crate) async fn give(product: &Product, name: &str, user: &str, rule: Value) {
+    give_to(product, name, ("User", &format!("slack:T0DIAG0001:{user}")), rule).await;
+}
+
+async fn give_to(product: &Product, name: &str, (kind, subject): (&str, &str), rule: Value) {
     let client = product.installation.runs().into_client();
     let role: Role = serde_json::from_value(json!({ "metadata": { "name": name }, "rules": [rule] })).unwrap();
     let binding: RoleBinding = serde_json::from_value(json!({
         "metadata": { "name": name },
         "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": format!("slack:T0DIAG0001:{user}") }],
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": subject }],
     }))
     .unwrap();
     let params = PostParams::default();
@@ -272,6 +276,27 @@ async fn a_right_to_read_that_is_taken_away_closes_what_was_captured_before() {
     )
     .await
     .unwrap();
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_private_channel_may_is_for_who_asks_there_wherever_the_run_came_from() {
+    let product = Product::start().await;
+    let rule = |verb: &str| json!({ "apiGroups": ["diagbot.dev"], "resources": ["diagnostics"], "verbs": [verb] });
+    give_to(&product, "room", ("Group", "slack:channel:C0WARROOM1"), rule("cancel")).await;
+    give(&product, "linus-lists", "U0LINUS001", rule("list")).await;
+    let people = &product.people;
+    let answer = people
+        .command("ada", "war-room", "arm process shop/deploy/ledger --for 1h")
+        .await;
+    let id = run_in(&answer).unwrap_or_else(|| panic!("no run: {answer}"));
+    let cancel = format!("cancel {id}");
+    let outside = people.command("linus", "incidents", &cancel).await;
+    assert!(outside.contains("You may not `cancel`"), "{outside}");
+    let inside = people.command("grace", "war-room", &cancel).await;
+    assert!(!inside.contains("You may not"), "{inside}");
+    let ended = product.ended_in(&id, "war-room").await;
+    assert_eq!(ended.run.phase(), Phase::Cancelled, "{}", ended.text());
     product.stop().await;
 }
 

@@ -16,6 +16,9 @@ use diagbot::{
 use diagbot_sandbox::kubernetes::FaultKind;
 use world::{ADA, BOB, GUEST, World, code, request};
 
+/// Where people ask.
+const CHANNEL: &str = "C0RANDOM01";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_becomes_one_capture_of_the_pinned_container_and_ends_with_it() {
     let world = World::start().await;
@@ -51,12 +54,12 @@ async fn a_request_becomes_one_capture_of_the_pinned_container_and_ends_with_it(
     assert!(
         replica
             .service
-            .links(&accepted.name, &requester(ADA))
+            .links(&accepted.name, &requester(ADA), CHANNEL)
             .await
             .unwrap()
             .is_empty()
     );
-    let foreign = replica.service.links(&accepted.name, &requester(BOB)).await;
+    let foreign = replica.service.links(&accepted.name, &requester(BOB), CHANNEL).await;
     assert!(matches!(foreign, Err(ServiceError::Denied(_))), "{foreign:?}");
     world.stop(vec![replica]).await;
 }
@@ -137,11 +140,19 @@ async fn a_cancel_stops_the_capture_first_and_names_who_was_first() {
         .unwrap();
     let capture = world.capture(&accepted.name).await;
     world.report(&capture, CapturePhase::Running).await;
-    let foreign = replica.service.cancel(&accepted.name, &requester(BOB)).await;
+    let foreign = replica.service.cancel(&accepted.name, &requester(BOB), CHANNEL).await;
     assert!(matches!(foreign, Err(ServiceError::Denied(_))), "{foreign:?}");
-    let first = replica.service.cancel(&accepted.name, &requester(ADA)).await.unwrap();
+    let first = replica
+        .service
+        .cancel(&accepted.name, &requester(ADA), CHANNEL)
+        .await
+        .unwrap();
     assert_eq!(first, CancelOutcome::Asked);
-    let second = replica.service.cancel(&accepted.name, &requester(BOB)).await.unwrap();
+    let second = replica
+        .service
+        .cancel(&accepted.name, &requester(BOB), CHANNEL)
+        .await
+        .unwrap();
     assert!(matches!(second, CancelOutcome::AlreadyAsked { by, .. } if by == requester(ADA)));
     world.cancel_seen(&accepted.name).await;
     world.run(&accepted.name, |run| run.phase() == Phase::Cancelling).await;
@@ -151,7 +162,11 @@ async fn a_cancel_stops_the_capture_first_and_names_who_was_first() {
         (status.phase, status.cancelled_by),
         (Phase::Cancelled, Some(requester(ADA)))
     );
-    let late = replica.service.cancel(&accepted.name, &requester(ADA)).await.unwrap();
+    let late = replica
+        .service
+        .cancel(&accepted.name, &requester(ADA), CHANNEL)
+        .await
+        .unwrap();
     assert_eq!(late, CancelOutcome::AlreadyEnded(Phase::Cancelled));
     world.stop(vec![replica]).await;
 }

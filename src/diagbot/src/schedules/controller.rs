@@ -91,7 +91,9 @@ async fn look(service: &RunService, reflected: &DiagnosticSchedule, runs: &[&Dia
                 status,
             } => {
                 for run in replaced {
-                    service.cancel(&run, &request.requester).await?;
+                    service
+                        .cancel(&run, &request.requester, &request.origin.channel)
+                        .await?;
                 }
                 let accepted = match service.accept(*request).await {
                     // Told to nobody else, so it is told here: the record goes on, or it would be tried every second.

@@ -169,7 +169,7 @@ impl Notes {
         if !run.phase().is_final() || run.is_noted() || self.done.contains(&name) || term.remaining() < LEAST_TERM {
             return;
         }
-        let links = self.service.links(&name, &run.spec.requester).await.unwrap_or_default();
+        let links = self.service.links_of(run).await.unwrap_or_default();
         let outcome = desk.note(incident, &name, &content(&name, run, &links)).await;
         let failures = self.failures.entry(name.clone()).or_default();
         match outcome {

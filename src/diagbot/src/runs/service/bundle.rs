@@ -40,9 +40,10 @@ pub struct Bundle {
 
 impl RunService {
     /// One archive of what a run produced and the person may read, with a manifest. Made once; whoever asks again gets the same.
-    pub async fn bundle(&self, run: &RunName, by: &Requester) -> Result<Bundle, ServiceError> {
+    /// `channel`: where the person asks.
+    pub async fn bundle(&self, run: &RunName, by: &Requester, channel: &str) -> Result<Bundle, ServiceError> {
         let found = self.fresh(run).await?;
-        let readable = self.readable(&found, by).await?;
+        let readable = self.readable(&found, (by, channel)).await?;
         let contents = bundle::contents(&found, &readable).map_err(|_| ServiceError::NotFound)?;
         let bytes = Store::archive_length(&contents.files);
         let refusal = if !found.phase().is_final() || contents.objects.len() < 2 {
@@ -125,7 +126,7 @@ impl RunService {
     }
 
     /// Of what the run takes, what the person may read; who may read nothing is denied.
-    async fn readable(&self, run: &DiagnosticRun, by: &Requester) -> Result<BTreeSet<String>, ServiceError> {
+    async fn readable(&self, run: &DiagnosticRun, by: (&Requester, &str)) -> Result<BTreeSet<String>, ServiceError> {
         let mut readable = BTreeSet::new();
         let mut denied = None;
         for diagnostic in run.diagnostics() {

@@ -36,8 +36,9 @@ pub enum CancelOutcome {
 }
 
 impl RunService {
-    /// Asks a run to stop. People may cancel their own runs; others need the verb `cancel` where the run's target is.
-    pub async fn cancel(&self, run: &RunName, by: &Requester) -> Result<CancelOutcome, ServiceError> {
+    /// Asks a run to stop. People may cancel their own runs; others need the verb `cancel` where the run's target is. `channel`:
+    /// where the person asks.
+    pub async fn cancel(&self, run: &RunName, by: &Requester, channel: &str) -> Result<CancelOutcome, ServiceError> {
         for _ in 0..ATTEMPTS {
             let found = self.fresh(run).await?;
             if found.phase().is_final() {
@@ -49,7 +50,7 @@ impl RunService {
                     at: earlier.at,
                 });
             }
-            self.check_may(Verb::Cancel, &found, by).await?;
+            self.check_may(Verb::Cancel, &found, (by, channel)).await?;
             let request = CancelRequest {
                 by: by.clone(),
                 at: self.now(),
@@ -82,9 +83,15 @@ impl RunService {
         Err(ServiceError::Contended)
     }
 
-    /// Reviews a verb where the run's target is, for everything that the run takes. A person's own run passes for [`Verb::Cancel`].
-    pub(super) async fn check_may(&self, verb: Verb, run: &DiagnosticRun, by: &Requester) -> Result<(), ServiceError> {
-        if verb == Verb::Cancel && run.spec.requester == *by {
+    /// Reviews a verb where the run's target is, for everything that the run takes, of somebody in the channel where they ask:
+    /// a run's own channel says nothing of who is in it. A person's own run passes for [`Verb::Cancel`].
+    pub(super) async fn check_may(
+        &self,
+        verb: Verb,
+        run: &DiagnosticRun,
+        by: (&Requester, &str),
+    ) -> Result<(), ServiceError> {
+        if verb == Verb::Cancel && run.spec.requester == *by.0 {
             return Ok(());
         }
         for diagnostic in run.diagnostics() {
@@ -114,18 +121,17 @@ impl RunService {
         verb: Verb,
         run: &DiagnosticRun,
         diagnostic: &str,
-        by: &Requester,
+        (by, channel): (&Requester, &str),
     ) -> Result<Decision, ServiceError> {
         let (cluster, namespace) = run.place(self.clusters());
         let known = self.clusters().get(&cluster).ok_or(ServiceError::NotFound)?;
-        let channel = Some(run.spec.origin.channel.as_str());
         let question = Question {
             cluster: known,
             namespace: &namespace,
             verb,
             diagnostic,
         };
-        let review = self.access().review(question, by, channel);
+        let review = self.access().review(question, by, Some(channel));
         Ok(review.await?)
     }
 }

@@ -53,7 +53,7 @@ impl RunService {
             if found.spec.requester == *by {
                 return Err(ServiceError::Denied(Reason::OwnRequest.explain()));
             }
-            self.check_may(Verb::Approve, &found, by).await?;
+            self.check_may(Verb::Approve, &found, (by, channel)).await?;
             let request = VerdictRequest {
                 by: by.clone(),
                 approved,

@@ -33,14 +33,24 @@ pub struct ArtifactLink {
 }
 
 impl RunService {
-    /// Links to the run's verified artifacts, for a person with the verb `read` where the target is.
-    pub async fn links(&self, run: &RunName, by: &Requester) -> Result<Vec<ArtifactLink>, ServiceError> {
-        self.links_of(&self.fresh(run).await?, by).await
+    /// Links to the run's verified artifacts, for a person with the verb `read` where the target is. `channel`: where the
+    /// person asks.
+    pub async fn links(&self, run: &RunName, by: &Requester, channel: &str) -> Result<Vec<ArtifactLink>, ServiceError> {
+        self.signed(&self.fresh(run).await?, by, channel).await
     }
 
-    /// The same for a run as it was read. Where the signer asks on behalf of a thread, `by` is the run's requester.
-    pub async fn links_of(&self, run: &DiagnosticRun, by: &Requester) -> Result<Vec<ArtifactLink>, ServiceError> {
-        self.check_may(Verb::Read, run, by).await?;
+    /// The same on behalf of a run's thread: for who asked, where they asked.
+    pub async fn links_of(&self, run: &DiagnosticRun) -> Result<Vec<ArtifactLink>, ServiceError> {
+        self.signed(run, &run.spec.requester, &run.spec.origin.channel).await
+    }
+
+    async fn signed(
+        &self,
+        run: &DiagnosticRun,
+        by: &Requester,
+        channel: &str,
+    ) -> Result<Vec<ArtifactLink>, ServiceError> {
+        self.check_may(Verb::Read, run, (by, channel)).await?;
         let (mut links, mut objects) = (Vec::new(), Vec::new());
         for capture in run.status.iter().flat_map(|status| &status.captures) {
             for artifact in &capture.artifacts {

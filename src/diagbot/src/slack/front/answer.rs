@@ -231,15 +231,15 @@ impl Front {
             if id.is_some() && !sees(&context.service, &run, &by, &channel).await {
                 return answers::no_run(id.as_deref(), &context.config.command);
             }
-            cancel(&context.service, &name, &by).await
+            cancel(&context.service, &name, &by, &channel).await
         }
         .boxed()
     }
 
     /// Asks a run to stop, and tells what became of it.
-    pub(super) fn cancelling(&self, run: RunName, by: Requester) -> BoxFuture<'static, Message> {
+    pub(super) fn cancelling(&self, run: RunName, by: Requester, channel: String) -> BoxFuture<'static, Message> {
         let service = self.0.context.service.clone();
-        async move { cancel(&service, &run, &by).await }.boxed()
+        async move { cancel(&service, &run, &by, &channel).await }.boxed()
     }
 }
 
@@ -265,8 +265,8 @@ fn is_in(run: &DiagnosticRun, target: &TargetRef, home: &str) -> bool {
             .is_none_or(|wanted| Some(wanted) == namespace)
 }
 
-async fn cancel(service: &RunService, run: &RunName, by: &Requester) -> Message {
-    match service.cancel(run, by).await {
+async fn cancel(service: &RunService, run: &RunName, by: &Requester, channel: &str) -> Message {
+    match service.cancel(run, by, channel).await {
         Ok(CancelOutcome::Asked) => answers::cancel_asked(run),
         Ok(CancelOutcome::AlreadyAsked { by, at }) => answers::cancel_asked_before(run, &by, at),
         Ok(CancelOutcome::AlreadyEnded(phase)) => answers::ended_before(run, phase),

@@ -55,15 +55,15 @@ impl Front {
             }
             match &button {
                 Button::Cancel { run } => {
-                    let work = self.cancelling(run.clone(), click.by.clone());
+                    let work = self.cancelling(run.clone(), click.by.clone(), click.channel.clone());
                     self.afterwards(self.clone().say_result(speaker.clone(), work));
                 }
                 Button::Link { run } => {
-                    let work = self.linking(run.clone(), click.by.clone());
+                    let work = self.linking(run.clone(), click.by.clone(), click.channel.clone());
                     self.afterwards(self.clone().say_result(speaker.clone(), work));
                 }
                 Button::Bundle { run } => {
-                    let work = self.bundling(run.clone(), click.by.clone());
+                    let work = self.bundling(run.clone(), click.by.clone(), click.channel.clone());
                     self.afterwards(self.clone().say_result(speaker.clone(), work));
                 }
                 Button::Approve { run } | Button::Refuse { run } => {
@@ -189,14 +189,14 @@ impl Front {
     }
 
     /// Fresh links, for the person who asks.
-    fn linking(&self, run: RunName, by: Requester) -> BoxFuture<'static, Message> {
+    fn linking(&self, run: RunName, by: Requester, channel: String) -> BoxFuture<'static, Message> {
         let service = self.0.context.service.clone();
         async move {
             let cluster = service
                 .get(&run)
                 .map(|found| found.place(service.clusters()).0)
                 .unwrap_or_default();
-            match service.links(&run, &by).await {
+            match service.links(&run, &by, &channel).await {
                 Ok(found) => links(&run, &cluster, &found),
                 Err(error) => failure(&run, &error),
             }
@@ -205,10 +205,10 @@ impl Front {
     }
 
     /// Everything as one archive, for the person who asks.
-    fn bundling(&self, run: RunName, by: Requester) -> BoxFuture<'static, Message> {
+    fn bundling(&self, run: RunName, by: Requester, channel: String) -> BoxFuture<'static, Message> {
         let service = self.0.context.service.clone();
         async move {
-            match service.bundle(&run, &by).await {
+            match service.bundle(&run, &by, &channel).await {
                 Ok(made) => bundle(&run, &made),
                 Err(error) => failure(&run, &error),
             }

@@ -121,7 +121,7 @@ impl Desk {
         let direct = wanted.part == DIRECT;
         if wanted.settled && wanted.linked && (direct || !view.hidden) {
             let place = async { direct || self.may_hold_links(told_in.unwrap_or(asked_in)).await };
-            let sign = self.context.service.links_of(view.run, &view.run.spec.requester);
+            let sign = self.context.service.links_of(view.run);
             let (may_hold, signed) = tokio::join!(place, sign);
             match signed {
                 Ok(signed) if may_hold => links = signed,
