@@ -144,7 +144,7 @@ fn chain(lines: &[Option<(Line, Entry)>], heads: &[Head]) -> ChainReport {
         let seq = entry.seq;
         if seq > expected {
             // What is missing here stands elsewhere, or nowhere.
-            let missing: Vec<u64> = (expected..seq.min(expected + 1_000_000))
+            let missing: Vec<u64> = (expected..seq.min(expected.saturating_add(1_000_000)))
                 .filter(|n| !all.contains(n))
                 .collect();
             match (missing.first(), missing.last()) {
@@ -171,7 +171,8 @@ fn chain(lines: &[Option<(Line, Entry)>], heads: &[Head]) -> ChainReport {
         }
         report.stopped = entry.event == Event::Stopped;
         hashes.insert(seq, &line.sha256);
-        expected = expected.max(seq + 1);
+        // A forged number may be the largest.
+        expected = expected.max(seq.saturating_add(1));
     }
     for head in heads {
         report.anchored = report.anchored.max(Some(head.seq));

@@ -69,6 +69,11 @@ fn a_tampered_chain_says_what_was_done_and_up_to_when_it_is_whole() {
     assert_eq!(foreign.0[0], Fault::Foreign { line: 3 });
     let last_forged = tampered(&|lines| lines[5] = forged(&lines[5], "stopped", "began-to-lie"));
     assert_eq!(last_forged, (vec![Fault::Rewritten { seq: 6 }], 0));
+    let largest = tampered(&|lines| lines[5] = forged(&lines[5], "\"seq\":6", &format!("\"seq\":{}", u64::MAX)));
+    assert!(
+        matches!(largest.0[..], [Fault::Removed { from: 6, .. }]) && largest.1 == 5,
+        "{largest:?}"
+    );
     let all_gone = tampered(&Vec::clear);
     assert_eq!(all_gone, (vec![Fault::Cut { last: 0, anchored: 6 }], 0));
 }
