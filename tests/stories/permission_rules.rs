@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 
 use diagbot::{
     record::{Event, Word},
-    runs::resource::Phase,
+    runs::resource::{DiagnosticRun, Phase},
 };
 use diagbot_sandbox::{installation::Plan, kubernetes::KubernetesConfig, wait};
 use diagbot_tests::rules::{self, Place};
@@ -422,6 +422,25 @@ async fn nobody_is_told_of_what_they_may_not_list() {
     }
     let listed = people.command("grace", "incidents", "runs").await;
     assert!(listed.contains(id), "{listed}");
+    // The beginning of several ids names only those that one may be told of.
+    let runs = product.installation.runs();
+    for name in ["d-zzzzzzzzzzzzzzz1", "d-zzzzzzzzzzzzzzz2"] {
+        let mut spec = told.run.spec.clone();
+        spec.diagnostic = "nonsense".to_owned();
+        runs.create(&PostParams::default(), &DiagnosticRun::new(name, spec))
+            .await
+            .unwrap();
+    }
+    let both = wait::until(Duration::from_secs(30), "their owner is told of both", || async {
+        let own = people.command("ada", "incidents", "status d-zzzz").await;
+        Ok(own.contains("Several runs").then_some(own))
+    });
+    assert!(both.await.unwrap().contains("d-zzzzzzzzzzzzzzz2"));
+    for (person, text) in [("linus", "status d-zzzz"), ("gus", "cancel d-zzzz")] {
+        let answer = people.command(person, "incidents", text).await;
+        assert!(answer.contains("There is no run"), "{person} {text}: {answer}");
+        assert!(!answer.contains("d-zzzzz"), "{person} {text}: {answer}");
+    }
     product.stop().await;
 }
 

@@ -10,7 +10,7 @@ use diagbot::{
     captures::resource::{CapturePhase, CaptureStatus},
     runs::{
         resource::Phase,
-        service::{AcceptError, CancelOutcome, FindError, RunFilter, ServiceError},
+        service::{AcceptError, CancelOutcome, RunFilter, ServiceError},
     },
 };
 use diagbot_sandbox::kubernetes::FaultKind;
@@ -42,9 +42,9 @@ async fn a_request_becomes_one_capture_of_the_pinned_container_and_ends_with_it(
     assert!(again.repeated, "a redelivery is the same run, also after its end");
     assert_eq!(world.captures().await.len(), 1);
 
-    let found = replica.service.find(&accepted.name.short()).unwrap();
+    let found = replica.service.named(&accepted.name.short()).pop().unwrap();
     assert_eq!(found.name(), Some(accepted.name.clone()));
-    assert_eq!(replica.service.find("d-zzz-zzz").unwrap_err(), FindError::None);
+    assert!(replica.service.named("d-zzz-zzz").is_empty());
     let filter = RunFilter {
         target: Some("checkout-7d".into()),
         requester: Some(requester(ADA)),

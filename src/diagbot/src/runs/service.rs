@@ -59,7 +59,7 @@ pub use self::{
     bundle::Bundle,
     cancel::CancelOutcome,
     consent::ConsentOutcome,
-    error::{AcceptError, FindError, ServiceError},
+    error::{AcceptError, ServiceError},
     health::Health,
     links::ArtifactLink,
     offers::Sought,
@@ -325,19 +325,12 @@ impl RunService {
         self.0.records.get(self.0.parts.clusters.namespace(), name.as_str())
     }
 
-    /// The run of that id, short id or unique beginning of one.
-    pub fn find(&self, spoken: &str) -> Result<Arc<DiagnosticRun>, FindError> {
+    /// The runs of that id, short id or beginning of one, newest first. Who asks is not known here: see [`Self::told_of`].
+    pub fn named(&self, spoken: &str) -> Vec<Arc<DiagnosticRun>> {
         let ids = spoken_ids(spoken);
-        let mut found: Vec<_> = self
-            .all()
-            .into_iter()
-            .filter(|run| run.name().is_some_and(|name| name.matches(&ids)))
-            .collect();
-        match found.len() {
-            0 => Err(FindError::None),
-            1 => found.pop().ok_or(FindError::None),
-            _ => Err(FindError::Several(found.iter().filter_map(|run| run.name()).collect())),
-        }
+        let mut named = self.all();
+        named.retain(|run| run.name().is_some_and(|name| name.matches(&ids)));
+        named
     }
 
     /// The newest run whose thread this is.

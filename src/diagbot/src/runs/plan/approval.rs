@@ -4,7 +4,7 @@ use diagbot_catalog::diagnostic::Approval as Demand;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{Action, Facts, later, right::refusal, spec};
+use super::{Action, Facts, START_WINDOW, later, right::refusal, spec};
 use crate::runs::{
     consent::{ANNOTATION_APPROVAL, Approval, Verdict, VerdictRequest},
     phase::{Event, IllegalTransition},
@@ -106,6 +106,11 @@ pub(super) fn follow(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action,
     if late {
         let minutes = APPROVAL_WINDOW.as_mins();
         return facts.end(status, Event::Expired, &Reason::ApprovalExpired { minutes });
+    }
+    // Said in time, and then nobody led for too long: what was agreed to is of another moment.
+    if facts.now > later(said.at, START_WINDOW) {
+        let minutes = START_WINDOW.as_mins();
+        return facts.end(status, Event::Expired, &Reason::NotStarted { minutes });
     }
     let Some(survey) = facts.survey else {
         return Ok(Action::Survey(Box::new(facts.question(&status))));

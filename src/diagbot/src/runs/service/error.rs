@@ -46,17 +46,6 @@ pub enum AcceptError {
     },
 }
 
-/// Why nothing could be found.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FindError {
-    /// No run has such an id.
-    #[error("no run has this id")]
-    None,
-    /// Several do.
-    #[error("several runs have ids that begin so")]
-    Several(Vec<RunName>),
-}
-
 /// Why a service call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {

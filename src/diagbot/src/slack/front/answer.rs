@@ -10,9 +10,10 @@ use crate::{
     runs::{
         request::{RequestKey, RunName},
         resource::{DiagnosticRun, Requester, TargetRef},
-        service::{CancelOutcome, FindError, RunFilter, RunService, ServiceError},
+        service::{CancelOutcome, RunFilter, RunService, ServiceError},
     },
     slack::{
+        context::SlackContext,
         grammar::{self, Place, Request},
         views::{Links, Message, RunView, answers},
     },
@@ -20,6 +21,16 @@ use crate::{
 
 /// Runs of a list; more don't fit a message.
 const LISTED: usize = 20;
+/// Runs that are told of where an id is the beginning of several.
+const NAMED: usize = 10;
+
+/// The run that a person means.
+enum Meant {
+    /// The thread's, or the person's latest.
+    This(Arc<DiagnosticRun>),
+    /// One that is called so, if the person may be told of one.
+    Named(String),
+}
 
 impl Front {
     /// Answers a text.
@@ -57,10 +68,10 @@ impl Front {
                 Some(Entry::Runbook(runbook)) => answers::help_runbook(runbook, catalog, command),
                 None => answers::help(command),
             }),
-            Request::Status(id) => match self.meant(id.as_deref(), &said, false) {
-                Ok(run) => Outcome::Slow {
+            Request::Status(id) => match self.meant(id, &said, false) {
+                Ok(meant) => Outcome::Slow {
                     meanwhile: answers::looking(),
-                    work: self.telling_status(run, &said, id),
+                    work: self.telling_status(meant, &said),
                 },
                 Err(message) => Outcome::Say(message),
             },
@@ -68,12 +79,17 @@ impl Front {
                 meanwhile: answers::looking(),
                 work: self.listing(target, since, &said),
             },
-            Request::Cancel(id) => match self.meant(id.as_deref(), &said, true).map(|run| (run.name(), run)) {
-                Ok((Some(name), run)) => Outcome::Slow {
-                    meanwhile: answers::cancel_pending(&name),
-                    work: self.cancelling_seen(name, run, &said, id),
+            Request::Cancel(id) => match self.meant(id, &said, true) {
+                Ok(meant) => Outcome::Slow {
+                    meanwhile: match &meant {
+                        Meant::This(run) => run
+                            .name()
+                            .map_or_else(answers::looking, |name| answers::cancel_pending(&name)),
+                        // Whether there is one is not everybody's to know.
+                        Meant::Named(_) => answers::looking(),
+                    },
+                    work: self.cancelling_seen(meant, &said),
                 },
-                Ok((None, _)) => Outcome::Say(answers::no_run(None, command)),
                 Err(message) => Outcome::Say(message),
             },
             Request::Pause { stop, word, place } => Outcome::Slow {
@@ -123,14 +139,11 @@ impl Front {
     }
 
     /// The run of that id; without an id the thread's, else the person's latest.
-    fn meant(&self, id: Option<&str>, said: &Said<'_>, running: bool) -> Result<Arc<DiagnosticRun>, Message> {
+    fn meant(&self, id: Option<String>, said: &Said<'_>, running: bool) -> Result<Meant, Message> {
         let context = &self.0.context;
         let command = &context.config.command;
         if let Some(id) = id {
-            return context.service.find(id).map_err(|error| match error {
-                FindError::None => answers::no_run(Some(id), command),
-                FindError::Several(names) => answers::several_runs(&names),
-            });
+            return Ok(Meant::Named(id));
         }
         let of_thread = said
             .thread
@@ -144,25 +157,20 @@ impl Front {
             };
             context.service.list(&filter).into_iter().next()
         };
-        of_thread.or_else(latest).ok_or_else(|| answers::no_run(None, command))
+        let known = of_thread.or_else(latest).ok_or_else(|| answers::no_run(None, command));
+        known.map(Meant::This)
     }
 
     /// A run's state. One that was named by its id is there only for those who may be told of it.
-    fn telling_status(
-        &self,
-        run: Arc<DiagnosticRun>,
-        said: &Said<'_>,
-        id: Option<String>,
-    ) -> BoxFuture<'static, Message> {
+    fn telling_status(&self, meant: Meant, said: &Said<'_>) -> BoxFuture<'static, Message> {
         let context = self.0.context.clone();
         let (by, channel) = (said.by.clone(), said.origin.channel.clone());
         let private = matches!(said.key, RequestKey::Command { .. });
         async move {
-            let none = |id: Option<&str>| answers::no_run(id, &context.config.command);
-            let Some(name) = run.name() else { return none(None) };
-            if id.is_some() && !sees(&context.service, &run, &by, &channel).await {
-                return none(id.as_deref());
-            }
+            let (name, run) = match seen(&context, meant, &by, &channel).await {
+                Ok(seen) => seen,
+                Err(message) => return message,
+            };
             let audience = context.service.audience(&run).await;
             let own = private && run.spec.requester == by && audience.requester;
             let view = RunView {
@@ -218,20 +226,14 @@ impl Front {
     }
 
     /// The same for a run that was named by its id: it is there only for those who may be told of it.
-    fn cancelling_seen(
-        &self,
-        name: RunName,
-        run: Arc<DiagnosticRun>,
-        said: &Said<'_>,
-        id: Option<String>,
-    ) -> BoxFuture<'static, Message> {
+    fn cancelling_seen(&self, meant: Meant, said: &Said<'_>) -> BoxFuture<'static, Message> {
         let context = self.0.context.clone();
         let (by, channel) = (said.by.clone(), said.origin.channel.clone());
         async move {
-            if id.is_some() && !sees(&context.service, &run, &by, &channel).await {
-                return answers::no_run(id.as_deref(), &context.config.command);
+            match seen(&context, meant, &by, &channel).await {
+                Ok((name, _)) => cancel(&context.service, &name, &by, &channel).await,
+                Err(message) => message,
             }
-            cancel(&context.service, &name, &by, &channel).await
         }
         .boxed()
     }
@@ -243,9 +245,28 @@ impl Front {
     }
 }
 
-/// Whether a person may be told of a run.
-async fn sees(service: &RunService, run: &Arc<DiagnosticRun>, by: &Requester, channel: &str) -> bool {
-    !service.told_of(vec![Arc::clone(run)], by, channel, 1).await.is_empty()
+/// The run that is meant; of those that are called so, the one that the person may be told of. The error is the answer.
+async fn seen(
+    context: &SlackContext,
+    meant: Meant,
+    by: &Requester,
+    channel: &str,
+) -> Result<(RunName, Arc<DiagnosticRun>), Message> {
+    let (found, id) = match meant {
+        Meant::This(run) => (vec![run], None),
+        Meant::Named(id) => {
+            let named = context.service.named(&id);
+            (context.service.told_of(named, by, channel, NAMED).await, Some(id))
+        }
+    };
+    let mut found: Vec<_> = found.into_iter().filter_map(|run| Some((run.name()?, run))).collect();
+    if found.len() > 1 {
+        let names: Vec<RunName> = found.into_iter().map(|(name, _)| name).collect();
+        return Err(answers::several_runs(&names));
+    }
+    found
+        .pop()
+        .ok_or_else(|| answers::no_run(id.as_deref(), &context.config.command))
 }
 
 /// Whether a run is in the cluster and namespace that were named, if any were.

@@ -121,11 +121,16 @@ fn a_consent_counts_once_in_time_from_another_who_may_and_for_what_was_asked() {
         w.say("U2", true);
         survey(w).sites[0].container_id = "containerd://c2".into();
     };
+    let forgotten: Change = |w| {
+        w.say("U2", true);
+        w.now = NOW + SignedDuration::from_hours(2);
+    };
     let left: Change = |w| {
         w.say("U2", true);
         w.review = Ok(vec![allowed(false)]);
     };
     for (change, phase, code) in [
+        (forgotten, Phase::Expired, "NotStarted"),
         (refused, Phase::Denied, "ApprovalRefused"),
         (own, Phase::Denied, "ApproverMayNot"),
         (may_not, Phase::Denied, "ApproverMayNot"),
