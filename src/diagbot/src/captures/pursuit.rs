@@ -333,10 +333,7 @@ impl Pursuit {
         if let Some(reader) = self.reader.take() {
             reader.task.abort();
         }
-        self.facts.attempt = AttemptFacts {
-            all_recorded: true,
-            ..AttemptFacts::default()
-        };
+        self.facts.attempt = AttemptFacts::default();
         self.facts.trace.clear();
         self.facts.trouble = None;
     }

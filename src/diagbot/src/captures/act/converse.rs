@@ -7,15 +7,15 @@ use diagbot_wire::{
 use futures::future::try_join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{ActError, CALL, Outcome, Scene};
+use super::{ActError, CALL, Outcome, Scene, names};
 use crate::{
-    artifacts::{ArtifactKey, SignedUrl, Store, UploadId},
+    artifacts::{SignedUrl, Store},
     captures::{
         control::ControlError,
         explain::{self, Refusal},
         launch,
         plan::{Facts, Fault, chosen},
-        resource::{CapturePhase, Explanation, UploadRecord},
+        resource::{CapturePhase, Explanation},
     },
     cluster::deadline,
 };
@@ -138,17 +138,6 @@ async fn grant(store: &Store, f: &Facts, step: u16, first_part: u32, most: u32) 
         urls: signed.urls.into_iter().map(SignedUrl::into_exposed).collect(),
         expires_at_ms: u64::try_from(signed.expires_at.as_millisecond()).unwrap_or_default(),
     })
-}
-
-/// The recorded upload as the store's types.
-pub(in crate::captures) fn names(upload: &UploadRecord) -> Result<(ArtifactKey, UploadId), ActError> {
-    let key = ArtifactKey::try_from(upload.key.clone()).map_err(|_| {
-        ActError::Never(
-            Fault::Artifact(upload.step),
-            explain::refusal(Refusal::Invalid, "the recorded key is none of ours"),
-        )
-    })?;
-    Ok((key, UploadId(upload.upload_id.clone())))
 }
 
 fn not_open(step: u16) -> ActError {

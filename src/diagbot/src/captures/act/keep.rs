@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use std::sync::Arc;
 
-use super::{ActError, Outcome, Scene, converse::names, launch, notice};
+use super::{ActError, Outcome, Scene, names, notice, uploads};
 use crate::{
-    artifacts::{self, ArtifactKey, StoreError, Stored, UploadId},
+    artifacts::{self, StoreError, Stored},
     captures::{
         container,
         explain::{self, Refusal},
@@ -159,7 +159,11 @@ fn artifact(
     let sensitive = spec.sensitive || is_unredacted(scene, spec, report);
     Ok(ArtifactRecord {
         diagnostic: spec.diagnostic.clone(),
-        name: format!("{}{}", launch::object_name(&f.spec().steps, result.step), report.suffix),
+        name: format!(
+            "{}{}",
+            uploads::object_name(&f.spec().steps, result.step),
+            report.suffix
+        ),
         media_type: spec.media_type.clone(),
         key: upload.key.clone(),
         version: stored.version.clone(),
@@ -264,50 +268,6 @@ pub(super) async fn read_result(scene: &Scene, f: &Facts) -> Result<Outcome, Act
     Ok(Outcome::Result(result.map_or(ResultFact::Absent, |result| {
         ResultFact::Found(Arc::new(result))
     })))
-}
-
-/// Aborts what was opened and will not be completed, and what may have been opened and never recorded.
-pub(in crate::captures) async fn abort_uploads(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
-    let store = &scene.context.store;
-    let recorded = f.recorded(|s| s.uploads.clone());
-    let unclosed: Vec<_> = recorded
-        .iter()
-        .filter(|u| !u.closed)
-        .map(names)
-        .collect::<Result<_, _>>()?;
-    let strays = strays(scene, f, &recorded).await?;
-    for (key, id) in unclosed.iter().chain(&strays) {
-        let aborted = store.abort(key, id).await;
-        aborted.map_err(|error| ActError::of_store(Fault::Abort, &error))?;
-    }
-    if unclosed.is_empty() {
-        return Ok(Outcome::Recorded);
-    }
-    scene
-        .write(f, |status| {
-            for upload in &mut status.uploads {
-                upload.closed = true;
-            }
-        })
-        .await?;
-    Ok(Outcome::Recorded)
-}
-
-/// Uploads of this capture that are open and on no record, whichever attempt they were opened for.
-async fn strays(scene: &Scene, f: &Facts, recorded: &[UploadRecord]) -> Result<Vec<(ArtifactKey, UploadId)>, ActError> {
-    if !f.may_hold_strays {
-        return Ok(Vec::new());
-    }
-    let open = scene.context.store.open_uploads().await;
-    let open = open.map_err(|error| ActError::of_store(Fault::Abort, &error))?;
-    let ours: Vec<ArtifactKey> = (1..=f.attempt_number())
-        .flat_map(|attempt| f.steps().map(move |step| launch::upload_key(scene, f, attempt, step)))
-        .collect();
-    let is_stray = |key: &ArtifactKey, id: &UploadId| {
-        ours.contains(key) && recorded.iter().all(|upload| upload.upload_id != id.as_str())
-    };
-    let open = open.into_iter().map(|(key, id, _)| (key, id));
-    Ok(open.filter(|(key, id)| is_stray(key, id)).collect())
 }
 
 /// Puts the manifest beside the artifacts.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::future::{Either, try_join_all};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{EphemeralContainer, Event};
 use kube::{
     Api,
@@ -11,18 +9,17 @@ use kube::{
 };
 use serde_json::json;
 
-use diagbot_wire::{control::CancelReason, upload::part_size_bytes};
+use diagbot_wire::control::CancelReason;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{ActError, CALL, Outcome, Scene, converse};
 use crate::{
-    artifacts::{ArtifactKey, UploadId},
     captures::{
         container::container_name,
         explain::{self, Refusal},
         launch::container_events,
         plan::{Facts, Fault, PodFact},
-        resource::{AgentIdentity, CapturePhase, StepMethod, StepSpec, UploadRecord},
+        resource::{AgentIdentity, CapturePhase, StepMethod},
     },
     cluster::deadline,
     record,
@@ -63,107 +60,6 @@ pub(super) async fn attempt(
         })
         .await?;
     Ok(Outcome::NewAttempt)
-}
-
-/// Opens an upload for each step that has none, and records them. What a crash left unrecorded is taken over: no URL of it
-/// was ever signed. (What nobody takes over is found when the capture ends, or by the sweep.)
-pub(super) async fn open_uploads(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
-    let left = left_open(scene, f, Fault::Uploads).await?;
-    let missing = f.steps().filter(|step| f.upload(*step).is_none());
-    let opened = try_join_all(missing.map(|step| {
-        let key = upload_key(scene, f, f.attempt_number(), step);
-        match left.iter().find(|(left, _, _)| *left == key) {
-            Some((_, id, _)) => Either::Left(std::future::ready(Ok(record(f, step, &key, id)))),
-            None => Either::Right(open_upload(scene, f, step)),
-        }
-    }))
-    .await?;
-    record_uploads(scene, f, &opened).await?;
-    Ok(Outcome::Recorded)
-}
-
-/// Uploads that may have been opened for this attempt and are on no record: only a first try has none.
-async fn left_open(
-    scene: &Scene,
-    f: &Facts,
-    fault: Fault,
-) -> Result<Vec<(ArtifactKey, UploadId, Timestamp)>, ActError> {
-    if f.attempt.all_recorded {
-        return Ok(Vec::new());
-    }
-    let open = scene.context.store.open_uploads().await;
-    open.map_err(|error| ActError::of_store(fault, &error))
-}
-
-/// Aborts what a crash, or a lost answer, left open for a step.
-pub(in crate::captures) async fn abort_left_open(scene: &Scene, f: &Facts, step: u16) -> Result<(), ActError> {
-    let ours = upload_key(scene, f, f.attempt_number(), step);
-    for (key, upload, _) in left_open(scene, f, Fault::Report).await? {
-        if key == ours {
-            let aborted = scene.context.store.abort(&key, &upload).await;
-            aborted.map_err(|error| ActError::of_store(Fault::Report, &error))?;
-        }
-    }
-    Ok(())
-}
-
-pub(in crate::captures) async fn record_uploads(
-    scene: &Scene,
-    f: &Facts,
-    opened: &[UploadRecord],
-) -> Result<(), ActError> {
-    scene
-        .write(f, |status| {
-            for upload in opened {
-                if !status.uploads.iter().any(|u| u.upload_id == upload.upload_id) {
-                    status.uploads.push(upload.clone());
-                }
-            }
-        })
-        .await?;
-    Ok(())
-}
-
-pub(in crate::captures) async fn open_upload(scene: &Scene, f: &Facts, step: u16) -> Result<UploadRecord, ActError> {
-    let spec = &f.spec().steps[usize::from(step)];
-    let key = upload_key(scene, f, f.attempt_number(), step);
-    let tags = [
-        ("diagbot-run".to_owned(), f.spec().run.clone()),
-        ("diagbot-sensitive".to_owned(), spec.sensitive.to_string()),
-    ];
-    let upload = scene
-        .context
-        .store
-        .open_upload(&key, &spec.media_type, &tags)
-        .await
-        .map_err(|error| ActError::of_store(Fault::Uploads, &error))?;
-    Ok(record(f, step, &key, &upload))
-}
-
-/// Where a step's artifact goes, of that attempt.
-pub(super) fn upload_key(scene: &Scene, f: &Facts, attempt: u32, step: u16) -> ArtifactKey {
-    scene.key(attempt, &object_name(&f.spec().steps, step))
-}
-
-fn record(f: &Facts, step: u16, key: &ArtifactKey, upload: &UploadId) -> UploadRecord {
-    UploadRecord {
-        step,
-        attempt: f.attempt_number(),
-        key: key.as_str().to_owned(),
-        upload_id: upload.as_str().to_owned(),
-        part_size_bytes: part_size_bytes(f.spec().steps[usize::from(step)].limit_bytes),
-        closed: false,
-    }
-}
-
-/// The step's file name; numbered where two steps make files of one name.
-pub(super) fn object_name(steps: &[StepSpec], step: u16) -> String {
-    let name = &steps[usize::from(step)].artifact;
-    if steps.iter().filter(|s| s.artifact == *name).count() > 1 {
-        format!("{}-{name}", step + 1)
-    } else {
-        name.clone()
-    }
 }
 
 /// Adds the container. The same name with the same spec again changes nothing, so that an unknown outcome is repeated.

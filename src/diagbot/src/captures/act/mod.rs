@@ -5,8 +5,9 @@ mod converse;
 pub(super) mod keep;
 pub(super) mod launch;
 mod notice;
+pub(super) mod uploads;
 
-pub(super) use converse::names;
+pub(super) use uploads::names;
 
 use std::{
     sync::{Arc, atomic::AtomicU64},
@@ -231,7 +232,7 @@ pub(super) async fn perform(scene: &Scene, f: &Facts, action: &Action) -> Result
 async fn dispatch(scene: &Scene, f: &Facts, action: &Action) -> Result<Outcome, ActError> {
     match action {
         Action::Attempt { number, identity } => launch::attempt(scene, f, *number, *identity).await,
-        Action::OpenUploads => launch::open_uploads(scene, f).await,
+        Action::OpenUploads => uploads::open(scene, f).await,
         Action::AddContainer => launch::add_container(scene, f).await,
         Action::LookCloser => launch::look_closer(scene, f).await,
         Action::SendTicket => Box::pin(converse::send_ticket(scene, f)).await,
@@ -242,7 +243,7 @@ async fn dispatch(scene: &Scene, f: &Facts, action: &Action) -> Result<Outcome, 
         Action::ReadResult { .. } => keep::read_result(scene, f).await,
         Action::Complete { step } => keep::complete(scene, f, *step).await,
         Action::Report { step } => report::make(scene, f, *step).await,
-        Action::AbortUploads => keep::abort_uploads(scene, f).await,
+        Action::AbortUploads => uploads::abort(scene, f, Fault::Abort).await,
         Action::WriteManifest => keep::write_manifest(scene, f).await,
         Action::Observe(observed) => keep::observe(scene, f, observed).await,
         Action::Finish(ending) => keep::finish(scene, f, ending).await,

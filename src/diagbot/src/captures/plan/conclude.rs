@@ -291,8 +291,7 @@ pub(super) fn of_the_bot(f: &Facts) -> Vec<Action> {
 }
 
 fn tidy_up(f: &Facts, ending: impl FnOnce() -> Ending) -> Vec<Action> {
-    let open = f.may_hold_strays || f.recorded(|s| s.uploads.iter().any(|u| !u.closed));
-    if open && !f.faults.contains_key(&Fault::Abort) {
+    if f.may_hold_open_uploads() && !f.faults.contains_key(&Fault::Abort) {
         return vec![Action::AbortUploads];
     }
     let artifacts = f.recorded(|s| !s.artifacts.is_empty());

@@ -67,9 +67,6 @@ pub(crate) enum PodFact {
 /// What is known of one attempt.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AttemptFacts {
-    /// This process recorded the attempt and every try of its actions since was recorded too; else something may have been
-    /// done that is on no record.
-    pub all_recorded: bool,
     /// The container that this attempt wants.
     pub wanted: Option<Arc<EphemeralContainer>>,
     /// When the API server took it, if this process added it.
@@ -156,10 +153,7 @@ impl Facts {
             now,
             capture,
             pod: PodFact::Unknown,
-            attempt: AttemptFacts {
-                all_recorded: !begun,
-                ..AttemptFacts::default()
-            },
+            attempt: AttemptFacts::default(),
             trace: BTreeMap::new(),
             written_at: None,
             faults: BTreeMap::new(),
@@ -181,6 +175,11 @@ impl Facts {
     /// A field of the record, without a copy of all.
     pub(crate) fn recorded<T: Default>(&self, field: impl FnOnce(&CaptureStatus) -> T) -> T {
         self.capture.status.as_ref().map(field).unwrap_or_default()
+    }
+
+    /// Whether something of this capture may be open at the store: on record, or not.
+    pub(crate) fn may_hold_open_uploads(&self) -> bool {
+        self.may_hold_strays || self.recorded(|s| s.uploads.iter().any(|upload| !upload.closed))
     }
 
     /// The attempt under way; 0 before the first.

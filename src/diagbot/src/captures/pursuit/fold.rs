@@ -91,7 +91,6 @@ impl Pursuit {
         tracing::info!(reason = what, "an action of a capture is tried again");
         self.facts.trouble = Some(what.to_owned());
         // It may have been done though it was not recorded.
-        self.facts.attempt.all_recorded = false;
         self.facts.may_hold_strays |= matches!(action, Action::OpenUploads | Action::Report { .. });
         let fresh = (
             Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use self::artifact::{Artifact, Sink};
 use super::{
-    act::{ActError, Outcome, Scene, keep, launch, names},
+    act::{ActError, Outcome, Scene, keep, names, uploads},
     explain::{self, Refusal},
     plan::{Facts, Fault},
     resource::UploadRecord,
@@ -101,12 +101,11 @@ fn never(explanation: super::resource::Explanation) -> ActError {
 
 /// An upload of this life: what an earlier one uploaded is not known.
 async fn fresh_upload(scene: &Scene, f: &Facts, step: u16) -> Result<UploadRecord, ActError> {
-    if f.recorded(|s| s.uploads.iter().any(|u| !u.closed)) {
-        keep::abort_uploads(scene, f).await?;
+    if f.may_hold_open_uploads() {
+        uploads::abort(scene, f, Fault::Report).await?;
     }
-    launch::abort_left_open(scene, f, step).await?;
-    let upload = launch::open_upload(scene, f, step).await?;
-    launch::record_uploads(scene, f, std::slice::from_ref(&upload)).await?;
+    let upload = uploads::open_one(scene, f, step).await?;
+    uploads::record(scene, f, std::slice::from_ref(&upload)).await?;
     Ok(upload)
 }
 
