@@ -223,6 +223,35 @@ async fn of_two_replicas_one_leads_and_the_other_takes_over_with_a_higher_epoch(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_counts_what_the_former_one_admitted_though_its_watch_has_not_told_it() {
+    let world = World::start().await;
+    world.lead_elsewhere("somebody").await;
+    let replica = world.replica().await;
+    let mut names = Vec::new();
+    for id in ["former", "later"] {
+        let asked = request(id, ADA, "process", "ledger");
+        names.push(replica.service.accept(asked).await.unwrap().name);
+    }
+    world.run_seen(&replica, &names).await;
+    world.arm(FaultKind::WatchQuiet, "watch", "diagnosticruns", 1);
+    // As many captures of the pod as may be at a time.
+    world.admit_elsewhere(&names[0], 4).await;
+    world.lead_elsewhere("").await;
+    let status = world
+        .run(&names[1], |run| {
+            run.phase().is_final() || run.phase() == Phase::Capturing
+        })
+        .await;
+    assert_eq!(
+        (status.phase, code(&status)),
+        (Phase::Refused, "OverBudget"),
+        "{:?}",
+        status.reason
+    );
+    world.stop(vec![replica]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_dies_without_a_word_is_replaced_within_30_s() {
     let world = World::start().await;
     let leader = world.replica().await;

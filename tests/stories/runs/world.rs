@@ -21,7 +21,10 @@ use diagbot::{
 use diagbot_catalog::{Catalog, load::Allowances};
 use diagbot_sandbox::kubernetes::{Fault, FaultKind, KubernetesConfig, KubernetesServer};
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    api::{coordination::v1::Lease, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 use kube::{
     Api,
     api::{ListParams, Patch, PatchParams, PostParams},
@@ -269,6 +272,52 @@ impl World {
             .until("the run moves on", async || read().await.filter(|run| wanted(run)))
             .await;
         run.status.unwrap_or_default()
+    }
+
+    /// Gives the lead to somebody who is none of ours, or to nobody.
+    pub(crate) async fn lead_elsewhere(&self, holder: &str) {
+        let leases: Api<Lease> = Api::namespaced(self.runs.clone().into_client(), "diagbot");
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "diagbot-leader" },
+            "spec": { "holderIdentity": holder, "leaseDurationSeconds": 15, "leaseTransitions": 1 },
+        });
+        let params = PatchParams::apply("story").force();
+        let written = leases.patch("diagbot-leader", &params, &Patch::Apply(lease)).await;
+        written.unwrap();
+    }
+
+    /// Waits until a replica's watch has told it of these runs.
+    pub(crate) async fn run_seen(&self, replica: &Replica, names: &[RunName]) {
+        self.until("the replica has seen the runs", async || {
+            let seen = names.iter().all(|name| replica.service.get(name).is_some());
+            seen.then_some(())
+        })
+        .await;
+    }
+
+    /// Admits a run with so many captures of the pod `ledger`, as another leader would.
+    pub(crate) async fn admit_elsewhere(&self, name: &RunName, captures: usize) {
+        let pods: Api<Pod> = Api::namespaced(self.runs.clone().into_client(), "shop");
+        let pod = pods.get("ledger-6c7d5b9f4-q8w2k").await.unwrap();
+        let captures: Vec<Value> = (0..captures)
+            .map(|n| {
+                json!({
+                    "name": format!("{name}-{n}"), "phase": "Pending",
+                    "target": {
+                        "cluster": "local", "namespace": "shop", "pod": "ledger-6c7d5b9f4-q8w2k",
+                        "podUid": pod.metadata.uid, "container": "app",
+                    },
+                })
+            })
+            .collect();
+        let mut run = self.runs.get(name.as_str()).await.unwrap();
+        let status = json!({
+            "phase": "Capturing", "epoch": 1, "diagnostic": "process", "captures": captures,
+            "entered": { "Capturing": MicroTime(Clock::System.now()) },
+        });
+        run.status = Some(serde_json::from_value(status).unwrap());
+        let params = PostParams::default();
+        self.runs.replace_status(name.as_str(), &params, &run).await.unwrap();
     }
 
     /// Waits until the run's capture was asked to stop.

@@ -1,15 +1,22 @@
 //! One run is admitted at a time, so that two never share what is left of a budget: what was admitted and is not yet seen in
 //! the reflection is remembered here. Owns that memory; the budgets decide.
+//!
+//! # Design notes
+//! What a former leader admitted may be missing from the reflection of the next one: before the first admission of a term the
+//! runs are read from the API server.
 
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
+use kube::api::ListParams;
 use tokio::sync::MutexGuard;
 
 use crate::{
     admission::Use,
+    cluster::{CallError, deadline, lease::Term},
     runs::{
         plan::{self, Action},
         resource::{DiagnosticRun, Phase},
@@ -17,18 +24,24 @@ use crate::{
     },
 };
 
+/// How long a run counts that the reflection does not show at all: it was removed, or the reflection is far behind.
+const UNSEEN: Duration = Duration::from_mins(10);
+/// Longest wait for the list of the runs.
+const CALL: Duration = Duration::from_secs(5);
+
 /// The admissions of this leader.
 #[derive(Debug, Default)]
 pub(super) struct Admissions {
-    turn: tokio::sync::Mutex<()>,
-    admitted: Mutex<HashMap<String, DiagnosticRun>>,
+    /// Epoch of the term whose former admissions are known.
+    turn: tokio::sync::Mutex<u64>,
+    admitted: Mutex<HashMap<String, (Instant, DiagnosticRun)>>,
 }
 
 /// A turn to admit a run.
 #[derive(Debug)]
 pub(super) struct Admitting<'a> {
     admissions: &'a Admissions,
-    _turn: MutexGuard<'a, ()>,
+    _turn: MutexGuard<'a, u64>,
 }
 
 impl Admissions {
@@ -41,9 +54,9 @@ impl Admissions {
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
         // What the reflection shows as begun, or no more, is counted from there.
         let behind = |phase: Phase| !phase.is_final() && !matches!(phase, Phase::Capturing | Phase::Cancelling);
-        admitted.retain(|name, _| {
+        admitted.retain(|name, (since, _)| {
             let seen = known.iter().find(|run| run.metadata.name.as_ref() == Some(name));
-            seen.is_some_and(|run| behind(run.phase()))
+            seen.map_or(since.elapsed() < UNSEEN, |run| behind(run.phase()))
         });
         let seen = known.iter().map(AsRef::as_ref).filter(|run: &&DiagnosticRun| {
             run.metadata
@@ -51,19 +64,46 @@ impl Admissions {
                 .as_ref()
                 .is_none_or(|name| !admitted.contains_key(name))
         });
-        plan::uses(seen.chain(admitted.values()), service.catalog(), run)
+        let admitted = admitted.values().map(|(_, run)| run);
+        plan::uses(seen.chain(admitted), service.catalog(), run)
     }
 
     /// Takes a turn where the action would admit the run.
-    pub(super) async fn entering(&self, run: &DiagnosticRun, action: &Action) -> Option<Admitting<'_>> {
-        let Action::Record(status) = action else { return None };
+    pub(super) async fn entering(
+        &self,
+        service: &RunService,
+        term: Term,
+        run: &DiagnosticRun,
+        action: &Action,
+    ) -> Result<Option<Admitting<'_>>, CallError> {
+        let Action::Record(status) = action else {
+            return Ok(None);
+        };
         if status.phase != Phase::Capturing || run.phase() == Phase::Capturing {
-            return None;
+            return Ok(None);
         }
-        Some(Admitting {
+        let mut turn = self.turn.lock().await;
+        if *turn != term.epoch {
+            self.take_over(service, term).await?;
+            *turn = term.epoch;
+        }
+        Ok(Some(Admitting {
             admissions: self,
-            _turn: self.turn.lock().await,
-        })
+            _turn: turn,
+        }))
+    }
+
+    /// Remembers what others admitted and has not ended.
+    async fn take_over(&self, service: &RunService, term: Term) -> Result<(), CallError> {
+        let params = ListParams::default();
+        let listed = deadline(CALL.min(term.remaining()), service.api().list(&params)).await?;
+        let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+        for run in listed.items {
+            if let (Phase::Capturing | Phase::Cancelling, Some(name)) = (run.phase(), run.metadata.name.clone()) {
+                admitted.insert(name, (Instant::now(), run));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -72,7 +112,7 @@ impl Admitting<'_> {
     pub(super) fn admitted(&self, run: &DiagnosticRun) {
         if let (Phase::Capturing, Some(name)) = (run.phase(), &run.metadata.name) {
             let mut admitted = self.admissions.admitted.lock().unwrap_or_else(PoisonError::into_inner);
-            admitted.insert(name.clone(), run.clone());
+            admitted.insert(name.clone(), (Instant::now(), run.clone()));
         }
     }
 }

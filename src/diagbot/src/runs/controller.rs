@@ -307,7 +307,12 @@ impl Reconciler {
             if matches!(action, Action::Survey(_)) {
                 self.look_at_the_switch(&actor).await?;
             }
-            let done = match self.admissions.entering(&run, &action).await {
+            let entering = self.admissions.entering(service, term, &run, &action).await;
+            let entering = entering.map_err(|source| ActError::Call {
+                doing: "read what was admitted before",
+                source,
+            })?;
+            let done = match entering {
                 None => actor.perform(&run, action).await?,
                 // Decided once more on what has been admitted meanwhile: one run is admitted at a time.
                 Some(admitting) => {
