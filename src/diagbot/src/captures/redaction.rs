@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 /// The rules that ship, each as (name, pattern, until). Formats are those that their issuers document; where a format has
 /// no fixed prefix, the name that stands before the value tells.
-const SHIPPED: [(&str, &str, Option<&str>); 17] = [
+const SHIPPED: [(&str, &str, Option<&str>); 19] = [
     (
         "private-key",
         r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----",
@@ -61,12 +61,23 @@ const SHIPPED: [(&str, &str, Option<&str>); 17] = [
     ("stripe-key", r"\b[rs]k_live_[0-9A-Za-z]{16,}", None),
     (
         "named-quoted",
-        r"(?i)(?:passw(?:or)?d|passphrase|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|credentials?)(?:\\?[\x22'])?\s*[=:]\s*\\?[\x22'](?P<secret>[^\x22'\\]+)",
+        r"(?i)(?:passw(?:or)?d|passphrase|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|credentials?)(?:\\{0,7}[\x22'])?\s*[=:]\s*\\{0,7}[\x22'](?P<secret>[^\x22'\\]+)",
         None,
     ),
     (
         "named",
-        r"(?i)(?:passw(?:or)?d|passphrase|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|credentials?|[?;&]pwd)(?:\\?[\x22'])?\s*[=:]\s*(?P<secret>[^\s\x22',;&\\][^\s\x22',;&]*)",
+        r"(?i)(?:passw(?:or)?d|passphrase|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|credentials?|[?;&]pwd)(?:\\{0,7}[\x22'])?\s*[=:]\s*(?P<secret>[^\s\x22',;&\\][^\s\x22',;&]*)",
+        None,
+    ),
+    // A quoted value whole, with what else is quoted in it.
+    (
+        "named-json",
+        r"(?i)(?:passw(?:or)?d|passphrase|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|credentials?)[\x22']?\s*[=:]\s*\x22(?P<secret>(?:[^\x22\\]|\\.)+)",
+        None,
+    ),
+    (
+        "named-single",
+        r"(?i)(?:passw(?:or)?d|passphrase|secret|token|api[_.-]?key|access[_.-]?key|private[_.-]?key|credentials?)[\x22']?\s*[=:]\s*'(?P<secret>[^']+)",
         None,
     ),
 ];
@@ -136,6 +147,9 @@ jdbc:oracle:thin:scott/«tiger»@db:1521:x
 -Dspring.datasource.password=«hunter2» -Xmx1g
 {"password": "«correct horse battery»", "user": "app"}
 {\"apiKey\":\"«0123456789abcdef»\"}
+{\"cfg\":\"{\\\"token\\\": \\\"«fedcba9876543210»\\\"}\"}
+{"password":"«o'brien\"s 2024»","user":"bob"}
+password: '«say "friend" and enter»'
 DB_PASSWORD=«hunter2»
 GET /x HTTP/1.1 Authorization: Basic «dXNlcjpwYXNz»
 authorization: Bearer «abcdefghijklmnopqrstuvwxyz»

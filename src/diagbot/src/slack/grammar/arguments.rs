@@ -107,6 +107,11 @@ impl Arguments {
         if self.lasting.is_some() {
             return Err(Fault::NotHere("--for"));
         }
+        // A reason that nobody can read is none.
+        let reason = self.break_glass.as_ref();
+        if reason.is_some_and(|reason| !reason.chars().any(char::is_alphanumeric)) {
+            return Err(Fault::NoValue("--break-glass".to_owned()));
+        }
         let target = self.one_target()?;
         if target.is_some() && self.place.selector.is_some() {
             return Err(Fault::NameAndLabels);

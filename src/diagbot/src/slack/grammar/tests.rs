@@ -22,6 +22,19 @@ fn target(call: &RunCall) -> TargetRef {
 }
 
 #[test]
+fn breaking_the_glass_takes_a_reason_that_somebody_can_read() {
+    let with = |reason: &str| parse(&format!("jstack shop/checkout --break-glass {reason}"), &catalog());
+    assert!(with("\"the queue stands still\"").is_ok());
+    for blank in ["", "\"\"", "\"   \"", "\"\u{200b}\u{2060}\"", "\" . - \""] {
+        assert_eq!(
+            with(blank),
+            Err(Fault::NoValue("--break-glass".to_owned())),
+            "{blank:?}"
+        );
+    }
+}
+
+#[test]
 fn a_command_is_read_whatever_the_keyboard_made_of_it() {
     let plain = run("heap-histogram shop/deploy/checkout objects=-all -n shop -c app --cluster eu --dry-run");
     assert_eq!(plain.diagnostic, "heap-histogram");
