@@ -165,12 +165,15 @@ fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransit
     if status.phase == Phase::AwaitingApproval {
         return approval::follow(facts, status);
     }
+    if let Some(gone) = gone(facts, &status) {
+        return facts.end(status, Event::Refused, &gone);
+    }
     let place = match place_of(facts, &status) {
         Ok(place) => place,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
     let decision = match right::judged(facts, place) {
-        None => return review(facts, status),
+        None => return Ok(right::review(place, status.diagnostics())),
         // Whoever may do nothing there learns nothing of the place.
         Some(Err(objection)) => return objection.end(facts, status),
         Some(Ok(decision)) => decision.clone(),
@@ -216,7 +219,7 @@ pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
     match right::judged(facts, place) {
-        None => return review(facts, status),
+        None => return Ok(right::review(place, status.diagnostics())),
         Some(Err(objection)) => return objection.end(facts, status),
         Some(Ok(decision)) => status.decision = Some(decision.clone()),
     }
@@ -269,17 +272,6 @@ fn place_of<'a>(facts: &Facts<'_>, status: &'a RunStatus) -> Result<Place<'a>, R
         namespace: &capture.target.namespace,
     };
     right::one_place(facts, status.captures.iter().map(of))
-}
-
-/// The review of everything that the run takes.
-fn review(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransition> {
-    if let Some(gone) = gone(facts, &status) {
-        return facts.end(status, Event::Refused, &gone);
-    }
-    match place_of(facts, &status) {
-        Ok(place) => Ok(right::review(place, status.diagnostics())),
-        Err(reason) => facts.end(status, Event::Refused, &reason),
-    }
 }
 
 /// The allowlist changed since the target was resolved: something that the run takes is not in it any more.
