@@ -220,6 +220,86 @@ store: { bucket: evidence }
         assert_eq!(config.slack.command, "/diag");
     }
 
+    /// What stands in `deploy/examples`.
+    fn example() -> String {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/config.yaml");
+        std::fs::read_to_string(file).expect("the example is there")
+    }
+
+    #[test]
+    fn the_example_says_what_holds_where_nothing_is_said() {
+        let shown = load(&example()).expect("valid");
+        let smallest = "
+cluster: { name: local }
+secretFile: /etc/diagbot/secrets/nonce-key
+catalog: { folder: /etc/diagbot/commands }
+agent: { image: IMAGE }
+slack: { botTokenFile: /etc/diagbot/secrets/slack-bot-token, appTokenFile: /etc/diagbot/secrets/slack-app-token }
+store: { bucket: diagbot }
+"
+        .replace("IMAGE", &shown.agent.image);
+        let silent = load(&smallest).expect("valid");
+        assert_eq!(format!("{shown:#?}"), format!("{silent:#?}"));
+    }
+
+    #[test]
+    fn the_example_names_every_key() {
+        let text = example();
+        for section in [
+            "",
+            "cluster",
+            "catalog",
+            "agent",
+            "redaction",
+            "access",
+            "rates",
+            "budgets",
+            "slack",
+            "store",
+            "links",
+            "record",
+            "http",
+            "triggers",
+        ] {
+            // A key that nobody knows is answered with those that are known.
+            let broken = section_with(&text, section, "noSuchKey: 1");
+            let told = load(&broken).expect_err(section).to_string();
+            let (_, known) = told
+                .split_once("expected")
+                .unwrap_or_else(|| panic!("{section}: {told}"));
+            let first_line = known.lines().next().unwrap_or_default();
+            let keys = first_line.trim_start_matches(" one of ").split(", ").map(str::trim);
+            let keys: Vec<&str> = keys.filter(|key| !key.is_empty()).collect();
+            assert!(!keys.is_empty(), "{section}: {told}");
+            for key in keys {
+                assert!(
+                    text.contains(&format!("{key}:")),
+                    "{section}.{key} is not in the example"
+                );
+            }
+        }
+    }
+
+    /// The example with one more key in a section, which is a block or a flow mapping; the empty name is the top.
+    fn section_with(text: &str, section: &str, entry: &str) -> String {
+        if section.is_empty() {
+            return format!("{text}\n{entry}\n");
+        }
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let head = format!("{section}:");
+        let at = lines.iter().position(|line| line.trim_start().starts_with(&head));
+        let at = at.unwrap_or_else(|| panic!("no section {section}"));
+        if lines[at].contains('{') {
+            lines[at] = lines[at]
+                .replacen('{', &format!("{{ {entry}, "), 1)
+                .replace(", }", " }");
+        } else {
+            let indent = lines[at].len() - lines[at].trim_start().len() + 2;
+            lines.insert(at + 1, format!("{}{entry}", " ".repeat(indent)));
+        }
+        lines.join("\n")
+    }
+
     #[test]
     fn faults_are_told_with_their_keys_all_at_once() {
         let broken = GOOD
