@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use diagbot::{captures::resource::CapturePhase, runs::resource::Phase};
+use diagbot::runs::resource::Phase;
 use diagbot_sandbox::{people::Button, wait::until};
 use serde_json::json;
 
@@ -123,18 +123,7 @@ async fn begin(installation: &mut Installation) -> anyhow::Result<(String, Insta
             .await?;
         installation.start_bot().await?;
     }
-    installation.wait_for_log("checkout", "checkout ready").await?;
-    let started = Instant::now();
-    let run = installation
-        .command(&format!("/diag heap-dump checkout -n {}", installation.target))
-        .await?;
-    installation
-        .capture_until(&run, "the dump is under way", |capture| {
-            let phase = capture.status.as_ref().map(|s| s.phase).unwrap_or_default();
-            matches!(phase, CapturePhase::Running | CapturePhase::Uploading)
-        })
-        .await?;
-    Ok((run, started))
+    installation.heap_dump_under_way().await
 }
 
 /// One container, one artifact that is what was captured, one message, nothing left open.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use diagbot::{captures::resource::CapturePhase, runs::resource::Phase};
+use diagbot::runs::resource::Phase;
 use diagbot_sandbox::wait::until;
 
 use crate::{
@@ -125,18 +125,8 @@ async fn a_pod_that_vanishes_midway_ends_its_run_with_the_reason() -> anyhow::Re
         installation
             .start_pod(&Workload::checkout("checkout", 512).user(1000))
             .await?;
-        installation.wait_for_log("checkout", "checkout ready").await?;
         installation.start_bot().await?;
-        let started = Instant::now();
-        let run = installation
-            .command(&format!("/diag heap-dump checkout -n {}", installation.target))
-            .await?;
-        installation
-            .capture_until(&run, "the dump is under way", |capture| {
-                let phase = capture.status.as_ref().map(|s| s.phase).unwrap_or_default();
-                matches!(phase, CapturePhase::Running | CapturePhase::Uploading)
-            })
-            .await?;
+        let (run, started) = installation.heap_dump_under_way().await?;
         kubectl(
             &[
                 "-n",

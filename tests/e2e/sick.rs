@@ -48,14 +48,30 @@ async fn captured_by_itself(installation: &Installation, pod: &str, sign: &str) 
     Ok(outcome)
 }
 
+/// The report holds what the pod's log, or the kubelet, said.
+async fn says(report: &Outcome, words: &str) -> anyhow::Result<()> {
+    let text = report.download().await?.text();
+    ensure!(text.contains(words), "the report lacks {words:?}:\n{text}");
+    Ok(())
+}
+
+fn watching_pods() -> Variation {
+    Variation {
+        watches_pods: true,
+        ..Variation::default()
+    }
+}
+
+/// A pod that takes its time to go.
+fn stubborn() -> Workload {
+    Workload::script("leaver", "trap '' TERM; echo staying; while :; do sleep 1; done")
+        .spec(&json!({ "terminationGracePeriodSeconds": 25 }))
+}
+
 #[tokio::test]
 #[ignore = "needs cluster"]
 async fn a_crash_looping_an_oom_killed_and_a_leaving_pod_capture_by_themselves() -> anyhow::Result<()> {
-    let variation = Variation {
-        watches_pods: true,
-        ..Variation::default()
-    };
-    story("sick", variation, async |installation| {
+    story("sick", watching_pods(), async |installation| {
         let target = installation.target.clone();
         let crasher = Workload::script("crasher", "echo going down; exit 3");
         // Holds what it reads, which has no end.
@@ -64,20 +80,13 @@ async fn a_crash_looping_an_oom_killed_and_a_leaving_pod_capture_by_themselves()
         let mut pod: serde_json::Value = serde_json::from_str(&hog).context("a manifest")?;
         pod["spec"]["containers"][0]["resources"] = limit;
         hog = pod.to_string();
-        let stubborn = Workload::script("leaver", "trap '' TERM; echo staying; while :; do sleep 1; done")
-            .spec(&json!({ "terminationGracePeriodSeconds": 25 }));
-        installation.start_all(&stubborn).await?;
+        installation.start_all(&stubborn()).await?;
         apply(&crasher.manifest(&target)).await?;
         apply(&hog).await?;
         let report = captured_by_itself(installation, "crasher", "crash-looping").await?;
-        let report = report.download().await?.text();
-        ensure!(
-            report.contains("going down"),
-            "the report lacks the last words:\n{report}"
-        );
+        says(&report, "going down").await?;
         let report = captured_by_itself(installation, "hog", "oom-killed").await?;
-        let report = report.download().await?.text();
-        ensure!(report.contains("OOMKilled"), "the report lacks the reason:\n{report}");
+        says(&report, "OOMKilled").await?;
 
         // Somebody asks about it, then it is told to go: what it says is taken inside its grace period.
         installation
@@ -86,8 +95,7 @@ async fn a_crash_looping_an_oom_killed_and_a_leaving_pod_capture_by_themselves()
             .must_be(Phase::Succeeded)?;
         kubectl(&["-n", &target, "delete", "pod", "leaver", "--wait=false"], None).await?;
         let report = captured_by_itself(installation, "leaver", "terminating").await?;
-        let report = report.download().await?.text();
-        ensure!(report.contains("staying"), "the report lacks the log:\n{report}");
+        says(&report, "staying").await?;
         Ok(())
     })
     .await
@@ -96,16 +104,9 @@ async fn a_crash_looping_an_oom_killed_and_a_leaving_pod_capture_by_themselves()
 #[tokio::test]
 #[ignore = "needs cluster"]
 async fn a_pod_whose_liveness_fails_and_one_that_is_evicted_capture_by_themselves() -> anyhow::Result<()> {
-    let variation = Variation {
-        watches_pods: true,
-        ..Variation::default()
-    };
-    story("unwell", variation, async |installation| {
+    story("unwell", watching_pods(), async |installation| {
         let target = installation.target.clone();
-        // Two replicas that take their time to go.
-        let stubborn = Workload::script("leaver", "trap '' TERM; echo staying; while :; do sleep 1; done")
-            .spec(&json!({ "terminationGracePeriodSeconds": 25 }));
-        deploy(installation, &stubborn, 2).await?;
+        deploy(installation, &stubborn(), 2).await?;
         installation.start_bot().await?;
 
         // It hangs and fails its probe, but is not restarted before somebody could look.
@@ -117,8 +118,7 @@ async fn a_pod_whose_liveness_fails_and_one_that_is_evicted_capture_by_themselve
         let title = report.run.spec.origin.cause.as_ref().map(|cause| cause.title.clone());
         let title = title.unwrap_or_default();
         ensure!(title.contains("(container app): Liveness probe failed"), "{title}");
-        let report = report.download().await?.text();
-        ensure!(report.contains("hanging"), "the report lacks the log:\n{report}");
+        says(&report, "hanging").await?;
 
         // Somebody asks about one replica; then a drain evicts the other.
         let line = format!("pod-report deploy/leaver -n {target} --max 1");
@@ -145,8 +145,7 @@ async fn a_pod_whose_liveness_fails_and_one_that_is_evicted_capture_by_themselve
             .await?
             .context("the pod was gone before its evidence was told")?;
         ensure!(left.metadata.deletion_timestamp.is_some(), "the pod does not go");
-        let report = report.download().await?.text();
-        ensure!(report.contains("staying"), "the report lacks the log:\n{report}");
+        says(&report, "staying").await?;
         Ok(())
     })
     .await
@@ -155,11 +154,7 @@ async fn a_pod_whose_liveness_fails_and_one_that_is_evicted_capture_by_themselve
 #[tokio::test]
 #[ignore = "needs cluster"]
 async fn a_pod_that_the_kubelet_evicts_for_its_disk_captures_by_itself() -> anyhow::Result<()> {
-    let variation = Variation {
-        watches_pods: true,
-        ..Variation::default()
-    };
-    story("glutton", variation, async |installation| {
+    story("glutton", watching_pods(), async |installation| {
         let glutton = Workload::script("glutton", "echo filling; while :; do sleep 1; done").spec(&json!({
             "volumes": [{ "name": "small", "emptyDir": { "sizeLimit": "1Mi" } }],
         }));
@@ -173,11 +168,7 @@ async fn a_pod_that_the_kubelet_evicts_for_its_disk_captures_by_itself() -> anyh
         let fill = ["dd", "if=/dev/zero", "of=/small/full", "bs=1M", "count=8"];
         installation.exec("glutton", &fill).await?;
         let report = captured_by_itself(installation, "glutton", "evicted").await?;
-        let report = report.download().await?.text();
-        ensure!(
-            report.contains("EmptyDir volume"),
-            "the report lacks the reason:\n{report}"
-        );
+        says(&report, "EmptyDir volume").await?;
         Ok(())
     })
     .await

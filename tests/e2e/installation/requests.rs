@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use diagbot::{
-    captures::resource::DiagnosticCapture,
+    captures::resource::{CapturePhase, DiagnosticCapture},
     runs::{request::RequestKey, resource::DiagnosticRun},
 };
 use diagbot_sandbox::wait::until;
@@ -48,6 +48,21 @@ impl Installation {
         let took = outcome.took.as_secs_f64();
         eprintln!("  {line}: {:?} after {took:.2} s; {}", outcome.phase(), outcome.trace());
         Ok(outcome)
+    }
+
+    /// Asks for a heap dump of the pod `checkout`, and returns its run and when it was asked, while the dump is under way.
+    pub(crate) async fn heap_dump_under_way(&self) -> anyhow::Result<(String, Instant)> {
+        self.wait_for_log("checkout", "checkout ready").await?;
+        let started = Instant::now();
+        let run = self
+            .command(&format!("/diag heap-dump checkout -n {}", self.target))
+            .await?;
+        self.capture_until(&run, "the dump is under way", |capture| {
+            let phase = capture.status.as_ref().map(|s| s.phase).unwrap_or_default();
+            matches!(phase, CapturePhase::Running | CapturePhase::Uploading)
+        })
+        .await?;
+        Ok((run, started))
     }
 
     /// Waits until a run has ended and people were told.
