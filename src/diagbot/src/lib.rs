@@ -51,7 +51,7 @@
 //! runs/records.rs               BACKLOG            256                             changes that a reader may be behind before it is shown all
 //! runs/controller.rs            PARALLEL           16                              runs looked at
 //! runs/controller.rs            STEPS              32                              actions of one look
-//! runs/service.rs               CONFIRM_ATTEMPTS   40                              creates of a request that is not confirmed
+//! runs/service/accept.rs        CONFIRM_ATTEMPTS   40                              creates of a request that is not confirmed
 //! runs/service/bundle.rs        AT_ONCE            2                               bundles being made, each with one part in memory
 //! runs/service/bundle.rs        LONGEST            16 << 30                        one bundle, in bytes
 //! runs/retention.rs             MOST               2000                            finished runs kept, but
