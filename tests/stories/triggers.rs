@@ -15,6 +15,10 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 use crate::product::{BILLING, LEDGER, Product};
 
@@ -332,6 +336,29 @@ fn watching_pods() -> Plan {
         config: json!({ "triggers": { "sources": [pods_as_a_source("sandbox", "shop")] } }),
         ..Plan::default()
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_body_whose_head_proves_nothing() {
+    let product = Product::start().await;
+    let door = product.installation.addresses().webhooks[0].clone();
+    let address = door.strip_prefix("http://").unwrap();
+    for (source, proof) in [
+        ("alertmanager", "authorization: Bearer guessed"),
+        ("pagerduty", "x-other: 1"),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!("POST /webhooks/{source} HTTP/1.1\r\nhost: x\r\n{proof}\r\ncontent-length: 100000\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(LONGEST, stream.read_to_string(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(answer.starts_with("HTTP/1.1 401"), "{source}: {answer}");
+        assert!(answer.contains("connection: close"), "{source}: {answer}");
+    }
+    product.stop().await;
 }
 
 /// Waits until so many further alerts were counted on the run.

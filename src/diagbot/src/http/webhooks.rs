@@ -20,6 +20,9 @@ const PATH: &str = "/webhooks/";
 const BODY_BYTES: usize = 1 << 20;
 /// Longest wait for a whole body.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
+/// What is waited for, and how long, of a body whose head proves nothing; it is dropped.
+const UNPROVEN_BYTES: usize = 64 << 10;
+const UNPROVEN_DEADLINE: Duration = Duration::from_secs(1);
 /// Longest life of a connection: PagerDuty and Alertmanager give up sooner.
 const CONNECTION_DEADLINE: Duration = Duration::from_mins(2);
 /// Connections at once.
@@ -63,6 +66,11 @@ impl Door {
         if self.rate.check().is_err() {
             return plain(StatusCode::TOO_MANY_REQUESTS, "too many deliveries; deliver again");
         }
+        if let Some(refused) = self.front.refused_by_head(name, &head.headers) {
+            // Who closes on bytes that are under way takes the answer back.
+            let _dropped = timeout(UNPROVEN_DEADLINE, Limited::new(body, UNPROVEN_BYTES).collect()).await;
+            return refused;
+        }
         let read = timeout(BODY_DEADLINE, Limited::new(body, BODY_BYTES).collect()).await;
         let body = match read {
             Ok(Ok(body)) => body.to_bytes(),
@@ -98,7 +106,10 @@ fn response(answer: &Answer) -> Response<Full<Bytes>> {
     }
     if matches!(
         answer.status,
-        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+        StatusCode::UNAUTHORIZED
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::TOO_MANY_REQUESTS
     ) {
         // What was not read must not be taken for the next request.
         let close = header::HeaderValue::from_static("close");

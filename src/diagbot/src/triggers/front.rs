@@ -37,6 +37,8 @@ use crate::{
 const MOST_ALERTS: usize = 500;
 /// Most runs that one delivery starts.
 const MOST_RUNS: usize = 20;
+const NO_SIGNATURE: &str = "no signature of the body fits; nothing was started";
+const NO_TOKEN: &str = "the token is not one of this source; nothing was started";
 
 /// What the sender is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +142,20 @@ impl TriggerFront {
         }
     }
 
+    /// The answer to who can't prove anything by the head alone: nobody waits for such a body.
+    pub fn refused_by_head(&self, name: &str, headers: &HeaderMap) -> Option<Answer> {
+        let source = self.0.sources.get(name)?;
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let words = match &source.config.from {
+            From::Pagerduty(_) if text(pagerduty::SIGNATURE).is_none() => NO_SIGNATURE,
+            From::Alertmanager(_) if !alertmanager::is_known(text(header::AUTHORIZATION.as_str()), &source.live) => {
+                NO_TOKEN
+            }
+            _ => return None,
+        };
+        Some(self.say(StatusCode::UNAUTHORIZED, "unauthenticated", words))
+    }
+
     /// Takes one delivery.
     pub async fn take(&self, name: &str, headers: &HeaderMap, body: &[u8]) -> Answer {
         let Some(source) = self.0.sources.get(name) else {
@@ -150,8 +166,7 @@ impl TriggerFront {
         match &source.config.from {
             From::Pagerduty(config) => {
                 if !pagerduty::is_signed(text(pagerduty::SIGNATURE), body, &source.live) {
-                    let words = "no signature of the body fits; nothing was started";
-                    return self.say(StatusCode::UNAUTHORIZED, "unauthenticated", words);
+                    return self.say(StatusCode::UNAUTHORIZED, "unauthenticated", NO_SIGNATURE);
                 }
                 let window = SignedDuration::try_from(config.replay_window).unwrap_or(SignedDuration::MAX);
                 match pagerduty::read(body, now, window) {
@@ -175,8 +190,7 @@ impl TriggerFront {
             From::Kubernetes(_) => self.say(StatusCode::NOT_FOUND, "unknown", "there is no such source"),
             From::Alertmanager(_) => {
                 if !alertmanager::is_known(text(header::AUTHORIZATION.as_str()), &source.live) {
-                    let words = "the token is not one of this source; nothing was started";
-                    return self.say(StatusCode::UNAUTHORIZED, "unauthenticated", words);
+                    return self.say(StatusCode::UNAUTHORIZED, "unauthenticated", NO_TOKEN);
                 }
                 match alertmanager::read(body) {
                     Ok((alerts, resolved)) => self.alerts(source, alerts, resolved).await,
