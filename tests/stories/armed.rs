@@ -11,6 +11,11 @@ use crate::{
     product::{LEDGER, LONGEST, Product, run_in},
 };
 
+/// Whether the run was permitted and has counted the restarts so far.
+fn is_waiting(run: &DiagnosticRun) -> bool {
+    run.status.as_ref().is_some_and(|status| status.armed.is_some())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_restart_is_captured_once_and_told_in_the_thread_of_the_arming() {
     let plan = Plan {
@@ -19,8 +24,7 @@ async fn the_next_restart_is_captured_once_and_told_in_the_thread_of_the_arming(
     };
     let mut product = Product::with(plan).await;
     let id = product.asks("arm process shop/deploy/ledger --for 1h").await;
-    let seen = |run: &DiagnosticRun| run.status.as_ref().is_some_and(|status| status.armed.is_some());
-    product.run(&id, "the restarts are counted", seen).await;
+    product.run(&id, "the restarts are counted", is_waiting).await;
     product
         .people
         .reads("incidents", "State: *armed*: waits for the next restart")
@@ -74,7 +78,7 @@ async fn who_may_not_arm_hears_so_at_once() {
 async fn who_lost_the_right_after_arming_is_denied_when_it_would_have_begun() {
     let product = Product::start().await;
     let id = product.asks("arm process shop/deploy/ledger --for 1h").await;
-    product.run(&id, "it is armed", DiagnosticRun::is_armed).await;
+    product.run(&id, "the restarts are counted", is_waiting).await;
     // Pods may still be named to the person, and nothing may be run any more.
     let list = json!({ "apiGroups": ["diagbot.dev"], "resources": ["diagnostics"], "verbs": ["list"] });
     give(&product, "looks-only", "U0ADA00001", list).await;
