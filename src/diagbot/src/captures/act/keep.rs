@@ -101,6 +101,7 @@ pub(in crate::captures) async fn keep(
     let change = |status: &mut CaptureStatus| {
         if !status.artifacts.iter().any(|a| a.key == artifact.key) {
             status.artifacts.push(artifact.clone());
+            in_order(status);
         }
         for record in status.uploads.iter_mut().filter(|u| u.upload_id == upload.upload_id) {
             record.closed = true;
@@ -123,6 +124,18 @@ pub(in crate::captures) async fn keep(
     recorded?;
     record_artifact(scene, f, &artifact);
     Ok(Outcome::Kept { described })
+}
+
+/// Artifacts stand as their steps do, whichever was proven first.
+fn in_order(status: &mut CaptureStatus) {
+    let CaptureStatus { artifacts, uploads, .. } = status;
+    let step = |key: &str| {
+        uploads
+            .iter()
+            .find(|upload| upload.key == key)
+            .map(|upload| upload.step)
+    };
+    artifacts.sort_by_key(|artifact| step(&artifact.key));
 }
 
 fn record_artifact(scene: &Scene, f: &Facts, artifact: &ArtifactRecord) {
@@ -319,4 +332,34 @@ pub(super) async fn finish(scene: &Scene, f: &Facts, ending: &Ending) -> Result<
     let (written, ()) = tokio::join!(written, notice::post(scene, f, ending));
     written?;
     Ok(Outcome::Recorded)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn artifacts_stand_as_their_steps_do() {
+        let mut status = CaptureStatus::default();
+        for (step, key) in ["threads.txt", "sockets.txt", "histogram.txt"].into_iter().enumerate() {
+            let upload = json!({ "step": step, "attempt": 1, "key": key, "uploadId": "", "partSizeBytes": 1 });
+            status
+                .uploads
+                .push(serde_json::from_value(upload).expect("a record of an upload"));
+        }
+        for key in ["histogram.txt", "threads.txt", "sockets.txt"] {
+            let artifact = json!({
+                "diagnostic": "", "name": key, "mediaType": "", "key": key, "sizeBytes": 0, "sha256": "", "proof": "store-checked",
+                "sensitive": false,
+            });
+            status
+                .artifacts
+                .push(serde_json::from_value(artifact).expect("a record of an artifact"));
+            in_order(&mut status);
+        }
+        let keys: Vec<&str> = status.artifacts.iter().map(|artifact| artifact.key.as_str()).collect();
+        assert_eq!(keys, ["threads.txt", "sockets.txt", "histogram.txt"]);
+    }
 }
