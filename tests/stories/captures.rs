@@ -145,6 +145,21 @@ async fn an_upload_whose_opening_nobody_heard_of_is_closed_when_the_capture_is_s
     world.finish().await;
 }
 
+/// The store opened one and refused the other for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_closed_where_that_of_another_step_is_refused() {
+    let world = World::start_behind_a_proxy().await;
+    world.arm_store(StoreFault {
+        key: Some("/2-".to_owned()),
+        ..StoreFault::of(StoreFaultKind::AccessDenied).on(Operation::OpenUpload)
+    });
+    let capture = world.ask(&world.target, &[Step::Process, Step::Process]).await;
+    let status = world.end(&capture).await;
+    assert_eq!(status.phase, CapturePhase::Failed);
+    assert_eq!(status.reason.unwrap().code, "Store");
+    world.finish().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_outlives_the_bot_that_began_it() {
     let mut world = World::start(true).await;

@@ -21,6 +21,8 @@ impl Pursuit {
         self.under_way.remove(&key);
         self.finishing &= !matches!(action, Action::Finish(_));
         self.facts.now = self.scene.now();
+        // It may have been done, or a part of it, though it was not recorded.
+        self.facts.may_hold_strays |= outcome.is_err() && matches!(action, Action::OpenUploads | Action::Report { .. });
         match outcome {
             Ok(outcome) => {
                 if self.delays.remove(&key).is_some() {
@@ -90,8 +92,6 @@ impl Pursuit {
         }
         tracing::info!(reason = what, "an action of a capture is tried again");
         self.facts.trouble = Some(what.to_owned());
-        // It may have been done though it was not recorded.
-        self.facts.may_hold_strays |= matches!(action, Action::OpenUploads | Action::Report { .. });
         let fresh = (
             Backoff::new(Duration::from_millis(100), Duration::from_secs(5)),
             Instant::now(),
