@@ -25,8 +25,9 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-/// Folders in which a socket can be made, in order; `cat` looks in the same.
-const PLACES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+/// Folders in which a socket can be made, in order; `cat` looks in the same. Never `/dev/shm`: all containers of a pod share
+/// it, so a neighbour of the same uid could connect.
+const PLACES: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Name of our folder: one agent a container, so one name serves. In a shared file system the uid keeps folders apart.
 const FOLDER: &str = ".diagbot-agent";
 /// Bytes passed on at a time.

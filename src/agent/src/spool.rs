@@ -7,8 +7,9 @@ use std::{
     path::Path,
 };
 
-/// Where a file can be made, in order: the image has a temporary folder; a read-only one may have shared memory.
-const PLACES: [&str; 3] = ["/tmp", "/var/tmp", "/dev/shm"];
+/// Where a file can be made, in order. Never `/dev/shm`: all containers of a pod share it, so a neighbour could read and
+/// rewrite evidence there.
+const PLACES: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// A new, empty file without a name: whatever ends us, nothing stays behind.
 pub(crate) fn nameless_file() -> io::Result<File> {
