@@ -68,6 +68,7 @@ pub(crate) async fn capture(
         truncated: size_bytes > step.limit_bytes,
         size_bytes: size_bytes.min(step.limit_bytes),
         file: Arc::new(file),
+        written: None,
         hashing: None,
         preview: String::new(),
         findings: Vec::new(),

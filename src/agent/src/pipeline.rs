@@ -1,14 +1,10 @@
-//! The stages that captured bytes pass, in the order of [`diagbot_wire::pipeline::Stage::ORDER`].
+//! What captured bytes pass, in this order: source, limit, redaction (of text), spool, digests, parts.
 //!
 //! Source, limit and redaction (of text) work while the tool runs ([`Intake`]), so that no secret is ever spooled, previewed
-//! or analysed. Hashing follows the spooled file, of a short one once it is whole ([`crate::upload`]). Compression and
-//! encryption are not built: their stages would stand in [`Intake::keep`], between redaction and spool, in that order.
+//! or analysed. Digests are made twice: of the bytes as they are spooled, and of the file that is uploaded
+//! ([`crate::upload`]); they must agree.
 
-use std::{
-    fs::File,
-    io::{self, Write as _},
-    sync::Arc,
-};
+use std::{fs::File, sync::Arc};
 
 use diagbot_analysis::{
     Analyzer, Histogram, Lines, ThreadDump,
@@ -20,7 +16,7 @@ use diagbot_wire::{
 };
 
 use crate::{
-    spool,
+    spool::{Spool, SpoolError},
     upload::{self, Hashing},
 };
 
@@ -48,7 +44,9 @@ pub(crate) struct Captured {
     pub(crate) note: String,
     /// What was removed; none where nothing was looked for.
     pub(crate) redaction: Option<Redaction>,
-    /// Their digests, where they are under way already.
+    /// Digests of the bytes as they came. None of a file that the target itself wrote.
+    pub(crate) written: Option<Digests>,
+    /// Digests of the file, where they are under way already.
     pub(crate) hashing: Option<Hashing>,
 }
 
@@ -63,7 +61,7 @@ pub(crate) struct Redaction {
 
 /// Takes a tool's output: cuts at the limit, redacts and looks at text, spools.
 pub(crate) struct Intake<'a> {
-    spool: Arc<File>,
+    spool: Spool,
     /// Digests of what is spooled, once that is much.
     hashing: Option<Hashing>,
     /// Bytes of output.
@@ -80,7 +78,7 @@ pub(crate) struct Intake<'a> {
 
 impl<'a> Intake<'a> {
     /// An intake for one step's output. `rules` are for text.
-    pub(crate) fn new(step: &StepArgs, rules: &'a Rules) -> io::Result<Self> {
+    pub(crate) fn new(step: &StepArgs, rules: &'a Rules) -> Result<Self, SpoolError> {
         let text = step.output == OutputKind::Text;
         let analyzer: Option<Box<dyn Analyzer>> = match step.argv.get(1).map(String::as_str) {
             Some("Thread.print") => Some(Box::new(ThreadDump::default())),
@@ -88,7 +86,7 @@ impl<'a> Intake<'a> {
             _ => None,
         };
         Ok(Self {
-            spool: Arc::new(spool::nameless_file()?),
+            spool: Spool::new()?,
             hashing: None,
             taken_bytes: 0,
             size_bytes: 0,
@@ -102,7 +100,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Takes the next bytes. False: the limit is reached, more is not wanted.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> io::Result<bool> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<bool, SpoolError> {
         let taken = within(bytes, self.limit_bytes - self.taken_bytes);
         self.taken_bytes += taken.len() as u64;
         self.truncated |= taken.len() < bytes.len();
@@ -119,7 +117,7 @@ impl<'a> Intake<'a> {
     }
 
     /// Looks at clean bytes and spools them. What stands for a secret can be longer than the secret: the limit holds here too.
-    fn keep(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn keep(&mut self, bytes: &[u8]) -> Result<(), SpoolError> {
         let kept = within(bytes, self.limit_bytes - self.size_bytes);
         self.truncated |= kept.len() < bytes.len();
         if self.text {
@@ -129,10 +127,10 @@ impl<'a> Intake<'a> {
         if let Some(analysis) = &mut self.analysis {
             analysis.push(kept);
         }
-        (&*self.spool).write_all(kept)?;
+        self.spool.write(kept)?;
         self.size_bytes += kept.len() as u64;
         if self.hashing.is_none() && self.size_bytes >= FOLLOWED_BYTES {
-            self.hashing = Some(upload::hash(self.limit_bytes, &self.spool));
+            self.hashing = Some(upload::hash(self.limit_bytes, self.spool.file()));
         }
         if let Some(hashing) = &self.hashing {
             hashing.grown(self.size_bytes);
@@ -146,7 +144,7 @@ impl<'a> Intake<'a> {
     }
 
     /// The captured file.
-    pub(crate) fn finish(mut self) -> io::Result<Captured> {
+    pub(crate) fn finish(mut self) -> Result<Captured, SpoolError> {
         let mut redaction = None;
         if let Some((redactor, original)) = self.redaction.take() {
             let mut clean = Vec::new();
@@ -160,12 +158,14 @@ impl<'a> Intake<'a> {
         if let Some(hashing) = &self.hashing {
             hashing.whole(self.size_bytes);
         }
+        let (file, written) = self.spool.finish();
         Ok(Captured {
             size_bytes: self.size_bytes,
             truncated: self.truncated,
             preview: preview_of(&self.preview, self.size_bytes),
             findings: self.analysis.map(Lines::finish).unwrap_or_default(),
-            file: self.spool,
+            file,
+            written: Some(written),
             hashing: self.hashing,
             suffix: "",
             note: String::new(),
@@ -195,7 +195,7 @@ fn preview_of(bytes: &[u8], size_bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use diagbot_wire::{args::ProcessSelector, pipeline::Stage};
+    use diagbot_wire::args::ProcessSelector;
 
     use super::*;
 
@@ -241,8 +241,8 @@ mod tests {
         let captured = intake.finish().expect("a spool");
         assert_eq!(captured.preview, "first pin=[redacted:pin] last\n");
         let mut file = String::new();
-        io::Seek::rewind(&mut &*captured.file).expect("seek");
-        io::Read::read_to_string(&mut &*captured.file, &mut file).expect("read");
+        std::io::Seek::rewind(&mut &*captured.file).expect("seek");
+        std::io::Read::read_to_string(&mut &*captured.file, &mut file).expect("read");
         assert_eq!(file, captured.preview);
         let redaction = captured.redaction.expect("it was looked for");
         assert_eq!((redaction.removed.count, redaction.original.size_bytes), (1, 20));
@@ -253,11 +253,5 @@ mod tests {
         }
         let captured = intake.finish().expect("a spool");
         assert_eq!((captured.size_bytes, captured.truncated), (64, true));
-    }
-
-    #[test]
-    fn redaction_sees_text_before_it_is_compressed_and_digests_are_of_what_is_sent() {
-        assert!(Stage::Limit < Stage::Redact && Stage::Redact < Stage::Compress);
-        assert!(Stage::Encrypt < Stage::Hash && Stage::Hash < Stage::Parts);
     }
 }

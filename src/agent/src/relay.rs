@@ -1,8 +1,9 @@
 //! Staged artifacts, fetched through exec: where the pod can't reach the store, the bot runs `cat` in our own container.
 //!
 //! The running agent serves its files over a socket in a folder of its own; `cat` connects to it. So only files that the
-//! running agent lists are served, nothing of them has a name, and the folder of the running, non-dumpable agent can't be
-//! entered by neighbours of the same uid.
+//! running agent lists are served, and nothing of them has a name. The folder lies in the container's own root file system,
+//! which neighbours can't enter: they have mounts of their own, and `/proc/<agent>/root` is closed because the agent is not
+//! dumpable. Each side also checks the credentials of the other.
 
 use std::{
     cell::RefCell,
@@ -25,10 +26,9 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-/// Folders in which a socket can be made, in order; `cat` looks in the same. Never `/dev/shm`: all containers of a pod share
-/// it, so a neighbour of the same uid could connect.
-const PLACES: [&str; 2] = ["/tmp", "/var/tmp"];
-/// Name of our folder: one agent a container, so one name serves. In a shared file system the uid keeps folders apart.
+use crate::spool;
+
+/// Name of our folder, before the agent's PID: on a developer's machine several agents share a file system.
 const FOLDER: &str = ".diagbot-agent";
 /// Bytes passed on at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -78,15 +78,11 @@ impl Drop for Door {
     }
 }
 
-fn folder_in(place: &str) -> PathBuf {
-    Path::new(place).join(format!("{FOLDER}-{}", std::process::id()))
-}
-
-/// Opens the door.
+/// Opens the door in the first private folder that takes it.
 pub(crate) fn open() -> io::Result<Door> {
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for place in PLACES {
-        let folder = folder_in(place);
+    let mut last = io::Error::from(io::ErrorKind::ReadOnlyFilesystem);
+    for place in spool::private_folders() {
+        let folder = place.join(format!("{FOLDER}-{}", std::process::id()));
         match DirBuilder::new().mode(0o700).create(&folder) {
             Ok(()) => {
                 let listener = UnixListener::bind(folder.join("door"))?;
@@ -108,7 +104,9 @@ pub(crate) async fn serve(door: &Door, staged: &Staged) {
                 () = any_ended(&mut clients), if !clients.is_empty() => continue,
             }
         {
-            clients.push(Box::pin(answer(stream, staged.clone())));
+            if is_one_of_us(&stream) {
+                clients.push(Box::pin(answer(stream, staged.clone())));
+            }
         } else {
             any_ended(&mut clients).await;
         }
@@ -130,6 +128,13 @@ async fn any_ended<F: Future<Output = io::Result<()>> + Unpin>(clients: &mut Vec
         }
     })
     .await;
+}
+
+/// Whether the peer runs as our user and in our PID namespace: the kernel gives a process of another namespace no PID here.
+fn is_one_of_us(stream: &UnixStream) -> bool {
+    stream
+        .peer_cred()
+        .is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw() && peer.pid().is_some_and(|pid| pid > 0))
 }
 
 async fn answer(mut stream: UnixStream, staged: Staged) -> io::Result<()> {
@@ -199,7 +204,7 @@ async fn fetch(step: u16, from: u64) -> io::Result<()> {
 /// The door of a running agent of our own uid that has the step staged, and the file's length. In a container there is one
 /// agent; a file system that several share may hold more doors.
 async fn connect(step: u16, from: u64) -> io::Result<(UnixStream, u64)> {
-    for place in PLACES {
+    for place in spool::private_folders() {
         let Ok(entries) = fs::read_dir(place) else { continue };
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(FOLDER)
@@ -214,7 +219,7 @@ async fn connect(step: u16, from: u64) -> io::Result<(UnixStream, u64)> {
 
 async fn ask(door: &Path, step: u16, from: u64) -> io::Result<(UnixStream, u64)> {
     let mut stream = UnixStream::connect(door).await?;
-    if stream.peer_cred()?.uid() != rustix::process::geteuid().as_raw() {
+    if !is_one_of_us(&stream) {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     stream.write_u16(step).await?;
@@ -230,7 +235,7 @@ mod tests {
     #[tokio::test]
     async fn only_listed_files_are_served_and_from_the_offset_on() {
         let staged = Staged::default();
-        let mut file = crate::spool::nameless_file().expect("a file");
+        let mut file = spool::memory().expect("a file");
         file.write_all(b"0123456789").expect("write");
         staged.add(3, Arc::new(file), 10);
         let door = open().expect("a door");
@@ -248,6 +253,10 @@ mod tests {
             stream.write_u64(0).await.expect("write");
             assert!(stream.read_u64().await.is_err(), "an unlisted step is not served");
         };
+        assert!(
+            door.folder.starts_with("/tmp") || door.folder.starts_with("/var/tmp"),
+            "{door:?}"
+        );
         tokio::select! {
             () = serve(&door, &staged) => panic!("it serves for ever"),
             () = client => {}

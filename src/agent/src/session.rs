@@ -49,6 +49,8 @@ pub(crate) struct Session<'a> {
     cleanup: Cleanup,
     signalled: Signalled,
     staged: Staged,
+    /// Why the bot can't fetch files from here.
+    no_relay: Option<String>,
 }
 
 /// Runs the agent from hello to end.
@@ -61,6 +63,11 @@ pub(crate) async fn run(args: &AgentArgs) -> ExitCode {
     let proc_fs = ProcFs::system();
     let own_pid = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
     let all = proc_fs.all();
+    // Without a door, only the relay is lost.
+    let (door, no_relay) = match relay::open() {
+        Ok(door) => (Some(door), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
     let session = Session {
         args,
         processes: args
@@ -74,9 +81,8 @@ pub(crate) async fn run(args: &AgentArgs) -> ExitCode {
         cleanup: Cleanup::default(),
         signalled: Signalled::default(),
         staged: Staged::default(),
+        no_relay,
     };
-    // A door that can't be opened only costs the relay.
-    let door = relay::open().ok();
     let serving = async {
         match &door {
             Some(door) => relay::serve(door, &session.staged).await,

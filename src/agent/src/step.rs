@@ -14,7 +14,9 @@ use crate::{
     hotspot::{self, Signalled},
     pipeline::{Captured, Intake},
     process::{ProcFs, Process},
-    report, tool,
+    report,
+    spool::SpoolError,
+    tool,
 };
 
 /// What a step works with.
@@ -81,6 +83,15 @@ impl From<io::Error> for StepError {
             _ => Failure::Internal,
         };
         Self::new(failure, error.to_string())
+    }
+}
+
+impl From<SpoolError> for StepError {
+    fn from(error: SpoolError) -> Self {
+        match error {
+            SpoolError::NoPrivatePlace(_) => Self::new(Failure::NoPrivatePlace, error.to_string()),
+            SpoolError::Io(error) => error.into(),
+        }
     }
 }
 

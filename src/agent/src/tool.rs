@@ -3,8 +3,11 @@
 use std::{process::Stdio, time::Duration};
 
 use diagbot_wire::{args::StepArgs, result::Failure};
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process_group, prlimit, setpriority_process, waitid,
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{
+        Pid, PidfdFlags, Resource, Rlimit, Signal, kill_process_group, pidfd_open, prlimit, setpriority_process,
+    },
 };
 use tokio::{
     io::AsyncReadExt as _,
@@ -23,6 +26,8 @@ const MAX_MEMORY_BYTES: u64 = 1 << 30;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How much of the end of a tool's error output is kept, in bytes.
 const ERROR_BYTES: usize = 400;
+/// How long a killed tool may take to end. One that waits for a disk takes longer; it is then left to the kernel.
+const KILLED_WITHIN: Timespec = Timespec { tv_sec: 3, tv_nsec: 0 };
 /// The only environment of a tool.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -38,9 +43,20 @@ impl Drop for Group {
             // It may have ended by itself.
             let _killed = kill_process_group(pid, Signal::KILL);
             // Only what has ended may be told as stopped; the runtime collects its status.
-            let _ended = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+            let _ended = has_ended(pid, KILLED_WITHIN);
         }
     }
+}
+
+/// Waits until a killed process has ended, but not for long: a process of the target that traces the tool may keep its status
+/// from us for ever, and the agent's own deadline must hold. A descriptor of the process tells its end also then.
+fn has_ended(pid: Pid, within: Timespec) -> bool {
+    // Without a descriptor there is no process any more.
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return true;
+    };
+    let mut ended = [PollFd::new(&process, PollFlags::IN)];
+    poll(&mut ended, Some(&within)).is_ok_and(|ready| ready > 0)
 }
 
 /// Runs the step's program and captures its standard output.
@@ -88,9 +104,10 @@ fn start(step: &StepArgs) -> Result<(Group, ChildStdout), StepError> {
     Ok((group, stdout))
 }
 
-/// Makes the kernel end the tool before the target when memory runs out, and run it after the target. Each is a courtesy: a
-/// tool that can't be so limited still has its deadline.
+/// Makes the kernel end the tool before the target when memory runs out, bounds its memory, and runs it after the target. Each
+/// is a courtesy: a tool that can't be so limited still has its deadline.
 fn yield_to_the_target(pid: Pid) {
+    // Beside a target that is not root, [`crate::seal::be_killed_first`] can't do it for both of us.
     let _scored = std::fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), "1000");
     let _reniced = setpriority_process(Some(pid), 19);
     let limit = Rlimit {
@@ -211,6 +228,32 @@ mod tests {
         );
         let missing = run(&step(&["/no/such/tool"], 1024, 1)).await.expect_err("absent");
         assert_eq!(missing.failure, Failure::ToolMissing);
+    }
+
+    #[test]
+    fn the_wait_for_a_killed_tool_is_bounded() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        let pid = Pid::from_child(&child);
+        let moment = Timespec {
+            tv_sec: 0,
+            tv_nsec: 10_000_000,
+        };
+        assert!(!has_ended(pid, moment), "it still runs");
+        child.kill().expect("it is ours");
+        // Nobody has collected its status, as where a tracer keeps it.
+        assert!(has_ended(pid, KILLED_WITHIN));
+        child.wait().expect("it has ended");
+    }
+
+    #[tokio::test]
+    async fn a_tool_has_no_input_and_yields_to_the_target() {
+        crate::seal::be_killed_first();
+        // The priority comes a moment after the start, and the memory limit right after it.
+        let script = "read -r line && echo input; until [ $(nice) = 19 ] && [ $(ulimit -v) != unlimited ]; do :; done; \
+                      cat /proc/self/oom_score_adj; ulimit -v; ulimit -c";
+        let captured = run(&step(&["sh", "-c", script], 1024, 10)).await.expect("it runs");
+        let memory_kib = MAX_MEMORY_BYTES / 1024;
+        assert_eq!(captured.preview, format!("1000\n{memory_kib}\n0\n"));
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! What the bot and the agent say to each other, and nothing else.
 //!
 //! Owns: the agent's command line ([`args`]), the control lines on its standard input ([`control`]), the journal on its
-//! standard output ([`journal`]), the result object in the store ([`result`]), the digests ([`digest`]), the
-//! rules of redaction ([`redaction`]) and the fixed order of the pipeline's stages ([`pipeline`]). Never does any I/O and knows neither Kubernetes nor Slack.
+//! standard output ([`journal`]), the result object in the store ([`result`]), the digests ([`digest`]),
+//! and the rules of redaction ([`redaction`]). Never does any I/O and knows neither Kubernetes nor Slack.
 //!
 //! # Design notes
 //! Every format carries [`VERSION`]. A bot must work with an agent one version older, so fields are only added, with a
@@ -12,7 +12,6 @@ pub mod args;
 pub mod control;
 pub mod digest;
 pub mod journal;
-pub mod pipeline;
 pub mod redaction;
 pub mod result;
 pub mod upload;

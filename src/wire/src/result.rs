@@ -73,6 +73,8 @@ pub enum Failure {
     PermissionDenied,
     /// Too little room for what would be written.
     NoSpace,
+    /// The agent's container has no place of its own for this much output.
+    NoPrivatePlace,
     /// The tool ended with an error.
     ToolFailed,
     /// The tool's program is not in the image.

@@ -149,6 +149,7 @@ impl<'a> Delivery<'a> {
             suffix,
             note,
             redaction,
+            written,
             hashing,
             ..
         } = captured;
@@ -175,12 +176,22 @@ impl<'a> Delivery<'a> {
             redaction,
         };
         let reason = match self.upload(index, &hashing, &file).await {
-            Ok(()) => return Ok(report(hashing.finish().await?, Via::Direct)),
+            Ok(()) => {
+                let uploaded = hashing.finish().await?.as_written(written.as_ref())?;
+                return Ok(report(uploaded, Via::Direct));
+            }
             Err(error) if error.wants_relay() => error.to_string(),
             Err(error) => return Err(error),
         };
         self.unreachable.set(Some(reason.clone()));
-        let artifact = report(hashing.finish().await?, Via::Relay);
+        if let Some(relay) = &self.session.no_relay {
+            return Err(UploadError::NoRelay {
+                store: reason,
+                relay: relay.clone(),
+            });
+        }
+        let uploaded = hashing.finish().await?.as_written(written.as_ref())?;
+        let artifact = report(uploaded, Via::Relay);
         self.session.staged.add(index, file, size_bytes);
         self.session.journal.write(&Event::Staged {
             result: result(artifact.clone()),
@@ -222,7 +233,7 @@ impl<'a> Delivery<'a> {
         let Ok(text) = serde_json::to_vec(sealed) else {
             return false;
         };
-        let Ok(mut file) = spool::nameless_file() else {
+        let Ok(mut file) = spool::memory() else {
             return false;
         };
         if file.write_all(&text).is_err() {

@@ -30,6 +30,19 @@ pub(crate) enum UploadError {
         /// S3 error code.
         code: String,
     },
+    /// The file holds other bytes than were written into it.
+    #[error("the captured bytes were changed after they were written: something else writes to the agent's files")]
+    Changed,
+    /// The store is out of reach, and the bot can't fetch the file either.
+    #[error(
+        "{store}, and the bot can't fetch it from the agent's container: no private folder for the relay ({relay})"
+    )]
+    NoRelay {
+        /// Why the store is out of reach.
+        store: String,
+        /// Why there is no relay.
+        relay: String,
+    },
     /// The file can't be read.
     #[error("read the captured file: {0}")]
     Read(#[source] io::Error),
@@ -57,7 +70,7 @@ impl UploadError {
         match self {
             Self::Unreachable(_) | Self::NoRoute(_) | Self::Broken(_) | Self::Expired => true,
             Self::Refused { status, code } => *status >= 500 || code.is_empty(),
-            Self::Read(_) | Self::Internal(_) => false,
+            Self::Changed | Self::NoRelay { .. } | Self::Read(_) | Self::Internal(_) => false,
         }
     }
 }

@@ -318,7 +318,7 @@ mod tests {
         let bytes: Vec<u8> = (0..1_000_003_u32)
             .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
             .collect();
-        let mut file = crate::spool::nameless_file().expect("a file");
+        let mut file = crate::spool::memory().expect("a file");
         file.write_all(&bytes).expect("write");
         let file = Arc::new(file);
         for part_size in [100_000_usize, 99_968, 1_000_003, 2_000_000, 40_000] {
@@ -341,7 +341,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_grows_is_hashed_while_it_does() {
-        let file = Arc::new(crate::spool::nameless_file().expect("a file"));
+        let file = Arc::new(crate::spool::memory().expect("a file"));
         let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(1_000).collect();
         let hashing = Hashing::follow(&file, 64);
         for (index, piece) in bytes.chunks(7).enumerate() {
@@ -366,7 +366,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_became_shorter_is_told_and_nobody_waits_for_ever() {
-        let file = Arc::new(crate::spool::nameless_file().expect("a file"));
+        let file = Arc::new(crate::spool::memory().expect("a file"));
         let hashing = Hashing::follow(&file, 50);
         hashing.whole(100);
         assert!(matches!(hashing.md5(1).await, Err(UploadError::Read(_))));

@@ -40,6 +40,16 @@ pub(crate) struct Uploaded {
     pub(crate) etag: String,
 }
 
+impl Uploaded {
+    /// Refuses a file whose bytes are not those that were written into it.
+    pub(crate) fn as_written(self, written: Option<&Digests>) -> Result<Self, UploadError> {
+        match written {
+            Some(written) if *written != self.digests => Err(UploadError::Changed),
+            _ => Ok(self),
+        }
+    }
+}
+
 /// Hands out the URL of each part; asks for more when they end or have died.
 struct Urls<'a> {
     step: u16,

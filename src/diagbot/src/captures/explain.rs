@@ -257,6 +257,11 @@ pub(super) fn failure(failure: Failure, diagnostic: &str, detail: &str) -> Expla
             "there is too little room in the pod for what would be written",
             "Free space or raise the ephemeral-storage limit; heap-histogram writes nothing.",
         ),
+        Failure::NoPrivatePlace => (
+            "the agent's container has no private place for this much output",
+            "The bot's owners should use an agent image that has a /tmp (deploy/images/agent.Dockerfile), without a policy that \
+             makes its root file system read-only or mounts a volume there.",
+        ),
         Failure::ToolFailed => (
             "the tool ended with an error",
             "Read its words; ask again or try another diagnostic.",
