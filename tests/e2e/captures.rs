@@ -1,6 +1,7 @@
 //! The captures controller against a kubelet: container, meeting, upload, relay, recovery. `KUBECONFIG` names the cluster;
 //! the images are on its node; `DIAGBOT_E2E_AGENT_IMAGE` names the agent's by digest.
 
+mod neighbours;
 #[allow(dead_code, reason = "shared with the stories on the sandbox")]
 mod steps;
 mod world;

@@ -219,6 +219,55 @@ mod tests {
     }
 
     #[test]
+    fn a_link_within_the_folder_is_not_followed() {
+        let (folder, root, uid) = target();
+        let tmp = folder.path().join("files/tmp");
+        std::fs::write(tmp.join("good"), "x").expect("write");
+        symlink("good", tmp.join("link")).expect("link");
+        let _listener = std::os::unix::net::UnixListener::bind(tmp.join("socket")).expect("a socket");
+        symlink("socket", tmp.join("link-to-socket")).expect("link");
+        let held = root.folder("/tmp").expect("the folder");
+        assert!(held.read("link", uid).is_err());
+        assert!(held.socket("link-to-socket", uid).is_err());
+    }
+
+    #[test]
+    fn a_socket_is_one_of_the_jvms_own_user() {
+        let (folder, root, uid) = target();
+        let tmp = folder.path().join("files/tmp");
+        std::fs::write(tmp.join("file"), "x").expect("write");
+        let _listener = std::os::unix::net::UnixListener::bind(tmp.join("socket")).expect("a socket");
+        let held = root.folder("/tmp").expect("the folder");
+        assert!(held.socket("socket", uid).is_ok());
+        let why = |name: &str, owner: u32| held.socket(name, owner).expect_err("refused").to_string();
+        assert!(why("file", uid).ends_with("is not a socket"));
+        assert!(why("socket", uid + 1).ends_with("is owned by somebody else"));
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_dump_does_not_hold_us() {
+        let (folder, root, uid) = target();
+        let pipe = folder.path().join("files/tmp/dump");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.expect("mkfifo runs").success());
+        let held = root.folder("/tmp").expect("the folder");
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let reading = std::thread::spawn(move || sender.send(held.read("dump", uid).map(|_| ())));
+        let answer = receiver.recv_timeout(std::time::Duration::from_secs(10));
+        assert!(answer.expect("it does not wait for a writer").is_err());
+        reading.join().expect("it ends").expect("somebody listens");
+    }
+
+    #[test]
+    fn a_made_file_is_ours_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (_folder, root, _) = target();
+        let held = root.folder("/tmp").expect("the folder");
+        let made = File::from(held.make("new").expect("it is new"));
+        assert_eq!(made.metadata().expect("a file").permissions().mode() & 0o7777, 0o600);
+    }
+
+    #[test]
     fn a_file_is_made_once() {
         let (_folder, root, _) = target();
         let held = root.folder("/tmp").expect("the folder");

@@ -202,6 +202,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_can_not_be_removed_is_named() {
+        let (folder, held) = folder();
+        let cleanup = Cleanup::default();
+        let made = cleanup.will_make(held, "dump");
+        // The target has put a folder in its place.
+        fs::create_dir(folder.path().join("dump")).expect("a folder");
+        drop(made);
+        assert_eq!(cleanup.settle(PATIENCE).await, (0, vec!["dump".to_owned()]));
+    }
+
+    #[tokio::test]
     async fn what_is_not_ours_stays() {
         let (folder, held) = folder();
         let cleanup = Cleanup::default();

@@ -24,7 +24,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, LogParams, Patch, PatchParams, PostParams},
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -222,6 +222,15 @@ impl World {
             .patch(name, &PatchParams::default(), &patch)
             .await
             .expect("an annotation");
+    }
+
+    /// What a container has printed.
+    pub(crate) async fn log(&self, pod: &str, container: &str) -> String {
+        let of = LogParams {
+            container: Some(container.to_owned()),
+            ..LogParams::default()
+        };
+        self.pods().logs(pod, &of).await.expect("a log")
     }
 
     /// The artifact's bytes, as the store has them.

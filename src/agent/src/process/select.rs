@@ -201,6 +201,35 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_is_known_by_its_name_or_by_its_arguments() {
+        let by_arguments = process(5, 0, &["/renamed", "run", "--capture=d-x-0-1", "--nonce=00"]);
+        // One that is about to end has no arguments any more that we could read in full.
+        let by_name = process(6, 0, &["/diagbot-agent", "cat"]);
+        for agent in [by_arguments, by_name] {
+            assert_eq!(
+                chosen(std::slice::from_ref(&agent), ProcessSelector::Main),
+                None,
+                "{agent:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_child_as_old_as_half_of_its_wrapper_is_the_target() {
+        let started = |mut process: Process, at: u64| {
+            process.start_time = at;
+            process
+        };
+        let agent = started(process(99, 0, &["/diagbot-agent", "run"]), 2_000);
+        let wrapper = started(process(1, 0, &["/bin/sh", "-c", "prepare; serve"]), 1_000);
+        for (at, expected) in [(1_500, 51), (1_501, 1)] {
+            let server = started(process(51, 1, &["/server"]), at);
+            let all = [wrapper.clone(), server, agent.clone()];
+            assert_eq!(chosen(&all, ProcessSelector::Main), Some(expected), "started at {at}");
+        }
+    }
+
+    #[test]
     fn a_process_that_only_calls_itself_java_by_comm_is_no_jvm() {
         let mut liar = process(3, 0, &["/ledger"]);
         liar.comm = "java".to_owned();

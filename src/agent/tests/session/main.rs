@@ -289,14 +289,25 @@ fn the_agent_keeps_its_deadline_when_nobody_comes_back() {
 #[test]
 fn without_a_ticket_it_ends_and_has_touched_nothing() {
     let mut agent = Agent::start_with(vec![step(&["@sockets"])], 1, 60);
+    let Event::End { cancelled: true, .. } = agent.end_without_ticket() else {
+        panic!("an end")
+    };
+    agent.succeeds();
+}
+
+#[test]
+fn a_line_with_a_foreign_nonce_changes_nothing() {
+    let store = Store::start();
+    let mut agent = Agent::start(vec![step(&["@sockets"])]);
     agent.say_with_nonce(
         &[7; 32],
         Command::Cancel {
             reason: CancelReason::Requested,
         },
     );
-    let Event::End { cancelled: true, .. } = agent.end_without_ticket() else {
-        panic!("an end")
+    agent.ticket(&store);
+    assert_eq!(agent.step_ended().outcome, StepOutcome::Done);
+    let Event::End { cancelled: false, .. } = agent.end() else {
+        panic!("the foreign line was taken")
     };
-    agent.succeeds();
 }

@@ -209,7 +209,7 @@ fn words(refusal: Refusal) -> (&'static str, &'static str) {
         ),
         Refusal::CancelUnproven => (
             "The agent was asked to stop, but that it did is not proven",
-            "It keeps its own deadline and ends by itself; look at the pod before you rely on it.",
+            "It ends by itself at its own deadline, unless a process of the target holds it up; look at the pod before you rely on it.",
         ),
         Refusal::Deadline => (
             "The capture's time was over before it was complete",
