@@ -98,10 +98,14 @@ fn the_journal_of_the_released_agent_is_read_and_todays_is_readable_by_its_bot()
         assert_kept(&body, &today, line);
         let grown: Event = serde_json::from_value(newer(&body)).unwrap_or_else(|error| panic!("{error}: {line}"));
         assert_eq!(grown, event, "{line}");
-        // The frame, which carries the HMAC, is the same byte for byte.
+        // The frame is written the same byte for byte, and its HMAC is over the same text.
+        let released: JournalLine = serde_json::from_str(line).expect("a frame");
+        assert_eq!(released.render(), format!("{line}\n"));
         let key = (seq > 1).then_some(&KEY[..]);
         let sealed = JournalLine::seal(seq, &event, key);
-        assert_eq!(sealed.mac.is_empty(), seq == 1);
+        let signed = format!("{seq}/{}", sealed.body);
+        let mac = key.map(|key| hex::encode(digest::hmac_sha256(key, signed.as_bytes())));
+        assert_eq!(sealed.mac, mac.unwrap_or_default(), "{line}");
     }
     assert_eq!(reader.rejected(), 0);
     assert_eq!(kinds.len(), 9, "{kinds:?}");
