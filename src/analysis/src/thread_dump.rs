@@ -142,6 +142,38 @@ Java stack information for the threads listed above:
         );
     }
 
+    fn findings_of(dump: &str) -> Vec<String> {
+        let mut lines = Lines::new(ThreadDump::default());
+        lines.push(dump.as_bytes());
+        lines.finish()
+    }
+
+    #[test]
+    fn the_place_with_the_most_blocked_threads_is_named() {
+        let blocked = |place: &str| format!("java.lang.Thread.State: BLOCKED (on object monitor)\n\tat {place}\n");
+        let dump = [
+            "shop.A.a(A.java:1)",
+            "shop.M.m(M.java:2)",
+            "shop.M.m(M.java:2)",
+            "shop.M.m(M.java:2)",
+            "shop.Z.z(Z.java:3)",
+            "shop.Z.z(Z.java:3)",
+        ]
+        .map(blocked)
+        .concat();
+        assert_eq!(findings_of(&dump)[0], "3 threads BLOCKED at shop.M.m(M.java:2)");
+    }
+
+    #[test]
+    fn a_deadlock_of_many_threads_names_six() {
+        let names: String = (1..=9).map(|n| format!("\"t-{n}\":\n  waiting\n")).collect();
+        let dump = format!("Found one Java-level deadlock:\n====\n{names}");
+        assert_eq!(
+            findings_of(&dump),
+            [r#"1 deadlock: "t-1", "t-2", "t-3", "t-4", "t-5", "t-6" wait for each other"#]
+        );
+    }
+
     #[test]
     fn text_that_is_no_thread_dump_gives_no_findings() {
         let mut lines = Lines::new(ThreadDump::default());

@@ -151,16 +151,7 @@ impl Rule {
 
     fn places(&self, rule: usize, line: &[u8]) -> Vec<Place> {
         if let Some(until) = &self.until {
-            let Some(begin) = self.pattern.find(line) else {
-                return Vec::new();
-            };
-            let end = until.find_at(line, begin.end());
-            return vec![Place {
-                from: begin.start(),
-                secret: begin.start()..end.map_or(line.len(), |end| end.end()),
-                rule,
-                opens: end.is_none().then_some(rule),
-            }];
+            return self.blocks(rule, until, line);
         }
         let place = |from: usize, secret: Range<usize>| Place {
             from,
@@ -180,6 +171,24 @@ impl Rule {
                 .collect()
         };
         places.into_iter().filter(|place| !place.secret.is_empty()).collect()
+    }
+
+    /// Every block that begins in a line; the last one may go on behind it.
+    fn blocks(&self, rule: usize, until: &Regex, line: &[u8]) -> Vec<Place> {
+        let mut blocks = Vec::new();
+        let mut searched = 0;
+        while let Some(begin) = self.pattern.find_at(line, searched) {
+            let end = until.find_at(line, begin.end()).map(|end| end.end());
+            blocks.push(Place {
+                from: begin.start(),
+                secret: begin.start()..end.unwrap_or(line.len()),
+                rule,
+                opens: end.is_none().then_some(rule),
+            });
+            let Some(end) = end else { break };
+            searched = end;
+        }
+        blocks
     }
 }
 

@@ -61,6 +61,40 @@ fn a_block_goes_from_its_begin_to_its_end_and_no_further_than_its_bound() {
     assert!(clean.len() < endless.len() - MAX_BLOCK_BYTES + 1_024);
 }
 
+/// One line may hold several keys: JSON writes each on one line.
+#[test]
+fn every_block_of_a_line_goes_and_the_last_may_stay_open() {
+    let rules = rules();
+    let line = "a BEGIN KEY x END KEY b BEGIN KEY y END KEY c BEGIN KEY\nz\nEND KEY d BEGIN KEY v END KEY e\n";
+    let (out, removed) = in_pieces(&rules, line.as_bytes(), &[7]);
+    assert_eq!(
+        String::from_utf8(out).expect("text"),
+        "a [redacted:key] b [redacted:key] c [redacted:key] d [redacted:key] e\n"
+    );
+    assert_eq!(removed.by_rule["key"], 4);
+}
+
+#[test]
+fn a_block_that_opens_inside_another_match_goes_whole() {
+    const NOTE: (&str, &str, Option<&str>) = ("note", "note: .*", None);
+    const QUOTED: (&str, &str, Option<&str>) = ("quoted", "v=\"(?P<secret>[^\"]*)", None);
+    for other in [NOTE, QUOTED] {
+        for rules in [[other, KEY], [KEY, other]] {
+            let rules = Rules::new(rules).expect("sound rules");
+            for begin in ["note: ", "v=\""] {
+                let text = format!("{begin}x BEGIN KEY\nbody\nEND KEY behind\nlast\n");
+                let clean = Redactor::text(&rules, &text);
+                assert!(!clean.contains("body"), "{text} became {clean}");
+                assert!(clean.ends_with("] behind\nlast\n"), "{text} became {clean}");
+            }
+            // The other match holds a whole block, and the begin of a second one.
+            let text = "note: BEGIN KEY a END KEY BEGIN KEY\nbody\nEND KEY behind\n";
+            let clean = Redactor::text(&rules, text);
+            assert!(!clean.contains("body") && clean.ends_with("] behind\n"), "{clean}");
+        }
+    }
+}
+
 #[test]
 fn a_secret_longer_than_a_window_goes_up_to_the_next_blank() {
     let rules = rules();
