@@ -129,6 +129,16 @@ fn each_rule_names_file_key_and_remedy() {
         ("^[0-9]{1,4}$", "^.{1,4}$", "parameters.count.pattern", "quotes"),
         ("^[0-9]{1,4}$", "^[0-9", "parameters.count.pattern", "is no pattern"),
         (
+            "^[0-9]{1,4}$",
+            "^[x\\\\\\\\]{1,4}$",
+            "parameters.count.pattern",
+            "quotes",
+        ),
+        ("^[0-9]{1,4}$", "^[Z-a]{1,4}$", "parameters.count.pattern", "quotes"),
+        ("^[0-9]{1,4}$", "^a\\\\\\\\b$", "parameters.count.pattern", "quotes"),
+        ("^[0-9]{1,4}$", "^[x\\\"]{1,4}$", "parameters.count.pattern", "quotes"),
+        ("^[0-9]{1,4}$", "^[x\\\\n]{1,4}$", "parameters.count.pattern", "quotes"),
+        (
             "default: \"10\"",
             "default: \"ten\"",
             "parameters.count.default",
@@ -154,6 +164,10 @@ fn each_rule_names_file_key_and_remedy() {
         ("{mode}", "{speed}", "parameters.mode", "no argument uses"),
         ("\"{mode}\"", "\"{mode}}\"", "argv[3]", "unpaired brace"),
         ("@sha256:0123", ":latest#", "image", "by digest"),
+        ("@sha256:0123", "@sha256:123", "image", "by digest"),
+        ("@sha256:0123", "@sha256:00123", "image", "by digest"),
+        ("@sha256:0123", "@sha256:g123", "image", "by digest"),
+        ("@sha256:0123", "@sha512:0123", "image", "by digest"),
         ("method: ephemeral", "method: api", "argv", "runs nothing"),
         ("name: sample.txt", "name: ../sample.txt", "artifact.name", "lower-case"),
         (
@@ -161,6 +175,18 @@ fn each_rule_names_file_key_and_remedy() {
             "name: manifest.json",
             "artifact.name",
             "choose another",
+        ),
+        (
+            "name: sample.txt",
+            "name: result.json",
+            "artifact.name",
+            "choose another",
+        ),
+        (
+            "impact: none",
+            "impact: none\ncapabilities: [ALL]",
+            "capabilities[0]",
+            "never allowed",
         ),
         (
             "impact: none",
@@ -185,6 +211,105 @@ fn each_rule_names_file_key_and_remedy() {
                 .any(|f| f.file == "sample.yaml" && f.key == *key && f.rule.contains(words)),
             "`{new}` should be a fault of `{key}` saying `{words}`, but: {faults:?}"
         );
+    }
+}
+
+#[test]
+fn no_program_that_runs_others_is_taken() {
+    let programs = [
+        "sh",
+        "bash",
+        "dash",
+        "ash",
+        "zsh",
+        "ksh",
+        "ksh93",
+        "mksh",
+        "csh",
+        "tcsh",
+        "fish",
+        "rbash",
+        "busybox",
+        "busybox-static",
+        "busybox.static",
+        "toybox",
+        "env",
+        "xargs",
+        "eval",
+        "nsenter",
+        "unshare",
+        "chroot",
+        "su",
+        "sudo",
+        "doas",
+        "gosu",
+        "su-exec",
+        "runuser",
+        "setpriv",
+        "ssh",
+        "parallel",
+        "watch",
+        "script",
+        "expect",
+        "python",
+        "python3",
+        "python3.12",
+        "pypy3",
+        "perl",
+        "perl5.36.0",
+        "ruby",
+        "ruby3.1",
+        "node",
+        "nodejs",
+        "deno",
+        "bun",
+        "php",
+        "php8.2",
+        "lua",
+        "lua5.4",
+        "luajit",
+        "tclsh8.6",
+        "awk",
+        "gawk",
+        "mawk",
+        "nawk",
+        "jshell",
+        "groovy",
+        "pwsh",
+        "powershell",
+    ];
+    for program in programs {
+        for path in [
+            program.to_owned(),
+            format!("/bin/{program}"),
+            format!("../usr/bin/{program}"),
+        ] {
+            let argv = |words: &str| GOOD.replacen("\"/usr/bin/tool\"", words, 1);
+            for (text, key) in [
+                (argv(&format!("\"{path}\"")), "argv[0]"),
+                (argv(&format!("\"/usr/bin/timeout\", \"{path}\"")), "argv[1]"),
+            ] {
+                let faults = faults_of(&[("sample.yaml", text)]);
+                assert!(
+                    matches!(&faults[..], [fault] if fault.key == key && fault.rule.contains("runs other commands")),
+                    "{path} as {key}: {faults:?}"
+                );
+            }
+        }
+    }
+    for harmless in [
+        "tool",
+        "pidstat",
+        "show",
+        "shell-less",
+        "nodes",
+        "environment",
+        "sha256sum",
+        "pythonic",
+        "env.txt",
+    ] {
+        let text = GOOD.replacen("/usr/bin/tool", &format!("/usr/bin/{harmless}"), 1);
+        assert_eq!(faults_of(&[("sample.yaml", text)]), [], "{harmless}");
     }
 }
 

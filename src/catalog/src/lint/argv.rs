@@ -10,28 +10,65 @@ use crate::{
     render::{Piece, pieces},
 };
 
-/// Programs that run other programs or text: with one of them an argument could become a command.
-const SHELLS: [&str; 21] = [
+/// Programs that run other programs or text: with one of them an argument could become a command. Shells, programs that are
+/// many programs, interpreters, and what starts a command under another identity or elsewhere.
+const SHELLS: [&str; 57] = [
     "ash",
+    "awk",
     "bash",
+    "bun",
     "busybox",
     "chroot",
     "csh",
     "dash",
+    "deno",
     "doas",
+    "elvish",
     "env",
     "eval",
+    "exec",
+    "expect",
     "fish",
+    "gawk",
+    "gosu",
+    "groovy",
+    "jshell",
     "ksh",
+    "lua",
+    "luajit",
+    "mawk",
+    "mksh",
+    "nawk",
+    "node",
+    "nodejs",
     "nsenter",
+    "nu",
+    "oksh",
+    "parallel",
+    "perl",
+    "php",
+    "posh",
     "powershell",
     "pwsh",
+    "pypy",
+    "python",
+    "rbash",
+    "ruby",
+    "runuser",
+    "script",
+    "setpriv",
     "sh",
+    "ssh",
     "su",
+    "su-exec",
     "sudo",
+    "tclsh",
     "tcsh",
+    "toybox",
     "unshare",
+    "watch",
     "xargs",
+    "yash",
     "zsh",
 ];
 
@@ -60,8 +97,7 @@ pub(super) fn check(diagnostic: &Diagnostic, faults: &mut Faults) {
                 Piece::Literal(_) => {}
             }
         }
-        let program = argument.rsplit('/').next().unwrap_or(argument);
-        if SHELLS.contains(&program) {
+        if let Some(program) = runs_others(argument) {
             faults.add(
                 &key,
                 format!("`{program}` runs other commands: name the diagnostic's program itself"),
@@ -78,6 +114,17 @@ pub(super) fn check(diagnostic: &Diagnostic, faults: &mut Faults) {
     if let Some(program) = diagnostic.argv.first() {
         check_program(diagnostic, program, faults);
     }
+}
+
+/// The name of the program that an argument names, if it runs others: `/usr/bin/python3.12` is `python`, and
+/// `busybox-static` is `busybox`.
+fn runs_others(argument: &str) -> Option<&'static str> {
+    let file = argument.rsplit('/').next().unwrap_or(argument);
+    let plain = file.trim_end_matches(".static").trim_end_matches("-static");
+    let unversioned = plain.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '-'));
+    SHELLS
+        .into_iter()
+        .find(|shell| [file, plain, unversioned].contains(shell))
 }
 
 fn check_program(diagnostic: &Diagnostic, program: &str, faults: &mut Faults) {
