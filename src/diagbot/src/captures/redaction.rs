@@ -170,6 +170,7 @@ charge with «sk_live_0123456789abcdef»
 MIIEpAIBAAKCAQEA
 -----END RSA PRIVATE KEY-----»
 inline «-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----» and on
+{"a":"«-----BEGIN PRIVATE KEY-----\nMIIA\n-----END PRIVATE KEY-----»","b":"«-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----»"}
 "#;
 
     /// Nothing of this is a secret.

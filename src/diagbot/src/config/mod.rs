@@ -272,12 +272,55 @@ store: { bucket: diagbot }
             let keys: Vec<&str> = keys.filter(|key| !key.is_empty()).collect();
             assert!(!keys.is_empty(), "{section}: {told}");
             for key in keys {
-                assert!(
-                    text.contains(&format!("{key}:")),
-                    "{section}.{key} is not in the example"
-                );
+                assert!(names(&text, section, key), "{section}.{key} is not in the example");
             }
         }
+    }
+
+    #[test]
+    fn a_key_of_another_section_names_nothing() {
+        let text = "top: 1\n# also: 2\na:\n  x: 1 # y: 2\n  b: { z: 1 } # w: 3\n  # v: 4\nc:\n  u: 5\n";
+        for (section, key) in [
+            ("", "top"),
+            ("", "also"),
+            ("a", "x"),
+            ("a", "v"),
+            ("b", "z"),
+            ("b", "w"),
+        ] {
+            assert!(names(text, section, key), "{section}.{key}");
+        }
+        for (section, key) in [
+            ("", "x"),
+            ("a", "u"),
+            ("a", "z"),
+            ("a", "top"),
+            ("b", "x"),
+            ("c", "v"),
+            ("b", ""),
+        ] {
+            assert!(!names(text, section, key), "{section}.{key}");
+        }
+    }
+
+    /// Whether a section of the example names a key, as an entry or as a comment; the empty name is the top.
+    fn names(text: &str, section: &str, key: &str) -> bool {
+        let entry = format!("{key}:");
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let is_entry = |line: &str| line.trim_start().trim_start_matches("# ").starts_with(&entry);
+        if section.is_empty() {
+            return text.lines().any(|line| indent(line) == 0 && is_entry(line));
+        }
+        let head = format!("{section}:");
+        let mut lines = text.lines().skip_while(|line| !line.trim_start().starts_with(&head));
+        let first = lines.next().unwrap_or_else(|| panic!("no section {section}"));
+        if first.contains('{') {
+            // A flow mapping: what it may hold besides stands in the comment behind it.
+            return first.split(['{', ',', '#', ' ']).skip(1).any(|word| word == entry);
+        }
+        lines
+            .take_while(|line| line.trim().is_empty() || indent(line) > indent(first))
+            .any(|line| indent(line) == indent(first) + 2 && is_entry(line))
     }
 
     /// The example with one more key in a section, which is a block or a flow mapping; the empty name is the top.
