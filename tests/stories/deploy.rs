@@ -1,4 +1,4 @@
-//! What `deploy/` runs: no root, nothing writable, no capability, in every Deployment and on the real image files.
+//! What `deploy/` runs: no root, nothing writable, no capability, in everything that makes pods and on the real image files.
 
 use std::{fs, path::Path};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::product::files;
 
-/// Every YAML document below `deploy/`.
+/// Every YAML document below `deploy/`; one that can't be read fails.
 fn documents() -> Vec<(String, Value)> {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     let yaml = files(&deploy)
@@ -21,24 +21,46 @@ fn documents() -> Vec<(String, Value)> {
             .collect();
         parts
     })
-    .filter_map(|(name, text)| Some((name, serde_saphyr::from_str(&text).ok()?)))
+    .map(|(name, text)| {
+        let document = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        (name, document)
+    })
     .collect()
 }
 
-#[test]
-fn every_deployment_is_non_root_read_only_and_without_capabilities() {
-    let deployments: Vec<_> = documents()
+/// The pod that a document makes, of whatever kind the document is.
+fn pod_of(document: &Value) -> Option<&Value> {
+    let spec = &document["spec"];
+    let places = [
+        spec,
+        &spec["template"]["spec"],
+        &spec["jobTemplate"]["spec"]["template"]["spec"],
+    ];
+    places.into_iter().find(|place| place["containers"].is_array())
+}
+
+/// Every container of a pod, those that run before it and beside it included.
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    ["initContainers", "containers", "ephemeralContainers"]
         .into_iter()
-        .filter(|(_, d)| d["kind"] == "Deployment")
+        .flat_map(|kind| pod[kind].as_array().into_iter().flatten())
+}
+
+#[test]
+fn every_pod_is_non_root_read_only_and_without_capabilities() {
+    let documents = documents();
+    let pods: Vec<_> = documents
+        .iter()
+        .filter_map(|(file, document)| Some((file, document, pod_of(document)?)))
         .collect();
-    let whole = |d: &Value| d["spec"]["selector"].is_object();
+    // What has no selector is a patch of a Deployment that stands elsewhere.
+    let whole = |document: &Value| document["kind"] != "Deployment" || document["spec"]["selector"].is_object();
     assert!(
-        deployments.iter().filter(|(_, d)| whole(d)).count() >= 2,
+        pods.iter().filter(|(_, document, _)| whole(document)).count() >= 2,
         "bot and store"
     );
-    for (file, deployment) in deployments {
-        let pod = &deployment["spec"]["template"]["spec"];
-        if whole(&deployment) {
+    for (file, document, pod) in pods {
+        if whole(document) {
             let security = &pod["securityContext"];
             assert_eq!(security["runAsNonRoot"], true, "{file}");
             assert!(security["runAsUser"].as_u64().is_some_and(|uid| uid > 0), "{file}");
@@ -46,9 +68,9 @@ fn every_deployment_is_non_root_read_only_and_without_capabilities() {
         } else {
             assert!(pod.get("securityContext").is_none(), "{file}: a patch changes it");
         }
-        for container in pod["containers"].as_array().into_iter().flatten() {
+        for container in containers(pod) {
             let security = &container["securityContext"];
-            if whole(&deployment) {
+            if whole(document) {
                 assert_eq!(security["readOnlyRootFilesystem"], true, "{file}");
                 assert_eq!(security["allowPrivilegeEscalation"], false, "{file}");
                 assert_eq!(security["capabilities"]["drop"][0], "ALL", "{file}");
