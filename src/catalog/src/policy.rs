@@ -8,10 +8,16 @@
 //! `namespaceSelector` would *exempt* namespaces without the label. Admission never sees `pods/log` (a GET), so reading logs
 //! can't be narrowed to our containers.
 
+mod user;
+
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use self::user::{
+    AS_ROOT, GIVES_UP_WHAT_THE_TARGET_DOES, GROUP_NOT_ROOT, NOT_ROOT, TARGET, TARGET_GROUP_MAY_BE_ROOT,
+    TARGET_MAY_BE_ROOT,
+};
 use crate::{diagnostic::Method, load::Catalog};
 
 /// What the policies are rendered for.
@@ -139,6 +145,11 @@ fn ephemeral_validations(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
             "captures are never taken in kube-system or in diagbot's own namespace",
         ),
         rule(
+            // There the agent would see, and could look into, processes of other pods and of the node itself.
+            "!has(object.spec.hostPID) || !object.spec.hostPID",
+            "captures are never taken in a pod that shares the processes of its node (hostPID)",
+        ),
+        rule(
             &all(&format!("c.name.matches('{OWN_NAME}') && has(c.targetContainerName)")),
             "a container of the bot is called diag-<run>-<n>-<attempt> and names its target",
         ),
@@ -170,6 +181,15 @@ fn ephemeral_validations(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
             "an argument is not in the catalog",
         ),
         rule(
+            &all(&format!(
+                "has(c.args) && size(c.args) > {count} && {head} && \
+                 size(c.args.filter(a, a.startsWith('--step='))) == size(c.args) - {count}",
+                count = HEAD.len(),
+                head = head()
+            )),
+            "the arguments are run, --capture, --nonce, --wait and --deadline, each once and in this order, and then steps",
+        ),
+        rule(
             &security(
                 "(!has(c.securityContext.privileged) || !c.securityContext.privileged) && \
                  !has(c.securityContext.procMount) && !has(c.securityContext.seLinuxOptions) && \
@@ -189,7 +209,10 @@ fn ephemeral_validations(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
             "a capability is neither in the catalog nor the target's own",
         ),
         rule(
-            &security(&format!("({NOT_ROOT} || ({TARGET_MAY_BE_ROOT} && {SEEN_AS_ROOT}))")),
+            &security(&format!(
+                "({NOT_ROOT} || ({TARGET_MAY_BE_ROOT} && {}))",
+                user::not_seen_otherwise("uid")
+            )),
             "root, or a way to it, is allowed only beside a target that runs as root",
         ),
         rule(
@@ -198,46 +221,29 @@ fn ephemeral_validations(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
             )),
             "beside a target that runs as root, a container gives up every capability that the target does, and escalation",
         ),
+        rule(
+            &security(&format!(
+                "({AS_ROOT} || {GROUP_NOT_ROOT} || ({TARGET_GROUP_MAY_BE_ROOT} && {}))",
+                user::not_seen_otherwise("gid")
+            )),
+            "the group 0 is allowed only beside a target that has it",
+        ),
     ]
 }
 
 /// Name of a container of the bot: of the run, of the capture, of the attempt.
 const OWN_NAME: &str = "^diag-[0-9a-z]{16}-[0-9]{1,3}-[1-3]$";
 
-/// The target's container in the pod's spec; a sidecar is an init container.
-const TARGET: &str = "(object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : []))\
-                      .filter(t, has(c.targetContainerName) && t.name == c.targetContainerName)";
+/// How the arguments begin, each of them whole as the pattern of all arguments has it. Steps follow.
+const HEAD: [&str; 5] = ["run", "--capture=", "--nonce=", "--wait=", "--deadline="];
 
-/// The container can neither be root nor become it.
-const NOT_ROOT: &str = "(has(c.securityContext.runAsUser) && c.securityContext.runAsUser > 0 && \
-                        has(c.securityContext.allowPrivilegeEscalation) && \
-                        !c.securityContext.allowPrivilegeEscalation && \
-                        has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) && \
-                        'ALL' in c.securityContext.capabilities.drop)";
-
-/// Nothing in the pod's spec keeps the target from being root.
-const TARGET_MAY_BE_ROOT: &str = "(object.spec.containers + (has(object.spec.initContainers) ? object.spec.initContainers : []))\
-     .exists(t, has(c.targetContainerName) && t.name == c.targetContainerName && \
-     !(has(t.securityContext) && has(t.securityContext.runAsNonRoot) && t.securityContext.runAsNonRoot) && \
-     !(has(t.securityContext) && has(t.securityContext.runAsUser) && t.securityContext.runAsUser > 0) && \
-     ((has(t.securityContext) && has(t.securityContext.runAsUser)) || \
-     !(has(object.spec.securityContext) && ((has(object.spec.securityContext.runAsNonRoot) && \
-     object.spec.securityContext.runAsNonRoot) || (has(object.spec.securityContext.runAsUser) && \
-     object.spec.securityContext.runAsUser > 0)))))";
-
-/// The kubelet does not report another user of the target, which its image named: reported from Kubernetes 1.31.
-const SEEN_AS_ROOT: &str = "!(has(object.status) && has(object.status.containerStatuses) && \
-     object.status.containerStatuses.exists(s, has(c.targetContainerName) && s.name == c.targetContainerName && \
-     has(s.user) && has(s.user.linux) && s.user.linux.uid > 0))";
-
-/// What the target gave up, the container does, too.
-const GIVES_UP_WHAT_THE_TARGET_DOES: &str = "!has(t.securityContext) || (\
-     (!has(t.securityContext.capabilities) || !has(t.securityContext.capabilities.drop) || \
-     (has(c.securityContext.capabilities) && has(c.securityContext.capabilities.drop) && \
-     t.securityContext.capabilities.drop.all(k, k in c.securityContext.capabilities.drop || \
-     'ALL' in c.securityContext.capabilities.drop))) && \
-     (!has(t.securityContext.allowPrivilegeEscalation) || t.securityContext.allowPrivilegeEscalation || \
-     (has(c.securityContext.allowPrivilegeEscalation) && !c.securityContext.allowPrivilegeEscalation)))";
+/// The first arguments are those of [`HEAD`], in its order.
+fn head() -> String {
+    let each = HEAD.iter().enumerate();
+    each.map(|(at, start)| format!("c.args[{at}].startsWith({})", quote(start)))
+        .collect::<Vec<_>>()
+        .join(" && ")
+}
 
 /// One pattern that every argument must match whole: the fixed arguments, and one alternative a diagnostic.
 fn argument_pattern(catalog: &Catalog) -> String {
@@ -287,8 +293,12 @@ fn record_validations(fence: &Fence) -> Vec<Value> {
             "only the bot writes runs, captures and pauses; ask it in Slack",
         ),
         rule(
-            "request.operation != 'UPDATE' || object.spec == oldObject.spec",
-            "the spec of a run or capture never changes",
+            // A schedule is paused and resumed by its spec, as a CronJob is.
+            "request.operation != 'UPDATE' || object.spec == oldObject.spec || \
+             (request.resource.resource == 'diagnosticschedules' && \
+             object.spec.all(k, k == 'suspend' || (k in oldObject.spec && object.spec[k] == oldObject.spec[k])) && \
+             oldObject.spec.all(k, k == 'suspend' || k in object.spec))",
+            "the spec of a run or capture never changes, and of a schedule nothing but suspend",
         ),
     ]
 }
