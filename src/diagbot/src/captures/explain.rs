@@ -26,6 +26,10 @@ pub(super) enum Refusal {
     TargetNotRunning,
     /// The agent's process list shows another container than the pinned one.
     WrongContainer,
+    /// The pod's containers share their processes, and the agent can't tell whose the found one is.
+    ContainerUnknown,
+    /// The pod shares the processes of its node.
+    HostProcesses,
     /// No cluster of that name is configured.
     UnknownCluster,
     /// Pod Security refused the container.
@@ -125,6 +129,14 @@ fn words(refusal: Refusal) -> (&'static str, &'static str) {
         Refusal::WrongContainer => (
             "The process found belongs to another container than the chosen one",
             "Name the container with -c, or report this if it shares no processes.",
+        ),
+        Refusal::ContainerUnknown => (
+            "The pod's containers share their processes, and the node does not tell which container the found one belongs to",
+            "Ask the pod's owners to do without shareProcessNamespace; pod-report needs no process.",
+        ),
+        Refusal::HostProcesses => (
+            "The pod shares the processes of its node (hostPID), so that those of other pods would be in reach",
+            "Captures are never taken there; pod-report needs no container.",
         ),
         Refusal::UnknownCluster => (
             "No such cluster is configured",

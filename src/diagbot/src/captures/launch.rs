@@ -83,6 +83,9 @@ pub(super) fn target_fault(pod: &Pod, target: &PinnedTarget) -> Option<Explanati
     if pod.metadata.deletion_timestamp.is_some() {
         return Some(explain::refusal(Refusal::PodTerminating, &target.pod));
     }
+    if pod.spec.as_ref().is_some_and(|spec| spec.host_pid == Some(true)) {
+        return Some(explain::refusal(Refusal::HostProcesses, ""));
+    }
     let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
     if phase != "Running" {
         return Some(explain::refusal(Refusal::PodNotRunning, phase));
@@ -228,6 +231,8 @@ mod tests {
         assert_eq!(exited.as_deref(), Some("TargetNotRunning"));
         let leaving = fault(|pod| pod["metadata"]["deletionTimestamp"] = "2026-11-22T10:00:00Z".into());
         assert_eq!(leaving.as_deref(), Some("PodTerminating"));
+        let of_the_node = fault(|pod| pod["spec"]["hostPID"] = true.into());
+        assert_eq!(of_the_node.as_deref(), Some("HostProcesses"));
     }
 
     #[test]

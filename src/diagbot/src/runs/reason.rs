@@ -144,6 +144,11 @@ pub enum Reason {
         /// Why: `is a static pod`.
         state: String,
     },
+    /// The pod shares the processes of its node: those of other pods would be in reach.
+    HostProcesses {
+        /// `shop/node-agent-…`
+        target: String,
+    },
     /// A guess would be acted on with an impact: a person must confirm it.
     ConfirmationNeeded {
         /// The diagnostic.

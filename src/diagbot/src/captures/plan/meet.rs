@@ -2,7 +2,7 @@
 
 use diagbot_wire::journal::{ChosenProcess, Hello};
 
-use super::Facts;
+use super::{Facts, PodFact};
 use crate::captures::{
     explain::{self, Refusal},
     resource::Explanation,
@@ -43,8 +43,10 @@ pub(super) fn meet(f: &Facts, hello: &Hello) -> Meeting {
         ));
     }
     for process in chosen(f, hello) {
-        if !process.container_id.is_empty() && !is_targets(f, process) {
-            return Meeting::Unfit(explain::refusal(Refusal::WrongContainer, &process.comm));
+        match owner(f, process) {
+            Owner::Target => {}
+            Owner::Unknown => return Meeting::Unfit(explain::refusal(Refusal::ContainerUnknown, &process.comm)),
+            Owner::Other => return Meeting::Unfit(explain::refusal(Refusal::WrongContainer, &process.comm)),
         }
         if (process.uid, process.gid) != (hello.uid, hello.gid) {
             return Meeting::OtherUser {
@@ -56,18 +58,47 @@ pub(super) fn meet(f: &Facts, hello: &Hello) -> Meeting {
     Meeting::Fits
 }
 
-/// The process of each step: the target container's own; else one whose container can't be told; else, for [`meet`] to
-/// refuse, another container's.
+/// The process of each step: the target container's own; else, for [`meet`] to refuse, one whose container can't be told,
+/// or another container's.
 pub(in crate::captures) fn chosen<'a>(f: &Facts, hello: &'a Hello) -> Vec<&'a ChosenProcess> {
-    let strangeness = |process: &&ChosenProcess| match process.container_id.as_str() {
-        "" => 1,
-        _ if is_targets(f, process) => 0,
-        _ => 2,
-    };
     let of = |step| hello.processes.iter().filter(move |p| p.pinned.step == step);
+    // One that carries the target's id is its own more surely than one that carries none.
+    let strangeness = |process: &&ChosenProcess| (owner(f, process), process.container_id.is_empty());
     f.steps().filter_map(|step| of(step).min_by_key(strangeness)).collect()
 }
 
-fn is_targets(f: &Facts, process: &ChosenProcess) -> bool {
-    f.spec().target.container_id.ends_with(&process.container_id)
+/// Whose a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    /// The target container's.
+    Target,
+    /// It can't be told.
+    Unknown,
+    /// Another container's.
+    Other,
+}
+
+/// The id of a process's container is what its cgroup is called, which not every runtime shows inside a container: one in a
+/// sandbox of its own (gVisor, Kata) shows none, and none is told of a process of the node. Without an id the process is the
+/// target's only where the agent sees no others: it joins the target's PID namespace, which holds the target's processes
+/// alone unless the pod shares one among its containers or with the node.
+fn owner(f: &Facts, process: &ChosenProcess) -> Owner {
+    let id = process.container_id.as_str();
+    let wanted = f.spec().target.container_id.as_str();
+    // `containerd://<id>`
+    let wanted = wanted.rsplit_once("://").map_or(wanted, |(_, id)| id);
+    match id {
+        "" if sees_the_target_alone(f) => Owner::Target,
+        "" => Owner::Unknown,
+        _ if id == wanted => Owner::Target,
+        _ => Owner::Other,
+    }
+}
+
+/// Whether the PID namespace of the target is its own.
+fn sees_the_target_alone(f: &Facts) -> bool {
+    let PodFact::Seen(pod) = &f.pod else { return false };
+    pod.spec
+        .as_ref()
+        .is_some_and(|spec| spec.host_pid != Some(true) && spec.share_process_namespace != Some(true))
 }

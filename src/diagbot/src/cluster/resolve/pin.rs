@@ -61,6 +61,9 @@ pub enum PinError {
     /// Kubernetes starts no ephemeral container there; why, in words that follow the pod's name.
     #[error("not supported")]
     Unsupported(String),
+    /// The pod shares the processes of its node, where those of other pods are in reach.
+    #[error("the pod shares the node's processes")]
+    HostProcesses,
 }
 
 /// Pins the container, by name if one is given. `pod_uid`: the very pod that a person chose.
@@ -141,6 +144,9 @@ fn check_pod(pod: &Pod, spec: &PodSpec) -> Result<(), PinError> {
     let selected = spec.node_selector.as_ref().and_then(|s| s.get("kubernetes.io/os"));
     if system.or(selected.map(String::as_str)).is_some_and(|os| os != "linux") {
         return Err(PinError::Unsupported("does not run on Linux".into()));
+    }
+    if spec.host_pid == Some(true) {
+        return Err(PinError::HostProcesses);
     }
     Ok(())
 }
@@ -243,6 +249,15 @@ mod tests {
                 Err(PinError::Unsupported(_))
             ));
         }
+    }
+
+    #[test]
+    fn a_pod_that_shares_its_nodes_processes_is_only_on_record() {
+        let shared = pod(|p| p["spec"]["hostPID"] = json!(true));
+        assert_eq!(pin(&shared, None, None, Need::Running), Err(PinError::HostProcesses));
+        assert!(pin(&shared, None, None, Need::Record).is_ok());
+        let own = pod(|p| p["spec"]["hostPID"] = json!(false));
+        assert!(pin(&own, None, None, Need::Running).is_ok());
     }
 
     #[test]

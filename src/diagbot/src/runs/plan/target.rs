@@ -137,6 +137,7 @@ pub(super) fn unpinned(pod: &Pod, typed: &TargetRef, error: PinError) -> Box<Uns
         PinError::Replaced => Reason::TargetReplaced { pod: target },
         PinError::NotRunning(state) => Reason::TargetNotRunning { target, state },
         PinError::Unsupported(state) => Reason::TargetUnsupported { target, state },
+        PinError::HostProcesses => Reason::HostProcesses { target },
         PinError::UnknownContainer { containers } => Reason::UnknownContainer {
             typed: typed.container.clone().unwrap_or_default(),
             pod: target,

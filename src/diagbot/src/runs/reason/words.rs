@@ -114,6 +114,13 @@ impl Reason {
                 ),
                 format!("`pod-report {target}` works for it: manifest, events, states and logs."),
             ),
+            Self::HostProcesses { target } => (
+                format!(
+                    "`{target}` shares the processes of its node (`hostPID`), so that those of other pods would be in reach, \
+                     and captures are never taken there."
+                ),
+                format!("`pod-report {target}` works for it: manifest, events, states and logs."),
+            ),
             Self::ConfirmationNeeded {
                 diagnostic,
                 target,

@@ -116,9 +116,54 @@ fn of_several_containers_processes_the_targets_own_gets_the_ticket() {
     let facts = Case::launched().0;
     assert_eq!(chosen(&facts, &hello), [&samples::hello().processes[0]]);
     hello.processes.pop();
-    assert_eq!(chosen(&facts, &hello), [&unknown], "as far as can be told");
+    assert_eq!(chosen(&facts, &hello), [&unknown], "the target's alone are seen");
     let met = hello_with(|h| h.processes.insert(0, neighbour));
     assert!(met.actions().iter().any(|a| matches!(a, Action::SendTicket)));
+}
+
+/// How a capture ends whose agent found a process of that container, in a pod with these fields in its spec.
+fn ends_of(container_id: &str, field: Option<&str>) -> Option<String> {
+    let met = hello_with(|h| h.processes[0].container_id = container_id.to_owned());
+    let met = met.pod(|pod| {
+        if let Some(field) = field {
+            pod["spec"][field] = true.into();
+        }
+    });
+    if met.actions().iter().any(|a| matches!(a, Action::SendTicket)) {
+        return None;
+    }
+    let told = met.with(|f| f.attempt.cancelled_at = Some((f.now, f.now)));
+    Some(aborted(told).ending().1)
+}
+
+#[test]
+fn a_process_without_container_counts_only_where_none_is_shared() {
+    let shared = Some("shareProcessNamespace");
+    assert_eq!(ends_of("", None), None);
+    assert_eq!(ends_of("", shared).as_deref(), Some("ContainerUnknown"));
+    assert_eq!(ends_of("", Some("hostPID")).as_deref(), Some("HostProcesses"));
+    assert_eq!(ends_of("aa", shared), None);
+    for other in ["a", "bb", "a1"] {
+        assert_eq!(ends_of(other, shared).as_deref(), Some("WrongContainer"), "{other}");
+        assert_eq!(ends_of(other, None).as_deref(), Some("WrongContainer"), "{other}");
+    }
+}
+
+#[test]
+fn in_a_shared_pod_what_carries_no_id_comes_after_the_target() {
+    let mut unknown = samples::hello().processes[0].clone();
+    unknown.container_id = String::new();
+    unknown.pinned.pid = 7;
+    let mut neighbour = unknown.clone();
+    neighbour.container_id = "bb".to_owned();
+    let mut hello = samples::hello();
+    hello.processes.splice(0..0, [neighbour, unknown.clone()]);
+    let facts = Case::launched()
+        .pod(|pod| pod["spec"]["shareProcessNamespace"] = true.into())
+        .0;
+    assert_eq!(chosen(&facts, &hello), [&samples::hello().processes[0]]);
+    hello.processes.pop();
+    assert_eq!(chosen(&facts, &hello), [&unknown]);
 }
 
 #[test]
