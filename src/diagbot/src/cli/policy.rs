@@ -26,6 +26,10 @@ pub(super) struct RenderArguments {
     /// Service account of the bot.
     #[arg(long, default_value = "diagbot")]
     service_account: String,
+    /// A further user name of the bot, as a cluster that is reached by a kubeconfig with a client certificate or by OIDC knows
+    /// it; may be repeated. `kubectl auth whoami` with that kubeconfig says it.
+    #[arg(long = "user")]
+    users: Vec<String>,
     /// The catalog may name images by tag.
     #[arg(long)]
     allow_unpinned_images: bool,
@@ -39,10 +43,7 @@ pub(super) fn render(arguments: &RenderArguments) -> anyhow::Result<ExitCode> {
     let catalog = Catalog::load(&arguments.catalog, allowances)?;
     let fence = Fence {
         namespace: arguments.namespace.clone(),
-        users: vec![format!(
-            "system:serviceaccount:{}:{}",
-            arguments.namespace, arguments.service_account
-        )],
+        users: arguments.users(),
         agent_image: arguments.agent_image.clone(),
     };
     for object in policy::render(&catalog, &fence) {
@@ -50,4 +51,39 @@ pub(super) fn render(arguments: &RenderArguments) -> anyhow::Result<ExitCode> {
         say(serde_saphyr::to_string(&object)?.trim_end());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl RenderArguments {
+    /// Every user name of the bot: its service account's, and those that were named.
+    fn users(&self) -> Vec<String> {
+        let account = format!("system:serviceaccount:{}:{}", self.namespace, self.service_account);
+        std::iter::once(account).chain(self.users.iter().cloned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: RenderArguments,
+    }
+
+    #[test]
+    fn each_named_user_is_fenced_beside_the_service_account() {
+        let users = |more: &[&str]| {
+            let line = ["render", "--agent-image", "agent@sha256:0"];
+            let line = Line::try_parse_from([&line[..], more].concat()).expect("arguments");
+            line.arguments.users()
+        };
+        assert_eq!(users(&[]), ["system:serviceaccount:diagbot:diagbot"]);
+        assert_eq!(
+            users(&["--namespace", "ops", "--user", "CN=diagbot", "--user", "oidc:diagbot"]),
+            ["system:serviceaccount:ops:diagbot", "CN=diagbot", "oidc:diagbot"]
+        );
+    }
 }
