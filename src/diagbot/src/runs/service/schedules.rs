@@ -70,7 +70,7 @@ impl Schedules<'_> {
 
     /// Keeps a draft, which its owner confirms, in the place of a former draft of theirs; none: the name is taken.
     pub async fn draft(&self, name: &str, spec: ScheduleSpec) -> Result<Option<DiagnosticSchedule>, ServiceError> {
-        self.may(Verb::Run, &spec, &spec.owner).await?;
+        self.may(Verb::Run, &spec, &spec.owner, &spec.channel).await?;
         let mut schedule = DiagnosticSchedule::new(name, spec);
         schedule.metadata = ObjectMeta {
             namespace: Some(self.0.0.parts.clusters.namespace().to_owned()),
@@ -112,17 +112,18 @@ impl Schedules<'_> {
         self.patch(&schedule, patch).await.map(Arc::new)
     }
 
-    /// Pauses or resumes. The owner may, and who may cancel there.
-    pub async fn suspend(&self, name: &str, suspend: bool, by: &Requester) -> Result<(), ServiceError> {
-        let schedule = self.owned(name, by).await?;
+    /// Pauses or resumes. The owner may, and who may cancel there; a private channel's right counts where it is asked in
+    /// that channel.
+    pub async fn suspend(&self, name: &str, suspend: bool, by: &Requester, channel: &str) -> Result<(), ServiceError> {
+        let schedule = self.owned(name, by, channel).await?;
         self.patch(&schedule, json!({ "spec": { "suspend": suspend } }))
             .await
             .map(|_| ())
     }
 
-    /// Deletes. The owner may, and who may cancel there.
-    pub async fn delete(&self, name: &str, by: &Requester) -> Result<(), ServiceError> {
-        let schedule = self.owned(name, by).await?;
+    /// Deletes. The owner may, and who may cancel there; a private channel's right counts where it is asked in that channel.
+    pub async fn delete(&self, name: &str, by: &Requester, channel: &str) -> Result<(), ServiceError> {
+        let schedule = self.owned(name, by, channel).await?;
         self.forget(&schedule).await
     }
 
@@ -164,17 +165,18 @@ impl Schedules<'_> {
         })
     }
 
-    async fn owned(&self, name: &str, by: &Requester) -> Result<DiagnosticSchedule, ServiceError> {
+    /// The schedule of that name, where the person may change it. The channel is the one they ask in: what they are told
+    /// of the schedule's own channel is not theirs.
+    async fn owned(&self, name: &str, by: &Requester, channel: &str) -> Result<DiagnosticSchedule, ServiceError> {
         let found = deadline(CALL, self.api().get_opt(name)).await;
         let found = found.map_err(|source| call("read the schedule", source))?;
         let schedule = found.ok_or(ServiceError::NotFound)?;
         if schedule.spec.owner != *by {
             let told = vec![Arc::new(schedule.clone())];
-            let channel = &schedule.spec.channel;
             if self.0.schedules_told_of(told, by, channel).await.is_empty() {
                 return Err(ServiceError::NotFound);
             }
-            self.may(Verb::Cancel, &schedule.spec, by).await?;
+            self.may(Verb::Cancel, &schedule.spec, by, channel).await?;
         }
         Ok(schedule)
     }
@@ -197,7 +199,7 @@ impl Schedules<'_> {
         }
     }
 
-    async fn may(&self, verb: Verb, spec: &ScheduleSpec, by: &Requester) -> Result<(), ServiceError> {
+    async fn may(&self, verb: Verb, spec: &ScheduleSpec, by: &Requester, channel: &str) -> Result<(), ServiceError> {
         let service = self.0;
         let TargetRef { cluster, namespace, .. } = &spec.target;
         let cluster = cluster.as_deref().unwrap_or(service.clusters().home().name.as_str());
@@ -214,8 +216,7 @@ impl Schedules<'_> {
                 verb,
                 diagnostic: &diagnostic,
             };
-            let review = service.access().review(question, by, Some(&spec.channel)).await;
-            let decision = review?;
+            let decision = service.access().review(question, by, Some(channel)).await?;
             if !decision.allowed {
                 let reason = Reason::not_allowed(verb, &decision, (cluster, &namespace));
                 return Err(ServiceError::Denied(reason.explain()));

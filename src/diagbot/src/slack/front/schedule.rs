@@ -73,10 +73,10 @@ impl Front {
                 }
                 .boxed()
             }
-            ScheduleCall::Pause(name) => suspend(service, name, true, by, command).boxed(),
-            ScheduleCall::Resume(name) => suspend(service, name, false, by, command).boxed(),
+            ScheduleCall::Pause(name) => suspend(service, (name, true), (by, channel), command).boxed(),
+            ScheduleCall::Resume(name) => suspend(service, (name, false), (by, channel), command).boxed(),
             ScheduleCall::Delete(name) => async move {
-                match service.schedules().delete(&name, &by).await {
+                match service.schedules().delete(&name, &by, &channel).await {
                     Ok(()) => schedule::done(&name, "deleted; what it captured stays"),
                     Err(error) => failure(&error, &name, &command),
                 }
@@ -127,8 +127,13 @@ fn spec(new: &NewSchedule, target: crate::runs::resource::TargetRef, channel: &s
     }
 }
 
-async fn suspend(service: RunService, name: String, suspend: bool, by: Requester, command: String) -> Message {
-    match service.schedules().suspend(&name, suspend, &by).await {
+async fn suspend(
+    service: RunService,
+    (name, suspend): (String, bool),
+    (by, channel): (Requester, String),
+    command: String,
+) -> Message {
+    match service.schedules().suspend(&name, suspend, &by, &channel).await {
         Ok(()) => schedule::done(&name, if suspend { "paused" } else { "resumed" }),
         Err(error) => failure(&error, &name, &command),
     }
