@@ -225,6 +225,7 @@ impl World {
             service: service.clone(),
             agent_image: "registry.sandbox/agent@sha256:0".to_owned(),
             budgets: diagbot::admission::BudgetConfig::default(),
+            concurrency: 32,
             metrics,
         };
         tasks.spawn(controller::run(context, stop.clone()));
@@ -246,6 +247,14 @@ impl World {
 
     pub(crate) fn arm(&self, kind: FaultKind, verb: &str, resource: &str, count: u32) {
         self.server.arm(Fault::of(kind).on(verb, resource).times(count));
+    }
+
+    /// Every armed fault strikes.
+    pub(crate) async fn all_struck(&self) {
+        self.until("every armed fault has struck", async || {
+            self.server.armed().is_empty().then_some(())
+        })
+        .await;
     }
 
     pub(crate) async fn runs(&self) -> Vec<DiagnosticRun> {

@@ -95,6 +95,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         service: service.clone(),
         agent_image: config.agent.image.clone(),
         budgets: config.budgets,
+        concurrency: config.agent.concurrency,
         metrics: metrics.clone(),
     };
     tasks.start("runs", runs::controller::run(runs, stop.clone()));

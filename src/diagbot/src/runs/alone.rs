@@ -161,6 +161,11 @@ impl Session {
             () = stop.cancelled(), if self.run.cancel_request().is_none() => {}
             () = retry::pause(Duration::try_from(wait).unwrap_or_default()) => {}
         }
+        if self.run.phase() == Phase::Capturing {
+            // What is launched after a wait is reviewed again.
+            self.gathered.review = None;
+            self.gathered.survey = None;
+        }
         Ok(true)
     }
 
@@ -178,6 +183,7 @@ impl Session {
             pauses: &[],
             budgets: &BudgetConfig::default(),
             uses: &[],
+            slots: usize::MAX,
             now: self.parts.clock.now(),
         })
     }

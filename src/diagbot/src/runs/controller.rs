@@ -31,6 +31,7 @@ use crate::{
         resource::{DiagnosticRun, Phase, RunStatus, Telling},
         retention,
         service::RunService,
+        slots::Slots,
         switch::Switch,
         unrecorded,
     },
@@ -59,6 +60,8 @@ pub struct RunsContext {
     pub agent_image: String,
     /// How much may be captured at a time and in an hour.
     pub budgets: BudgetConfig,
+    /// Captures under way at once in one cluster.
+    pub concurrency: usize,
     /// What is counted.
     pub metrics: Metrics,
 }
@@ -80,6 +83,7 @@ pub async fn run(ctx: RunsContext, stop: CancellationToken) {
         records,
         switch: Switch::new(home.client.clone(), namespace),
         admissions: Admissions::default(),
+        slots: Slots::new(ctx.concurrency),
         ctx,
     });
     let switching = {
@@ -255,6 +259,7 @@ struct Reconciler {
     records: Records<DiagnosticCapture>,
     switch: Switch,
     admissions: Admissions,
+    slots: Slots,
     clusters: Vec<String>,
     namespace: String,
 }
@@ -304,6 +309,15 @@ impl Reconciler {
                 fresh = true;
                 continue;
             }
+            if let Action::CreateCapture(capture) = action {
+                match self.make(&run, *capture, &actor).await? {
+                    Some(Done::Capture(capture)) => gathered.take(*capture),
+                    Some(Done::CaptureRefused { capture, answer }) => gathered.refused = Some((capture, answer)),
+                    // Another run took the last slot meanwhile, or somebody wrote first.
+                    _ => return Ok(Look::Again),
+                }
+                continue;
+            }
             if matches!(action, Action::Survey(_)) {
                 self.look_at_the_switch(&actor).await?;
             }
@@ -332,20 +346,20 @@ impl Reconciler {
                 Done::Target(answer) => gathered.target = Some(answer),
                 Done::Reviewed(answer) => gathered.review = Some(answer),
                 Done::Surveyed(answer) => gathered.survey = Some(answer),
-                Done::Capture(capture) => gathered.take(*capture),
-                Done::CaptureRefused { capture, answer } => gathered.refused = Some((capture, answer)),
                 Done::Cancelled(captures) => captures.into_iter().for_each(|capture| gathered.take(capture)),
-                Done::Stale => match self.reread(name, &actor).await? {
-                    Some(read) => {
-                        // People were told something meanwhile: what was found out still counts.
-                        if !differs_in_telling_only(&run, &read) {
-                            gathered = Gathered::default();
+                Done::Stale | Done::Capture(_) | Done::CaptureRefused { .. } => {
+                    match self.reread(name, &actor).await? {
+                        Some(read) => {
+                            // People were told something meanwhile: what was found out still counts.
+                            if !differs_in_telling_only(&run, &read) {
+                                gathered = Gathered::default();
+                            }
+                            run = read;
+                            fresh = true;
                         }
-                        run = read;
-                        fresh = true;
+                        None => return Ok(Look::Rest),
                     }
-                    None => return Ok(Look::Rest),
-                },
+                }
             }
         }
         Ok(Look::Again)
@@ -355,6 +369,7 @@ impl Reconciler {
         let service = &self.ctx.service;
         let pauses = self.switch.pauses(service);
         let uses = self.admissions.uses(service, run);
+        let slots = self.free_slots(run);
         let facts = Facts {
             run,
             captures: &gathered.captures,
@@ -368,6 +383,7 @@ impl Reconciler {
             pauses: &pauses,
             budgets: &self.ctx.budgets,
             uses: &uses,
+            slots,
             now: service.now(),
         };
         plan(&facts).unwrap_or_else(|fault| {
@@ -377,6 +393,15 @@ impl Reconciler {
             );
             Action::Wait(None)
         })
+    }
+
+    /// How many captures of the run's cluster may be made now; counted only where the run makes some.
+    fn free_slots(&self, run: &DiagnosticRun) -> usize {
+        let cluster = run.status.iter().flat_map(|status| &status.captures).next();
+        match cluster.filter(|_| run.phase() == Phase::Capturing) {
+            Some(capture) => self.slots.free(&self.records.all(), &capture.target.cluster),
+            None => 0,
+        }
     }
 
     /// The run's captures: from the reflection, and from the API server where it matters that one is really not there.
@@ -399,6 +424,24 @@ impl Reconciler {
             }
         }
         Ok(())
+    }
+
+    /// Makes a capture where a slot is free for it.
+    async fn make(
+        &self,
+        run: &DiagnosticRun,
+        capture: DiagnosticCapture,
+        actor: &Actor<'_>,
+    ) -> Result<Option<Done>, ActError> {
+        if !self.slots.take(&self.records.all(), &capture) {
+            return Ok(None);
+        }
+        let name = capture.metadata.name.clone().unwrap_or_default();
+        let done = actor.perform(run, Action::CreateCapture(Box::new(capture))).await;
+        if !matches!(done, Ok(Done::Capture(_))) {
+            self.slots.release(&name);
+        }
+        done.map(Some)
     }
 
     async fn reread(&self, name: &RunName, actor: &Actor<'_>) -> Result<Option<DiagnosticRun>, ActError> {

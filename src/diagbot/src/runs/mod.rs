@@ -19,6 +19,7 @@ pub mod resource;
 pub mod retention;
 pub mod schedule;
 pub mod service;
+mod slots;
 pub mod survey;
 mod switch;
 mod unrecorded;

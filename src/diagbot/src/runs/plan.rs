@@ -9,6 +9,7 @@ mod before;
 mod diagnostic;
 mod during;
 mod fanout;
+mod launch;
 mod offer;
 mod right;
 mod rules;
@@ -75,6 +76,8 @@ pub struct Facts<'a> {
     pub budgets: &'a BudgetConfig,
     /// Captures of other runs, as the budgets count them.
     pub uses: &'a [Use],
+    /// How many captures of the run's cluster may be made now: `agent.concurrency` without those under way.
+    pub slots: usize,
     /// The time.
     pub now: Timestamp,
 }

@@ -65,6 +65,18 @@ impl Facts<'_> {
 
     /// What is no more as it was when the consent was asked for.
     fn changed(&self, approval: &Approval, status: &RunStatus, survey: &Survey) -> Option<String> {
+        if let Some(change) = self.changed_terms(approval, status) {
+            return Some(change);
+        }
+        let mut sites = approval.targets.iter().zip(&survey.sites);
+        sites.find_map(|(target, site)| {
+            let change = site.change(target)?;
+            Some(format!("`{}/{}` {change}", target.namespace, target.pod))
+        })
+    }
+
+    /// What is no more as it was when the consent was asked for, the targets themselves aside.
+    pub(super) fn changed_terms(&self, approval: &Approval, status: &RunStatus) -> Option<String> {
         if approval.catalog_sha256 != self.catalog.sha256() {
             return Some("the allowlist has changed".to_owned());
         }
@@ -76,11 +88,7 @@ impl Facts<'_> {
         if !same || !approval.targets.iter().eq(targets) {
             return Some("the request has changed".to_owned());
         }
-        let mut sites = approval.targets.iter().zip(&survey.sites);
-        sites.find_map(|(target, site)| {
-            let change = site.change(target)?;
-            Some(format!("`{}/{}` {change}", target.namespace, target.pod))
-        })
+        None
     }
 }
 

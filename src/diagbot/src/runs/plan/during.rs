@@ -5,7 +5,11 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{Action, Facts, GRACE, later, spec};
+use super::{
+    Action, Facts, GRACE, later,
+    launch::{self, Permit},
+    spec,
+};
 use crate::{
     captures::resource::{ANNOTATION_CANCEL, CapturePhase, DiagnosticCapture},
     runs::{
@@ -19,6 +23,9 @@ use crate::{
 /// a write that their end may have to wait for.
 const QUIET: SignedDuration = SignedDuration::from_secs(1);
 
+/// How often a run looks for a free slot that another run's capture may leave.
+const SLOT_EVERY: SignedDuration = SignedDuration::from_secs(1);
+
 /// Between two sums of a run with many captures.
 const COUNT_EVERY: SignedDuration = SignedDuration::from_secs(1);
 
@@ -30,6 +37,8 @@ pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     let cancel = facts.cancel();
     let running = running(facts);
     let many = is_many(&before);
+    let mut first: Option<Action> = None;
+    let mut denied: Option<Permit> = None;
     for (index, summary) in status.captures.iter_mut().enumerate() {
         let capture = facts
             .captures
@@ -46,13 +55,39 @@ pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
             // Never made, and never will be: facts are read from the API server itself in this case.
             None if before.phase == Phase::Cancelling => summary.phase = CapturePhase::Cancelled,
             None if cancel.is_some() => {}
-            // It waits for its turn.
-            None if running >= before.at_once() => {}
-            None => match new_capture(facts, &before, index) {
-                Ok(capture) => return Ok(Action::CreateCapture(Box::new(capture))),
-                Err(reason) => fail(summary, &reason),
-            },
+            None => {
+                if let Some(Permit::Denied { reason, .. }) = &denied {
+                    fail(summary, reason);
+                    continue;
+                }
+                // It waits for its turn.
+                if running >= before.at_once() || first.is_some() {
+                    continue;
+                }
+                if facts.slots == 0 {
+                    first = Some(Action::Wait(Some(later(facts.now, SLOT_EVERY))));
+                    continue;
+                }
+                match launch::permit(facts, &before, &summary.target) {
+                    Permit::Given => match new_capture(facts, &before, index) {
+                        Ok(capture) => return Ok(Action::CreateCapture(Box::new(capture))),
+                        Err(reason) => fail(summary, &reason),
+                    },
+                    Permit::Ask(action) => first = Some(action),
+                    Permit::Denied { reason, decision } => {
+                        fail(summary, &reason);
+                        denied = Some(Permit::Denied { reason, decision });
+                    }
+                }
+            }
         }
+    }
+    if let Some(Permit::Denied {
+        decision: Some(decision),
+        ..
+    }) = denied
+    {
+        status.decision = Some(decision);
     }
     if status.captures.iter().all(|capture| capture.phase.is_final()) {
         return finish(facts, status);
@@ -73,20 +108,26 @@ pub(super) fn follow(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     if overdue {
         return facts.end(status, Event::DeadlinePassed, &Reason::RunTimedOut);
     }
+    let awaited = match first {
+        Some(Action::Wait(time)) => time,
+        Some(action) => return Ok(action),
+        None => None,
+    };
+    let rest = |until: Timestamp| Action::Wait(Some(awaited.map_or(until, |awaited| awaited.min(until))));
     if status == before {
-        return Ok(Action::Wait(Some(later(deadline, GRACE))));
+        return Ok(rest(later(deadline, GRACE)));
     }
     if is_many(&before) {
         let counted = before.counted_at.as_ref().map(|at| later(at.0, COUNT_EVERY));
         if let Some(due) = counted.filter(|due| facts.now < *due) {
-            return Ok(Action::Wait(Some(due)));
+            return Ok(rest(due));
         }
         status.counted_at = Some(MicroTime(facts.now));
         return Ok(Action::Record(Box::new(status)));
     }
     let shown_from = later(begun_at(facts, &before), QUIET);
     if facts.now < shown_from && differs_in_progress_only(&before, &status) {
-        return Ok(Action::Wait(Some(shown_from)));
+        return Ok(rest(shown_from));
     }
     Ok(Action::Record(Box::new(status)))
 }

@@ -32,6 +32,11 @@ pub(super) struct Objection {
 }
 
 impl Objection {
+    /// The reason, and the answer that stands in the way.
+    pub(super) fn into_parts(self) -> (Reason, Option<Decision>) {
+        (self.reason, self.decision)
+    }
+
     /// Ends the run with it.
     pub(super) fn end(self, facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, IllegalTransition> {
         if self.decision.is_some() {

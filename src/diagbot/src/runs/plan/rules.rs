@@ -108,7 +108,7 @@ impl Facts<'_> {
         budget::check(self.budgets, self.uses, &asked, self.now).map_err(Reason::OverBudget)
     }
 
-    fn check_place(&self, target: &PinnedTarget, site: &Site) -> Result<(), Reason> {
+    pub(super) fn check_place(&self, target: &PinnedTarget, site: &Site) -> Result<(), Reason> {
         let own = self.run.metadata.namespace.as_deref() == Some(target.namespace.as_str());
         let home = self.clusters.first() == Some(&target.cluster);
         if target.namespace == KUBE_SYSTEM || (own && home) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 
 use self::samples::{NOW, World, found, run};
-use super::{Action, GRACE, START_WINDOW};
+use super::Action;
 use crate::{
     access::IdentityError,
     captures::resource::{CapturePhase, Explanation, StepMethod},
@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod armed;
+mod launch;
 mod many;
 mod rules;
 pub(in crate::runs) mod samples;
@@ -275,8 +276,11 @@ fn a_cancel_between_the_decision_and_the_capture_makes_none() {
 
 #[test]
 fn a_run_that_can_not_start_in_time_expires_and_one_that_never_ends_is_stopped() {
+    let mut last = World::new(run(|_| {}));
+    last.now = NOW + SignedDuration::from_mins(10);
+    assert_eq!(last.settle().phase, Phase::Capturing);
     let mut late = World::new(run(|_| {}));
-    late.now = NOW + START_WINDOW + SignedDuration::from_secs(1);
+    late.now = NOW + SignedDuration::from_mins(10) + SignedDuration::from_secs(1);
     let status = late.settle();
     assert_eq!((status.phase, code(&status)), (Phase::Expired, "NotStarted"));
 
@@ -285,11 +289,27 @@ fn a_run_that_can_not_start_in_time_expires_and_one_that_never_ends_is_stopped()
     let Some(Action::Wait(Some(until))) = stuck.acts.last() else {
         panic!("a run under way has a deadline");
     };
-    assert!(*until > NOW + GRACE);
+    // Ten minutes to launch, one for the tool, 16 s to upload 64 MiB, two to verify, five of grace.
+    let ends = SignedDuration::from_mins(10 + 1 + 2 + 5) + SignedDuration::from_secs(16);
+    assert_eq!(*until, NOW + ends);
     stuck.now = *until + SignedDuration::from_secs(1);
     let status = stuck.settle();
     assert_eq!((status.phase, code(&status)), (Phase::TimedOut, "RunTimedOut"));
     assert!(stuck.acts.iter().any(|act| matches!(act, Action::CancelCaptures(_))));
+}
+
+#[test]
+fn a_run_that_is_being_cancelled_ends_at_its_deadline_too() {
+    let mut world = World::new(run(|_| {}));
+    world.settle();
+    world.cancel();
+    assert_eq!(world.settle().phase, Phase::Cancelling);
+    let Some(Action::Wait(Some(until))) = world.acts.last() else {
+        panic!("a run that is being cancelled has a deadline");
+    };
+    world.now = *until + SignedDuration::from_secs(1);
+    let status = world.settle();
+    assert_eq!((status.phase, code(&status)), (Phase::TimedOut, "RunTimedOut"));
 }
 
 #[test]

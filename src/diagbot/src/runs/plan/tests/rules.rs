@@ -112,7 +112,7 @@ fn a_consent_counts_once_in_time_from_another_who_may_and_for_what_was_asked() {
         w.say("U2", true);
         survey(w).approver = Some(allowed(false));
     };
-    let late: Change = |w| w.now = NOW + APPROVAL_WINDOW;
+    let late: Change = |w| w.now = NOW + SignedDuration::from_mins(15);
     let replaced: Change = |w| {
         w.say("U2", true);
         survey(w).sites[0].pod_uid = Some("another".into());
@@ -145,6 +145,42 @@ fn a_consent_counts_once_in_time_from_another_who_may_and_for_what_was_asked() {
         let status = world.settle();
         ended(&status, phase, code);
         assert_eq!(world.made(), 0, "{code}");
+    }
+}
+
+#[test]
+fn a_consent_is_bound_to_allowlist_image_and_15_minutes() {
+    assert_eq!(
+        APPROVAL_WINDOW,
+        SignedDuration::from_mins(15),
+        "deploy/README.md names it"
+    );
+    type Change = fn(&mut World);
+    let allowlist: Change = |w| {
+        let text = include_str!("../../../../../../commands/jstack.yaml").replace("deadline: 60s", "deadline: 61s");
+        let allowances = diagbot_catalog::load::Allowances { unpinned_images: true };
+        w.catalog = diagbot_catalog::Catalog::parse(&[("jstack.yaml".into(), text)], allowances).unwrap();
+    };
+    let image: Change = |w| w.agent_image = "agent@sha256:1";
+    let nothing: Change = |_| {};
+    let late = NOW + SignedDuration::from_mins(15);
+    let in_time = late - SignedDuration::from_secs(1);
+    for (change, said_at, phase, told) in [
+        (allowlist, NOW, Phase::Refused, "the allowlist has changed"),
+        (image, NOW, Phase::Refused, "the image has changed"),
+        (nothing, late, Phase::Expired, "15 minutes"),
+        (nothing, in_time, Phase::Capturing, ""),
+    ] {
+        let (mut world, status) = end(asks_for_two);
+        assert_eq!(status.phase, Phase::AwaitingApproval);
+        change(&mut world);
+        world.now = said_at;
+        world.say("U2", true);
+        let status = world.settle();
+        let message = status.reason.map(|reason| reason.message).unwrap_or_default();
+        assert_eq!(status.phase, phase, "{message}");
+        assert!(message.contains(told), "{told} in {message}");
+        assert_eq!(world.made(), usize::from(phase == Phase::Capturing), "{told}");
     }
 }
 

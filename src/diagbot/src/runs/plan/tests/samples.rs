@@ -140,6 +140,8 @@ pub(in crate::runs) struct World {
     pub(in crate::runs) survey: Result<Survey, Reason>,
     pub(in crate::runs) pauses: Vec<Pause>,
     pub(in crate::runs) uses: Vec<Use>,
+    pub(in crate::runs) slots: usize,
+    pub(in crate::runs) agent_image: &'static str,
     pub(in crate::runs) catalog: Catalog,
     pub(in crate::runs) refused: Option<(String, String)>,
     pub(in crate::runs) now: Timestamp,
@@ -156,6 +158,8 @@ impl World {
             survey: Ok(surveyed()),
             pauses: Vec::new(),
             uses: Vec::new(),
+            slots: usize::MAX,
+            agent_image: "agent@sha256:0",
             catalog: catalog(),
             refused: None,
             now: NOW,
@@ -171,7 +175,7 @@ impl World {
             captures: &self.captures,
             refused: self.refused.as_ref(),
             catalog: &self.catalog,
-            agent_image: "agent@sha256:0",
+            agent_image: self.agent_image,
             clusters: &clusters,
             target: Some(&self.target).filter(|_| answered.0),
             review: Some(&self.review).filter(|_| answered.1),
@@ -179,6 +183,7 @@ impl World {
             pauses: &self.pauses,
             budgets: &BudgetConfig::default(),
             uses: &self.uses,
+            slots: self.slots,
             now: self.now,
         };
         plan(&facts).expect("the plan makes legal transitions only")
@@ -193,7 +198,12 @@ impl World {
             self.acts.push(action.clone());
             match action {
                 Action::FindTarget { .. } => answered.0 = true,
-                Action::Review { .. } => answered.1 = true,
+                Action::Review { .. } => {
+                    answered.1 = true;
+                    for decision in self.review.iter_mut().flatten() {
+                        decision.at = MicroTime(self.now);
+                    }
+                }
                 Action::Survey(question) => {
                     surveyed = true;
                     // Further targets are like the first.
