@@ -214,7 +214,7 @@ impl Elector {
         match written {
             Ok(lease) => {
                 self.seen = lease.metadata.resource_version.map(|version| (version, Instant::now()));
-                let valid_until = sent + DURATION.saturating_sub(MARGIN);
+                let valid_until = given_up_at(sent);
                 if !renewed {
                     tracing::info!(lease.epoch = epoch, "leading");
                 }
@@ -294,6 +294,11 @@ fn stand(spec: &LeaseSpec, identity: &str, held: Option<Term>, unchanged: Durati
     }
 }
 
+/// When a term that was written at `sent` is given up: before anybody may take the lease.
+fn given_up_at(sent: Instant) -> Instant {
+    sent + DURATION.saturating_sub(MARGIN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +327,16 @@ mod tests {
         assert_eq!(stand(&lease("b", 3), "a", None, silent), Stand::Take { epoch: 4 });
         // We believed that we held it: somebody took it.
         assert_eq!(stand(&lease("b", 4), "a", Some(term(3)), fresh), Stand::Wait);
+    }
+
+    #[test]
+    fn a_term_is_given_up_3_seconds_before_the_lease_ends() {
+        let sent = Instant::now();
+        assert_eq!(given_up_at(sent), sent + Duration::from_secs(12));
+        assert_eq!(
+            stand(&lease("b", 3), "a", None, Duration::from_millis(14_999)),
+            Stand::Wait
+        );
     }
 
     #[test]

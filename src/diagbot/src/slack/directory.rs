@@ -105,8 +105,7 @@ impl SlackDirectory {
 
     /// What the account itself says: no groups.
     async fn account(&self, user: &str) -> Result<PersonFacts, ApiError> {
-        let known = self.0.people.lock().await.get(user).cloned();
-        if let Some((_, facts)) = known.filter(|(since, _)| since.elapsed() < FACTS) {
+        if let Some(facts) = still_known(&*self.0.people.lock().await, user, Instant::now()) {
             return Ok(facts);
         }
         let asked = retry(ATTEMPTS, pace(), || self.0.api.user(user));
@@ -117,8 +116,7 @@ impl SlackDirectory {
     }
 
     async fn ask_channel(&self, channel: &str) -> Result<ChannelFacts, DirectoryError> {
-        let known = self.0.channels.lock().await.get(channel).cloned();
-        if let Some((_, facts)) = known.filter(|(since, _)| since.elapsed() < FACTS) {
+        if let Some(facts) = still_known(&*self.0.channels.lock().await, channel, Instant::now()) {
             return Ok(facts);
         }
         let object = retry(ATTEMPTS, pace(), || self.0.api.channel(channel))
@@ -150,6 +148,12 @@ impl Directory for SlackDirectory {
 
 fn pace() -> Backoff {
     Backoff::new(Duration::from_millis(250), Duration::from_secs(4))
+}
+
+/// What is known of somebody or of a channel, unless it is too old to count.
+fn still_known<T: Clone>(known: &HashMap<String, (Instant, T)>, id: &str, now: Instant) -> Option<T> {
+    let (since, facts) = known.get(id)?;
+    (now.duration_since(*since) < FACTS).then(|| facts.clone())
 }
 
 fn remember<T>(known: &mut HashMap<String, (Instant, T)>, id: &str, facts: T) {
@@ -254,6 +258,17 @@ mod tests {
     }
 
     #[test]
+    fn facts_count_for_30_seconds() {
+        let mut known = HashMap::new();
+        remember(&mut known, "U1", PersonFacts::default());
+        let begun = known["U1"].0;
+        let after = |millis| still_known(&known, "U1", begun + Duration::from_millis(millis)).is_some();
+        assert!(after(0) && after(29_999));
+        assert!(!after(30_000), "SECURITY.md names it");
+        assert!(still_known(&known, "U2", begun).is_none());
+    }
+
+    #[test]
     fn facts_fail_closed() {
         let read = |user: Value| person(&user, "T1");
         let nobody = read(json!({}));
@@ -264,6 +279,10 @@ mod tests {
         assert_eq!(read(unconfirmed).email, None);
         assert!(!channel_facts(&json!({})).private, "grants nothing");
         assert!(channel_facts(&json!({"is_ext_shared": true})).shared);
+        assert!(
+            channel_facts(&json!({"is_pending_ext_shared": true})).shared,
+            "others were invited"
+        );
     }
 
     #[test]

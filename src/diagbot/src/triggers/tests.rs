@@ -361,3 +361,66 @@ fn a_workload_in_an_incident_is_known_by_its_pods_owner_and_not_by_how_its_name_
         &goes("checkout-api-7d9f8b6c5-b", "checkout-api")
     ));
 }
+
+#[test]
+fn a_window_ends_and_is_of_one_fingerprint_and_diagnostic() {
+    let at = Timestamp::constant(1_800_000_000, 0);
+    let window = SignedDuration::from_mins(10);
+    let request = RunRequest {
+        key: RequestKey::Webhook {
+            source: "am".into(),
+            id: "1".into(),
+        },
+        requester: Requester {
+            team: "trigger".into(),
+            user: "am".into(),
+        },
+        origin: Origin {
+            cause: Some(Cause {
+                source: "am".into(),
+                fingerprint: "crashing".into(),
+                ..Cause::default()
+            }),
+            ..Origin::default()
+        },
+        diagnostic: "jstack".into(),
+        parameters: [].into(),
+        target: parse("shop/checkout").expect("a target"),
+        targets: None,
+        armed_until: None,
+        dry_run: false,
+        confirmed: true,
+        appeal: Appeal::default(),
+        received_at: at,
+    };
+    let run = DiagnosticRun::new(request.name().as_str(), request.spec());
+    let recorded = Recorded::of(&[std::sync::Arc::new(run)]);
+    let subject = Subject {
+        source: "am".into(),
+        fingerprint: "crashing".into(),
+        target: None,
+        diagnostic: "jstack".into(),
+    };
+    let other = |change: fn(&mut Subject)| {
+        let mut other = subject.clone();
+        change(&mut other);
+        other
+    };
+    let captured = |of: &Subject, later| {
+        of.captured(&recorded, at + SignedDuration::from_secs(later), window)
+            .is_some()
+    };
+    assert!(captured(&subject, 0) && captured(&subject, 599));
+    assert!(!captured(&subject, 600), "the window is over");
+    let key = |of: &Subject, later| of.key(at + SignedDuration::from_secs(later), window);
+    assert_eq!(key(&subject, 0), key(&subject, 599), "{at} begins a window");
+    assert_ne!(key(&subject, 0), key(&subject, 600));
+    for another in [
+        other(|s| s.diagnostic = "process".into()),
+        other(|s| s.fingerprint = "slow".into()),
+        other(|s| s.source = "pd".into()),
+    ] {
+        assert!(!captured(&another, 0), "{another:?}");
+        assert_ne!(key(&another, 0), key(&subject, 0), "{another:?}");
+    }
+}

@@ -60,13 +60,15 @@ fn cluster(asked: &Arc<AtomicUsize>) -> Cluster {
             assert_eq!(spec["resourceAttributes"]["resource"], "diagnostics");
             let groups = spec["groups"].as_array().cloned().unwrap_or_default();
             let allowed = groups.contains(&json!("slack:channel:G1"));
+            // An authorizer that refuses for good, whatever another one says.
+            let denied = spec["resourceAttributes"]["namespace"] == "denied";
             let broken = spec["resourceAttributes"]["namespace"] == "broken";
             let answer = if broken {
                 json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 500, "reason": "InternalError",
                     "message": "no"})
             } else {
                 json!({"kind": "SubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "spec": spec,
-                    "status": {"allowed": allowed, "reason": "a rule"}})
+                    "status": {"allowed": allowed, "denied": denied, "reason": "a rule"}})
             };
             let response = http::Response::builder()
                 .status(if broken { 500 } else { 201 })
@@ -116,6 +118,17 @@ async fn answers_are_kept_for_a_moment_allowed_or_not_and_per_principal() {
     assert_eq!(asked.load(Ordering::SeqCst), 2);
     assert!(ask(&access, &cluster, "U2", "G1").await.unwrap());
     assert_eq!(asked.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn what_an_authorizer_denies_is_denied() {
+    let cluster = cluster(&Arc::default());
+    let access = Access::new(Arc::new(People), AccessConfig::default(), Clock::System);
+    let u1 = person("U1");
+    for (namespace, wanted) in [("shop", true), ("denied", false)] {
+        let decision = access.review(running(&cluster, namespace), &u1, Some("G1"));
+        assert_eq!(decision.await.unwrap().allowed, wanted, "{namespace}");
+    }
 }
 
 #[tokio::test]
