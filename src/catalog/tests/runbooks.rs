@@ -290,3 +290,15 @@ proptest! {
         let _checked = parse(&[("runbooks/x.yaml", text)]);
     }
 }
+
+#[test]
+fn the_digest_of_a_catalog_covers_its_runbooks() {
+    let of = |runbooks: &[(&str, String)]| parse(runbooks).expect("a catalog").sha256();
+    let runbook = RUNBOOK.to_owned();
+    let changed = RUNBOOK.replace("count: 3", "count: 2");
+    let name = "runbooks/hang.yaml";
+    let digests = [of(&[]), of(&[(name, runbook.clone())]), of(&[(name, changed)])];
+    assert_eq!(digests[1], of(&[(name, runbook)]));
+    let different: std::collections::BTreeSet<&String> = digests.iter().collect();
+    assert_eq!(different.len(), 3, "a consent is bound to what it covers: {digests:?}");
+}
