@@ -45,6 +45,7 @@ async fn a_fault_of_the_api_server_on_the_way_costs_time_and_nothing_else() {
         assert_eq!(status.artifacts[0].proof, Proof::StoreChecked, "{what}");
         world.read(&status.artifacts[0]).await;
         assert_eq!(world.containers().await.len(), asked + 1, "{what}");
+        assert_eq!(world.server.armed(), [], "{what}: never struck");
     }
     world.finish().await;
 }

@@ -76,11 +76,15 @@ async fn whatever_the_api_server_answers_meanwhile_the_evidence_is_taken_once() 
     let product = Product::with(quick()).await;
     let rounds = [
         vec![
+            // Answers are remembered for seconds: the first run asks.
+            (Timeout, "create", "subjectaccessreviews"),
             (Conflict, "update", "diagnosticruns/status"),
             (Conflict, "update", "diagnosticcaptures/status"),
             (Conflict, "patch", "pods/ephemeralcontainers"),
             (Gone, "watch", "pods"),
+            // A watch that is open meets it when it is taken up again.
             (Gone, "watch", "diagnosticcaptures"),
+            (WatchCloses, "watch", "diagnosticcaptures"),
         ],
         vec![
             (Unavailable, "create", "diagnosticcaptures"),
@@ -92,7 +96,6 @@ async fn whatever_the_api_server_answers_meanwhile_the_evidence_is_taken_once() 
             (WatchCloses, "watch", "diagnosticcaptures"),
         ],
         vec![
-            (Timeout, "create", "subjectaccessreviews"),
             (KubeletGone, "get", "pods/log"),
             (KubeletGone, "get", "pods/attach"),
             (LogCut { after_bytes: 100 }, "get", "pods/log"),
@@ -110,7 +113,7 @@ async fn whatever_the_api_server_answers_meanwhile_the_evidence_is_taken_once() 
         told.downloads().await;
         assert_eq!(product.ephemeral(LEDGER).await.len(), before + 1, "{faults:?}");
         assert_eq!(product.objects().len(), 3 * (before + 1), "{faults:?}");
-        product.installation.kubernetes().disarm();
+        product.cluster_faults_struck(&format!("{faults:?}")).await;
     }
     assert!(product.open_uploads().is_empty(), "{:?}", product.open_uploads());
     assert_eq!(product.public().await.len(), rounds.len());

@@ -128,6 +128,7 @@ async fn whatever_the_cluster_does_meanwhile_the_capture_is_made_once() {
     }
     let told = product.runs("process ledger").await;
     assert_captured_once(&product, &told).await;
+    product.cluster_faults_struck("one run").await;
     product.stop().await;
 }
 

@@ -216,6 +216,23 @@ impl Product {
         }
     }
 
+    /// Every armed fault of the API server strikes; those of pulling an image are arranged for the whole story.
+    pub(crate) async fn cluster_faults_struck(&self, what: &str) {
+        let armed = || {
+            let armed = self.installation.kubernetes().armed();
+            armed.into_iter().filter(|fault| fault.verb.as_deref() != Some("pull"))
+        };
+        let struck = wait::until(LONGEST, "every fault of the API server has struck", || async {
+            Ok((armed().count() == 0).then_some(()))
+        });
+        let outcome = struck.await;
+        assert!(
+            outcome.is_ok(),
+            "{what}: never struck: {:?}",
+            armed().collect::<Vec<_>>()
+        );
+    }
+
     /// Waits until there is no such pod.
     pub(crate) async fn gone(&self, pod: &str) {
         let pods = &self.pods();

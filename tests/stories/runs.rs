@@ -192,6 +192,33 @@ async fn faults_of_the_api_server_delay_a_run_and_make_no_second_capture() {
     let status = world.run(&accepted.name, |run| run.phase().is_final()).await;
     assert_eq!(status.phase, Phase::Succeeded);
     assert_eq!(world.captures().await.len(), 1);
+    world.all_struck().await;
+    world.stop(vec![replica]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_reviews_fail_everything_is_denied_with_its_reason() {
+    let world = World::start().await;
+    let replica = world.replica().await;
+    world.arm(FaultKind::InternalError, "create", "subjectaccessreviews", u32::MAX);
+    for (id, diagnostic, target) in [
+        ("a", "sockets", "shop/ledger"),
+        ("b", "jstack", "shop/checkout-7d9f8b6c5-x2x4z"),
+        ("c", "heap-dump", "shop/checkout-7d9f8b6c5-x2x4z"),
+    ] {
+        let mut asked = request(id, ADA, diagnostic, target);
+        // An answer was waited for long enough.
+        asked.received_at -= jiff::SignedDuration::from_mins(3);
+        let accepted = replica.service.accept(asked).await.unwrap();
+        let status = world.run(&accepted.name, |run| run.phase().is_final()).await;
+        assert_eq!((status.phase, code(&status)), (Phase::Denied, "ReviewFailed"), "{id}");
+        let reason = status.reason.unwrap();
+        assert!(
+            reason.message.contains("could not be asked for permission"),
+            "{reason:?}"
+        );
+    }
+    assert_eq!(world.captures().await.len(), 0, "nothing is launched");
     world.stop(vec![replica]).await;
 }
 

@@ -99,20 +99,20 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    /// Whether it befalls a whole request, of any kind.
+    /// Whether it befalls a whole request to a stored resource.
     pub(super) fn is_of_a_request(self) -> bool {
+        self.is_of_any_request()
+            || matches!(
+                self,
+                Self::Conflict | Self::Gone | Self::PolicyDenies | Self::PodSecurityDenies | Self::KubeletGone
+            )
+    }
+
+    /// Whether it befalls a whole request, of any kind, access reviews included.
+    pub(super) fn is_of_any_request(self) -> bool {
         matches!(
             self,
-            Self::TooManyRequests
-                | Self::InternalError
-                | Self::Unavailable
-                | Self::Conflict
-                | Self::Gone
-                | Self::PolicyDenies
-                | Self::PodSecurityDenies
-                | Self::KubeletGone
-                | Self::Timeout
-                | Self::LostAnswer
+            Self::TooManyRequests | Self::InternalError | Self::Unavailable | Self::Timeout | Self::LostAnswer
         )
     }
 }

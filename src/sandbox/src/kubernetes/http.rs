@@ -152,8 +152,8 @@ async fn route(cluster: &Arc<Cluster>, mut request: Request<Incoming>) -> Result
     let (token, path) = (token.map(str::to_owned), path.to_owned());
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let user = who(cluster, token.as_deref(), request.headers())?;
-    if let Some(answered) = review::answer(cluster, &user, &path, &mut request).await? {
-        return Ok(json(StatusCode::CREATED, &answered));
+    if let Some(resource) = review::resource(&path) {
+        return review(cluster, &user, &path, resource, request).await;
     }
     let Some(target) = Target::parse(&path)? else {
         return outside_resources(cluster, &user, request.method(), &path);
@@ -199,13 +199,47 @@ async fn route(cluster: &Arc<Cluster>, mut request: Request<Incoming>) -> Result
     Ok(response)
 }
 
-/// What a fault answers instead; none where the request is performed first.
-fn failure_of(kind: FaultKind, target: &Target) -> Option<Failure> {
-    let (of, name) = (target.kind, &*target.name);
+/// A review is a request like any other: faults strike it too.
+async fn review(
+    cluster: &Cluster,
+    user: &User,
+    path: &str,
+    resource: &str,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Failure> {
+    review::authorize(cluster, user, resource)?;
+    let occasion = Occasion {
+        verb: "create",
+        resource,
+        name: "",
+    };
+    let struck = cluster.faults.take(occasion, FaultKind::is_of_any_request);
+    if let Some(failure) = struck.and_then(failure_of_any) {
+        return Err(failure);
+    }
+    let answered = review::answer(cluster, user, path, &mut request).await?;
+    if struck == Some(FaultKind::LostAnswer) {
+        return Err(Failure::Dropped);
+    }
+    Ok(json(StatusCode::CREATED, &answered))
+}
+
+/// What a fault answers instead, whatever is asked for; none where the request is performed first.
+fn failure_of_any(kind: FaultKind) -> Option<Failure> {
     let error = match kind {
         FaultKind::TooManyRequests => ApiError::too_many_requests(),
         FaultKind::InternalError => ApiError::internal("a fault of the sandbox"),
         FaultKind::Unavailable => ApiError::unavailable(),
+        FaultKind::Timeout => return Some(Failure::Silent),
+        _ => return None,
+    };
+    Some(Failure::Api(error))
+}
+
+/// What a fault answers instead; none where the request is performed first.
+fn failure_of(kind: FaultKind, target: &Target) -> Option<Failure> {
+    let (of, name) = (target.kind, &*target.name);
+    let error = match kind {
         FaultKind::Conflict => ApiError::modified(of, name),
         FaultKind::Gone => ApiError::expired(1, 2),
         FaultKind::PolicyDenies => ApiError::policy_denied(of, name),
@@ -214,8 +248,7 @@ fn failure_of(kind: FaultKind, target: &Target) -> Option<Failure> {
             ApiError::forbidden(of, name, text)
         }
         FaultKind::KubeletGone => ApiError::internal("dial tcp 10.0.0.7:10250: connect: connection refused"),
-        FaultKind::Timeout => return Some(Failure::Silent),
-        _ => return None,
+        _ => return failure_of_any(kind),
     };
     Some(Failure::Api(error))
 }

@@ -150,6 +150,11 @@ impl KubernetesServer {
         self.cluster.faults.arm(fault);
     }
 
+    /// Faults that have not struck, or not as often as they should.
+    pub fn armed(&self) -> Vec<Fault> {
+        self.cluster.faults.list()
+    }
+
     /// Disarms every fault.
     pub fn disarm(&self) {
         self.cluster.faults.clear();

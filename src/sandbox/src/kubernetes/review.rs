@@ -16,36 +16,50 @@ use super::{
 
 /// Where one asks who one is.
 const WHO_AM_I: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+/// Below it one asks who may do what.
+const REVIEWS: &str = "/apis/authorization.k8s.io/v1/";
+/// Reviews of somebody else.
+const OF_OTHERS: [&str; 2] = ["subjectaccessreviews", "localsubjectaccessreviews"];
 
-/// Answers a review; none where the path is something else.
+/// The kind of review that a path asks for; none where the path is something else.
+pub(super) fn resource(path: &str) -> Option<&str> {
+    if path == WHO_AM_I {
+        return Some("selfsubjectreviews");
+    }
+    path.strip_prefix(REVIEWS)?.rsplit('/').next()
+}
+
+/// Whether the user may ask for such a review; everybody may ask about themselves.
+pub(super) fn authorize(cluster: &Cluster, user: &User, resource: &str) -> Result<(), ApiError> {
+    if OF_OTHERS.contains(&resource) {
+        may_review(cluster, user, resource)?;
+    }
+    Ok(())
+}
+
+/// Answers a review.
 pub(super) async fn answer(
     cluster: &Cluster,
     user: &User,
     path: &str,
     request: &mut Request<Incoming>,
-) -> Result<Option<Value>, ApiError> {
-    if path == WHO_AM_I && request.method() == Method::POST {
-        return Ok(Some(json!({
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "SelfSubjectReview",
-            "metadata": {},
-            "status": { "userInfo": { "username": user.name, "groups": user.groups } },
-        })));
-    }
-    let Some(rest) = path.strip_prefix("/apis/authorization.k8s.io/v1/") else {
-        return Ok(None);
-    };
-    let resource = rest.rsplit('/').next().unwrap_or_default();
+) -> Result<Value, ApiError> {
+    let resource = resource(path).unwrap_or_default();
     let own = match resource {
-        "selfsubjectaccessreviews" | "selfsubjectrulesreviews" => true,
-        "subjectaccessreviews" | "localsubjectaccessreviews" => false,
+        "selfsubjectreviews" | "selfsubjectaccessreviews" | "selfsubjectrulesreviews" => true,
+        other if OF_OTHERS.contains(&other) => false,
         _ => return Err(ApiError::not_in_sandbox(path)),
     };
     if request.method() != Method::POST {
         return Err(ApiError::method_not_allowed());
     }
-    if !own {
-        may_review(cluster, user, resource)?;
+    if path == WHO_AM_I {
+        return Ok(json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "SelfSubjectReview",
+            "metadata": {},
+            "status": { "userInfo": { "username": user.name, "groups": user.groups } },
+        }));
     }
     let bytes = request
         .body_mut()
@@ -66,7 +80,7 @@ pub(super) async fn answer(
     } else {
         decide(cluster, &subject, &review["spec"])?
     };
-    Ok(Some(review))
+    Ok(review)
 }
 
 fn may_review(cluster: &Cluster, user: &User, resource: &str) -> Result<(), ApiError> {
