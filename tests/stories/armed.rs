@@ -29,7 +29,8 @@ async fn the_next_restart_is_captured_once_and_told_in_the_thread_of_the_arming(
         .people
         .reads("incidents", "State: *armed*: waits for the next restart")
         .await;
-    assert!(product.types("runs").await.contains("armed") || product.types("status").await.contains("armed"));
+    let listed = product.types("runs").await;
+    assert!(listed.contains(&id) && listed.contains("armed"), "{listed}");
     // Who knew of it is gone; the record is not.
     for replica in 0..2 {
         product.installation.restart_bot(replica).await.unwrap();

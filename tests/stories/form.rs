@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use diagbot_sandbox::wait;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
 
 use crate::product::{LEDGER, Product};
@@ -119,7 +119,7 @@ async fn an_alert_of_another_bot_is_diagnosed_from_its_menu_and_answered_in_its_
 async fn what_was_chosen_before_its_pod_went_or_its_run_was_forgotten_is_over_and_nothing_else_is_taken() {
     let product = Product::start().await;
     let earlier = product.runs("process ledger").await;
-    let taken = product.ephemeral(LEDGER).await.len();
+    assert_eq!(product.ephemeral(LEDGER).await.len(), 1);
 
     // A form that stood open while the pod died.
     product.people.command("ada", "incidents", "").await;
@@ -167,6 +167,12 @@ async fn what_was_chosen_before_its_pod_went_or_its_run_was_forgotten_is_over_an
     })
     .await
     .unwrap();
-    assert_eq!((product.recorded().await, taken), (recorded, 1), "nothing is started");
+    assert_eq!(product.recorded().await, recorded, "nothing is recorded");
+    let pods = product.pods().list(&ListParams::default()).await.unwrap().items;
+    assert!(!pods.is_empty());
+    for pod in pods {
+        let started = pod.spec.unwrap().ephemeral_containers.unwrap_or_default();
+        assert!(started.is_empty(), "nothing is started: {started:?}");
+    }
     product.stop().await;
 }

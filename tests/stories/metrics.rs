@@ -22,11 +22,13 @@ async fn samples(address: &str) -> anyhow::Result<BTreeMap<String, f64>> {
         .collect()
 }
 
-/// The sum over both replicas.
-async fn total(product: &Product, name: &str) -> anyhow::Result<f64> {
-    let mut sum = 0.0;
+/// The sum over both replicas; none where neither has the metric.
+async fn total(product: &Product, name: &str) -> anyhow::Result<Option<f64>> {
+    let mut sum = None;
     for bot in &product.installation.addresses().bots {
-        sum += samples(bot).await?.get(name).copied().unwrap_or_default();
+        if let Some(sample) = samples(bot).await?.get(name) {
+            sum = Some(sum.unwrap_or_default() + sample);
+        }
     }
     Ok(sum)
 }
@@ -34,7 +36,7 @@ async fn total(product: &Product, name: &str) -> anyhow::Result<f64> {
 async fn until_total(product: &Product, name: &str, wanted: f64) {
     wait::until(SOON, name, || async {
         let sum = total(product, name).await?;
-        Ok(((sum - wanted).abs() < 0.5).then_some(()))
+        Ok(sum.filter(|sum: &f64| (sum - wanted).abs() < 0.5).map(|_| ()))
     })
     .await
     .unwrap();
