@@ -6,7 +6,10 @@ use std::{fs, time::Duration};
 
 use diagbot::{
     record::{Event, Word},
-    runs::resource::{DiagnosticRun, Phase},
+    runs::{
+        resource::{DiagnosticRun, Phase},
+        schedule::DiagnosticSchedule,
+    },
 };
 use diagbot_sandbox::{installation::Plan, kubernetes::KubernetesConfig, wait};
 use diagbot_tests::rules::{self, Place};
@@ -23,7 +26,7 @@ use serde_json::{Value, json};
 use crate::{
     product::{LEDGER, Product, Told, run_in},
     record::entries,
-    tools::{processes, tool, until_processes, with_tool},
+    tools::{processes, seconds_of_our_own, tool, until_processes, with_tool},
 };
 
 /// What the bot has put on record so far, as its log has it.
@@ -486,4 +489,88 @@ async fn beside_the_cluster_itself_and_beside_the_bot_nothing_is_captured_whoeve
         assert_eq!(told.run.status.unwrap().reason.unwrap().code, "NeverThere");
     }
     product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_channels_schedule_is_changed_by_who_asks_there() {
+    let product = Product::start().await;
+    let room = ("Group", "slack:channel:C0WARROOM1");
+    let rule = json!({ "apiGroups": ["diagbot.dev"], "resources": ["diagnostics"], "verbs": ["list", "cancel"] });
+    give_to(&product, "room", room, rule).await;
+    let people = &product.people;
+    let add = "schedule add nightly \"0 3 * * *\" process shop/ledger";
+    let draft = people.command("ada", "war-room", add).await;
+    assert!(draft.contains("Not saved yet"), "{draft}");
+    let messages = people.reads("war-room", "Not saved yet").await;
+    let message = messages.iter().rfind(|m| m.text.contains("Not saved yet")).unwrap();
+    people.click("ada", "war-room", &message.ts, "Save").await;
+    people.reads("war-room", "Saved:").await;
+
+    let schedules: Api<DiagnosticSchedule> = Api::namespaced(product.installation.runs().into_client(), "diagbot");
+    for change in ["pause", "resume", "delete"] {
+        let answer = people
+            .command("linus", "incidents", &format!("schedule {change} nightly"))
+            .await;
+        assert!(answer.contains("There is no schedule"), "{change}: {answer}");
+    }
+    let kept = schedules.get("nightly").await.unwrap();
+    assert!(!kept.spec.suspend, "nobody paused it");
+    for (change, told) in [("pause", "paused"), ("resume", "resumed"), ("delete", "deleted")] {
+        let answer = people
+            .command("grace", "war-room", &format!("schedule {change} nightly"))
+            .await;
+        assert!(answer.contains(told), "{change}: {answer}");
+    }
+    assert!(schedules.get_opt("nightly").await.unwrap().is_none());
+    product.stop().await;
+}
+
+/// A workload of two pods is captured one after the other. What the second launch rests on is taken away in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_taken_away_between_two_launches_stops_the_second() {
+    // An answer counts for 10 s, and what Slack says of a person for 30 s; the first capture takes longer.
+    for (taken, seconds, told) in [
+        ("binding", "12", "You may not `run`"),
+        ("label", "13", "does not take part"),
+        ("account", "34", "the account is deactivated"),
+    ] {
+        let seconds = seconds_of_our_own(seconds);
+        let argv = ["timeout", "--foreground", "86013", "sleep", &seconds];
+        let mut plan = with_tool("slow", &argv, "1m", "1MiB");
+        plan.config = json!({ "agent": { "concurrency": 1 } });
+        let product = Product::with(plan).await;
+        let rule = json!({
+            "apiGroups": ["diagbot.dev"], "resources": ["diagnostics"], "verbs": ["run", "list", "read"],
+        });
+        give(&product, "linus-runs", "U0LINUS001", rule).await;
+        let containers = product.pods().get(LEDGER).await.unwrap().spec.unwrap().containers;
+        product.add_stateful("web", 2, &json!(containers));
+        for pod in ["web-0", "web-1"] {
+            product.pod_runs(pod).await;
+        }
+        let answer = product
+            .people
+            .command("linus", "incidents", "slow shop/sts/web --all")
+            .await;
+        let id = run_in(&answer).unwrap_or_else(|| panic!("no run: {answer}"));
+        until_processes(&format!("sleep {seconds}"), 2, Duration::from_secs(30)).await;
+        match taken {
+            "binding" => {
+                let bindings: Api<RoleBinding> = Api::namespaced(product.installation.runs().into_client(), "shop");
+                bindings.delete("linus-runs", &DeleteParams::default()).await.unwrap();
+            }
+            "account" => {
+                let left = json!({ "user": "U0LINUS001", "deleted": true });
+                product.people.act("account", left).await;
+            }
+            _ => mark(&product, "shop", json!({ "labels": { "diagbot.dev/enabled": null } })).await,
+        }
+        let ended = product.ended(&id).await;
+        assert_eq!(ended.run.phase(), Phase::PartlyFailed, "{taken}: {}", ended.text());
+        ended.explains(told);
+        let mut launched = product.ephemeral("web-0").await;
+        launched.extend(product.ephemeral("web-1").await);
+        assert_eq!(launched.len(), 1, "{taken}: {launched:?}");
+        product.stop().await;
+    }
 }
