@@ -98,6 +98,9 @@ impl<'a> Scene<'a> {
     }
 }
 
+/// Of so many commands one at least must have become a run: a bot that refuses everything keeps every rule.
+const ONE_RUN_OF: usize = 4;
+
 /// Looks at everything.
 pub(crate) async fn check(
     scene: &Scene<'_>,
@@ -111,6 +114,9 @@ pub(crate) async fn check(
         diary: diary.to_owned(),
         ..Verdict::default()
     };
+    if runs.len() * ONE_RUN_OF < typed.len() {
+        verdict.broken(&format!("only {} runs of {} commands", runs.len(), typed.len()));
+    }
     for typed in typed {
         let theirs: Vec<&DiagnosticRun> = runs
             .iter()
