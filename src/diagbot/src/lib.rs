@@ -66,6 +66,14 @@
 //! captures/identity.rs          LEARNT_IMAGES      256                             images whose user is remembered
 //! captures/relay.rs             RELAYS             4                               artifacts that the bot itself carries
 //! captures/relay.rs             FRAMES             8                               frames of each that wait for the store
+//! artifacts/store/limits.rs     RESERVED_CONNECTIONS  32                          connections of the store kept for the bot's own requests
+//! artifacts/store/limits.rs     PEER_CONNECTIONS      64                          connections of one address that wait, and as many requests by URL
+//! artifacts/store/limits.rs     BODIES                32                          bodies that the store receives at once
+//! artifacts/store/limits.rs     RESERVED_BODIES       8                           of them kept for the bot's own requests
+//! artifacts/store/limits.rs     PEER_BODIES           8                           of them from one address
+//! artifacts/store/limits.rs     UPLOAD_BODIES         6                           of them for one upload
+//! artifacts/store/limits.rs     URL_VERSIONS          8                           versions of one object that URLs write
+//! artifacts/store/limits.rs     FREE_RESERVE_BYTES    1 << 30                     bytes of the disk kept for the bot's records
 //! artifacts/folder.rs           MOST_NAMES         1_000                           numbers behind an artifact's name in a folder
 //! cluster/symptoms.rs           PAGE               100                             pods of one page of a first list
 //! artifacts/upload.rs           MOST_OPEN_UPLOADS  10_000                          uploads in one look for orphans

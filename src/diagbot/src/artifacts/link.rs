@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use aws_sdk_s3::{error::SdkError, presigning::PresigningConfig};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -16,6 +17,9 @@ const PART_LIFETIME: SignedDuration = SignedDuration::from_hours(1);
 const RESULT_LIFETIME: SignedDuration = SignedDuration::from_hours(12);
 /// A signature that would live shorter is not worth handing out.
 const SHORTEST: SignedDuration = SignedDuration::from_secs(30);
+/// A query parameter of a URL that writes: the longest body that it is for. S3 ignores, but signs, parameters that begin with
+/// `x-` (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/LogFormat.html>); `diagbot store` refuses what is longer.
+pub(super) const MOST_BYTES: &str = "x-diagbot-most-bytes";
 /// Longest name of a downloaded file, in bytes; file systems end at 255.
 const LONGEST_NAME: usize = 150;
 
@@ -69,13 +73,14 @@ pub struct SignedPut {
 pub type Link = SignedUrl;
 
 impl Store {
-    /// Signs URLs for `count` parts from `first_part` (from 1), for pods.
+    /// Signs URLs for `count` parts of at most `most_bytes` from `first_part` (from 1), for pods.
     pub async fn presign_parts(
         &self,
         key: &ArtifactKey,
         upload: &UploadId,
         first_part: u32,
         count: u32,
+        most_bytes: u64,
     ) -> Result<SignedParts, StoreError> {
         let what = "sign part URLs";
         let (expires_at, config) = self.signature(what, PART_LIFETIME).await?;
@@ -89,6 +94,8 @@ impl Store {
                 .key(key.as_str())
                 .upload_id(upload.as_str())
                 .part_number(wire_number(number))
+                .customize()
+                .mutate_request(move |request| limit_body(request, most_bytes))
                 .presigned(config.clone())
                 .await;
             urls.push(finish(what, request, expires_at)?);
@@ -96,8 +103,8 @@ impl Store {
         Ok(SignedParts { urls, expires_at })
     }
 
-    /// Signs a URL that writes one small object, for pods.
-    pub async fn presign_put(&self, key: &ArtifactKey) -> Result<SignedPut, StoreError> {
+    /// Signs a URL that writes one object of at most `most_bytes`, for pods.
+    pub async fn presign_put(&self, key: &ArtifactKey, most_bytes: u64) -> Result<SignedPut, StoreError> {
         let what = "sign an upload URL";
         let (expires_at, config) = self.signature(what, RESULT_LIFETIME).await?;
         let (encryption, kms_key) = encryption(&self.0.config.encryption);
@@ -109,6 +116,8 @@ impl Store {
             .key(key.as_str())
             .set_server_side_encryption(encryption)
             .set_ssekms_key_id(kms_key)
+            .customize()
+            .mutate_request(move |request| limit_body(request, most_bytes))
             .presigned(config)
             .await;
         let headers = request.as_ref().map_or_else(|_| Vec::new(), signed_headers);
@@ -176,6 +185,15 @@ impl Store {
 /// Signatures count whole seconds.
 fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+/// Has the URL name the longest body that it is for.
+fn limit_body(request: &mut HttpRequest, most_bytes: u64) {
+    let uri = request.uri();
+    let joint = if uri.contains('?') { '&' } else { '?' };
+    let limited = format!("{uri}{joint}{MOST_BYTES}={most_bytes}");
+    // A URI with one more parameter is a URI.
+    let _set = request.set_uri(limited);
 }
 
 /// What must be sent with a signed request, but for what every client sends.

@@ -210,7 +210,7 @@ impl Store {
     async fn try_links(&self, probe: &mut Probe, key: &ArtifactKey) -> Result<(), StoreError> {
         self.put(key, Bytes::from_static(SAMPLE), "text/plain").await?;
         let link = self.link(key, None, "probe.txt", false).await?;
-        let upload = self.presign_put(key).await?;
+        let upload = self.presign_put(key, SAMPLE.len() as u64).await?;
         let ca = self.ca_pem_for_pods();
         match fetch::status(fetch::Method::Get, link.expose(), &[], ca).await {
             Ok(200) => probe.add("links for people", Outcome::Works, "a link was followed from here"),

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 
+use super::limits::StoreLimits;
+
 /// Settings of `diagbot store`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -34,6 +36,9 @@ pub struct StoreServerConfig {
     /// Most connections at once; further ones wait.
     #[serde(default = "default_max_connections")]
     pub max_connections: usize,
+    /// How much of the server one client may hold, and for how long.
+    #[serde(default)]
+    pub limits: StoreLimits,
     /// `false` makes the server ignore whole-object checksums, as some stores do. For tests of clients.
     #[serde(default = "default_full_object_checksums")]
     pub full_object_checksums: bool,
@@ -63,6 +68,7 @@ impl StoreServerConfig {
             unfinished_uploads_after: default_unfinished_uploads_after(),
             objects_after: None,
             max_connections: default_max_connections(),
+            limits: StoreLimits::default(),
             full_object_checksums: default_full_object_checksums(),
         }
     }

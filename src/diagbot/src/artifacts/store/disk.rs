@@ -10,7 +10,8 @@
 //! An object's content stays in the files it came in; completing an upload renames its folder to a version's folder and
 //! copies nothing. A version never changes (but for its tags): what replaces an object is a further version, and a link
 //! names one. Files of parts have random names and the version's record names them, so that a part that arrives while its
-//! upload is completed changes nothing.
+//! upload is completed changes nothing. The file of a part that is replaced goes at once: a URL for a part is good for the
+//! room of one part.
 
 use std::{
     fs::{self, File},
@@ -41,6 +42,8 @@ pub(super) struct Disk {
     bucket: PathBuf,
     /// Held from a look whether an object exists to the rename that makes it, and while tags change.
     commits: Mutex<i64>,
+    /// Held while a part is replaced, and from a look at an upload's parts to the rename that makes them an object.
+    parts: Mutex<()>,
 }
 
 /// A file or folder in `incoming`, removed when it is dropped before it was moved on.
@@ -67,6 +70,7 @@ impl Disk {
         let disk = Self {
             bucket,
             commits: Mutex::new(0),
+            parts: Mutex::new(()),
         };
         match fs::remove_dir_all(disk.incoming()) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -104,6 +108,35 @@ impl Disk {
     /// Serialises commits; the value is the time of the last version, in microseconds.
     pub(super) fn commit_lock(&self) -> MutexGuard<'_, i64> {
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that this process may still write.
+    pub(super) fn free_bytes(&self) -> io::Result<u64> {
+        let found = rustix::fs::statvfs(&self.bucket)?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    /// How many versions an object has.
+    pub(super) fn version_count(&self, name: &ObjectName) -> io::Result<usize> {
+        Ok(self.versions(name)?.len())
+    }
+
+    /// Makes a received file the part of that number, instead of the one that was.
+    pub(super) fn add_part(&self, folder: &Path, received: &Path, record: &PartRecord) -> io::Result<()> {
+        let _lock = self.parts_lock();
+        let place = folder.join(part_file(record.number));
+        let former: Option<PartRecord> = read_record(&place)?;
+        fs::rename(received, folder.join(&record.file.name))?;
+        write_record(&place, record, Lasting::Written)?;
+        match former {
+            Some(former) => fs::remove_file(folder.join(former.file.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps the parts of uploads as they are.
+    pub(super) fn parts_lock(&self) -> MutexGuard<'_, ()> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest version, or that one.
@@ -263,10 +296,9 @@ pub(super) fn upload_record(folder: &Path) -> io::Result<Option<UploadRecord>> {
     read_record(&folder.join(UPLOAD_FILE))
 }
 
-/// Makes a received file the part of that number.
-pub(super) fn add_part(folder: &Path, received: &Path, record: &PartRecord) -> io::Result<()> {
-    fs::rename(received, folder.join(&record.file.name))?;
-    write_record(&folder.join(part_file(record.number)), record, Lasting::Written)
+/// Whether every file of an object to be is in `folder`.
+pub(super) fn holds(folder: &Path, record: &ObjectRecord) -> bool {
+    record.files.iter().all(|file| folder.join(&file.name).exists())
 }
 
 /// Parts of an upload, in order.
@@ -364,15 +396,20 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// The answer to what the disk has no room for.
+pub(super) fn no_room(message: &'static str) -> S3Error {
+    let mut answer = S3Error::new(S3ErrorCode::Custom("InsufficientStorage".into()));
+    answer.set_message(message);
+    answer.set_status_code(http::StatusCode::INSUFFICIENT_STORAGE);
+    answer
+}
+
 /// A file system's error as the store's answer.
 pub(super) fn storage_fault(error: &io::Error) -> S3Error {
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             tracing::warn!("the store's folder has no room left");
-            let mut answer = S3Error::new(S3ErrorCode::Custom("InsufficientStorage".into()));
-            answer.set_message("the store has no room left");
-            answer.set_status_code(http::StatusCode::INSUFFICIENT_STORAGE);
-            answer
+            no_room("the store has no room left")
         }
         _ => {
             tracing::warn!(%error, "the store's folder can't be used");

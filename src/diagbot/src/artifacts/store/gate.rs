@@ -8,13 +8,35 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, Method, Uri, header};
+use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
 use s3s::{S3Error, S3ErrorCode, S3Result};
+
+use super::super::link::MOST_BYTES;
 
 /// S3 signs for at most seven days.
 const LONGEST_EXPIRY_S: u32 = 7 * 24 * 3600;
 
+/// How a request claims to be signed; the protocol layer verifies it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Signed {
+    /// Not at all.
+    ByNobody,
+    /// With the account's key, in a header: by the bot.
+    ByAccount,
+    /// By its URL: by whoever holds it.
+    ByUrl(UrlTerms),
+}
+
+/// What a URL allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UrlTerms {
+    pub(super) ends_at: Timestamp,
+    /// The longest body, where the signature names one.
+    pub(super) most_bytes: Option<u64>,
+}
+
 /// Lets a request pass or says why not.
-pub(super) fn admit(method: &Method, uri: &Uri, headers: &HeaderMap, region: &str) -> S3Result<()> {
+pub(super) fn admit(method: &Method, uri: &Uri, headers: &HeaderMap, region: &str) -> S3Result<Signed> {
     refuse_forms(method, headers)?;
     let query: Vec<(Cow<'_, str>, Cow<'_, str>)> =
         url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()).collect();
@@ -41,16 +63,22 @@ pub(super) fn admit(method: &Method, uri: &Uri, headers: &HeaderMap, region: &st
     match (parameter("X-Amz-Signature"), authorization) {
         (Some(_), Some(_)) => Err(denied("the request is signed twice")),
         (Some(_), None) => {
-            check_expiry(parameter("X-Amz-Expires"))?;
+            let lifetime = check_expiry(parameter("X-Amz-Expires"))?;
+            let ends_at = check_date(parameter("X-Amz-Date"))?
+                .checked_add(lifetime)
+                .map_err(|_| malformed("X-Amz-Date is out of range"))?;
+            let most_bytes = parameter(MOST_BYTES).map(check_most_bytes).transpose()?;
             check_region(parameter("X-Amz-Credential"), region)?;
-            check_signed(headers, parameter("X-Amz-SignedHeaders"))
+            check_signed(headers, parameter("X-Amz-SignedHeaders"))?;
+            Ok(Signed::ByUrl(UrlTerms { ends_at, most_bytes }))
         }
         (None, Some(value)) => {
             check_region(field(value, "Credential"), region)?;
-            check_signed(headers, field(value, "SignedHeaders"))
+            check_signed(headers, field(value, "SignedHeaders"))?;
+            Ok(Signed::ByAccount)
         }
         // The protocol layer refuses what nobody signed.
-        (None, None) => Ok(()),
+        (None, None) => Ok(Signed::ByNobody),
     }
 }
 
@@ -67,14 +95,40 @@ fn refuse_forms(method: &Method, headers: &HeaderMap) -> S3Result<()> {
     Ok(())
 }
 
-fn check_expiry(seconds: Option<&str>) -> S3Result<()> {
-    match seconds.and_then(|text| text.parse::<u32>().ok()) {
-        Some(1..=LONGEST_EXPIRY_S) => Ok(()),
-        _ => Err(S3Error::with_message(
-            S3ErrorCode::AuthorizationQueryParametersError,
-            "X-Amz-Expires must be 1 to 604800 seconds",
-        )),
+fn check_expiry(seconds: Option<&str>) -> S3Result<SignedDuration> {
+    match seconds.and_then(digits).map(u32::try_from) {
+        Some(Ok(seconds @ 1..=LONGEST_EXPIRY_S)) => Ok(SignedDuration::from_secs(i64::from(seconds))),
+        _ => Err(malformed("X-Amz-Expires must be 1 to 604800 seconds")),
     }
+}
+
+/// When a URL was signed, `20261122T101500Z`. How far that may lie in the future is for the protocol layer to judge.
+fn check_date(text: Option<&str>) -> S3Result<Timestamp> {
+    let plain = |text: &&str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_digit() || matches!(byte, b'T' | b'Z'))
+    };
+    text.filter(|text| text.len() == "20261122T101500Z".len())
+        .filter(plain)
+        .and_then(|text| DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok())
+        .and_then(|time| time.to_zoned(TimeZone::UTC).ok())
+        .map(|time| time.timestamp())
+        .ok_or_else(|| malformed("X-Amz-Date must be a time like 20261122T101500Z"))
+}
+
+fn check_most_bytes(text: &str) -> S3Result<u64> {
+    digits(text).ok_or_else(|| malformed("x-diagbot-most-bytes must be a number of bytes"))
+}
+
+/// A number of digits only; `parse` would take a sign.
+fn digits(text: &str) -> Option<u64> {
+    text.bytes()
+        .all(|byte| byte.is_ascii_digit())
+        .then(|| text.parse().ok())?
+}
+
+fn malformed(message: &'static str) -> S3Error {
+    S3Error::with_message(S3ErrorCode::AuthorizationQueryParametersError, message)
 }
 
 /// A credential is `<access key>/<date>/<region>/s3/aws4_request`.
@@ -127,14 +181,18 @@ fn denied(message: &'static str) -> S3Error {
 mod tests {
     use super::*;
 
-    const LINK: &str = "/b/k?X-Amz-Credential=K%2F20261122%2Feu%2Fs3%2Faws4_request&X-Amz-Expires=60&X-Amz-Signature=0";
+    const LINK: &str = "/b/k?X-Amz-Credential=K%2F20261122%2Feu%2Fs3%2Faws4_request&X-Amz-Date=20261122T101500Z&X-Amz-Expires=60&X-Amz-Signature=0";
 
     fn outcome(uri: &str, headers: &[(&'static str, &'static str)]) -> Result<(), String> {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().unwrap());
         }
-        admit(&Method::PUT, &uri.parse().unwrap(), &map, "eu").map_err(|error| error.code().as_str().to_owned())
+        admitted(uri, &map).map(|_| ())
+    }
+
+    fn admitted(uri: &str, headers: &HeaderMap) -> Result<Signed, String> {
+        admit(&Method::PUT, &uri.parse().unwrap(), headers, "eu").map_err(|error| error.code().as_str().to_owned())
     }
 
     #[test]
@@ -159,7 +217,7 @@ mod tests {
     fn other_regions_services_and_old_signatures_are_refused() {
         let scope = |text: &str| {
             let uri = format!(
-                "/b/k?X-Amz-Credential=K/20261122/{text}&X-Amz-Expires=60&X-Amz-Signature=0&X-Amz-SignedHeaders=host"
+                "/b/k?X-Amz-Credential=K/20261122/{text}&X-Amz-Date=20261122T101500Z&X-Amz-Expires=60&X-Amz-Signature=0&X-Amz-SignedHeaders=host"
             );
             outcome(&uri, &[])
         };
@@ -174,9 +232,47 @@ mod tests {
 
     #[test]
     fn links_live_a_week_at_most() {
-        let uri = LINK.replace("Expires=60", "Expires=604801");
-        let uri = format!("{uri}&X-Amz-SignedHeaders=host");
-        assert_eq!(outcome(&uri, &[]), Err("AuthorizationQueryParametersError".to_owned()));
+        let malformed = Err("AuthorizationQueryParametersError".to_owned());
+        for wrong in [
+            "604801",
+            "0",
+            "+60",
+            "%2B60",
+            "-60",
+            "60s",
+            "60.0",
+            "%2060",
+            "",
+            "99999999999999999999",
+        ] {
+            let uri = LINK.replace("Expires=60", &format!("Expires={wrong}"));
+            let uri = format!("{uri}&X-Amz-SignedHeaders=host");
+            assert_eq!(outcome(&uri, &[]), malformed, "{wrong}");
+        }
+        for wrong in [
+            "20261122T101500",
+            "20261122T1015001",
+            "20261322T101500Z",
+            "+0261122T101500Z",
+            "",
+        ] {
+            let uri = LINK.replace("20261122T101500Z", wrong);
+            let uri = format!("{uri}&X-Amz-SignedHeaders=host");
+            assert_eq!(outcome(&uri, &[]), malformed, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_url_says_when_it_ends_and_how_much_it_takes() {
+        let terms = |more: &str| {
+            let uri = format!("{LINK}&X-Amz-SignedHeaders=host{more}");
+            admitted(&uri, &HeaderMap::new())
+        };
+        let ends_at = "2026-11-22T10:16:00Z".parse().unwrap();
+        let url = |most_bytes| Ok(Signed::ByUrl(UrlTerms { ends_at, most_bytes }));
+        assert_eq!(terms(""), url(None));
+        assert_eq!(terms("&x-diagbot-most-bytes=8388608"), url(Some(8_388_608)));
+        assert!(terms("&x-diagbot-most-bytes=+1").is_err());
     }
 
     #[test]

@@ -10,13 +10,17 @@
 
 mod accounts;
 mod assemble;
+mod bodies;
 mod config;
+mod connections;
 mod disk;
 mod gate;
+mod limits;
 mod linger;
 mod listing;
 mod names;
 mod objects;
+mod pace;
 mod protocol;
 mod reader;
 mod receive;
@@ -25,6 +29,7 @@ mod serve;
 mod tags;
 mod terms;
 mod uploads;
+mod visit;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -32,21 +37,31 @@ use jiff::Timestamp;
 use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use s3s::{
-    S3Error, S3ErrorCode, service::S3ServiceBuilder, validation::AwsNameValidation, validation::NameValidation as _,
+    S3Error, S3ErrorCode,
+    config::{S3Config, StaticConfigProvider},
+    service::S3ServiceBuilder,
+    validation::AwsNameValidation,
+    validation::NameValidation as _,
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use self::{accounts::Accounts, disk::Disk, protocol::BucketService, serve::Front};
+use self::{
+    accounts::Accounts, connections::Connections, disk::Disk, pace::Rate, protocol::BucketService, serve::Front,
+    visit::Admission,
+};
 pub use self::{
     accounts::AccountsError,
     config::{StoreServerConfig, TlsFiles},
+    limits::StoreLimits,
 };
 use crate::clock::Clock;
 
 /// How often old uploads and objects are looked for.
 const SWEEP_PAUSE: Duration = Duration::from_hours(1);
+/// How far a signature's date may lie in the future, and that of a header in the past; S3's own rule (`RequestTimeTooSkewed`).
+const SKEW_S: u32 = 15 * 60;
 
 /// Why the server can't start, or why it ended.
 #[derive(Debug, thiserror::Error)]
@@ -127,14 +142,22 @@ impl StoreServer {
             Arc::clone(&disk),
             config.max_body_bytes,
             config.full_object_checksums,
+            config.limits.clone(),
         ));
         builder.set_auth(accounts);
+        builder.set_access(Admission);
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(protocol_config()))));
         let has_tls = tls.is_some();
         let front = Front {
             service: builder.build(),
             region: config.region.clone(),
             tls,
-            max_connections: config.max_connections,
+            connections: Connections::new(config.max_connections, &config.limits),
+            header_deadline: config.limits.header_deadline,
+            rate: Rate {
+                window: config.limits.rate_window,
+                least_bytes_per_s: config.limits.least_bytes_per_s,
+            },
         };
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -164,6 +187,12 @@ impl StoreServer {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
     }
+}
+
+fn protocol_config() -> S3Config {
+    let mut config = S3Config::default();
+    config.presigned_url_max_skew_time_secs = SKEW_S;
+    config
 }
 
 async fn sweep_hourly(disk: Arc<Disk>, config: StoreServerConfig, stop: CancellationToken) {

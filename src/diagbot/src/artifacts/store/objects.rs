@@ -12,12 +12,14 @@ use s3s::{
 };
 
 use super::{
+    bodies::Terms,
+    connections::busy,
     disk::{Disk, content_name, storage_fault},
     reader::ObjectReader,
     receive::{Claims, blocking, receive, trailer_names},
     records::{ContentFile, ObjectRecord, ShownHeaders},
     refuse, tags,
-    terms::{Wishes, body_length, checked_metadata, empty, must_be_new, name, refuse_wishes, wire_time},
+    terms::{Wishes, checked_metadata, empty, must_be_new, name, refuse_wishes, wire_time},
 };
 use crate::clock::Clock;
 
@@ -46,7 +48,8 @@ pub(super) async fn find(disk: &Arc<Disk>, key: &str, version: Option<String>) -
 
 pub(super) async fn put(
     disk: &Arc<Disk>,
-    max_body_bytes: u64,
+    length: u64,
+    terms: &Terms,
     request: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let trailers = trailer_names(&request.headers);
@@ -55,7 +58,6 @@ pub(super) async fn put(
     let name = name(&input.key)?;
     let must_be_new = must_be_new(input.if_none_match.as_ref())?;
     let tags = tags::from_header(input.tagging.as_deref())?;
-    let length = body_length(input.content_length, max_body_bytes)?;
     let shown = ShownHeaders {
         content_type: input.content_type,
         content_disposition: input.content_disposition,
@@ -79,7 +81,7 @@ pub(super) async fn put(
     std::fs::create_dir(incoming.path()).map_err(|error| storage_fault(&error))?;
     let content = content_name(1);
     let body = input.body.unwrap_or_else(empty);
-    let received = receive(body, length, &claims, &trailers, &incoming.path().join(&content)).await?;
+    let received = receive(body, length, terms, &claims, &trailers, &incoming.path().join(&content)).await?;
     let record = ObjectRecord {
         size_bytes: received.size_bytes,
         etag: received.md5,
@@ -104,15 +106,21 @@ pub(super) async fn put(
         ..PutObjectOutput::default()
     };
     let disk = Arc::clone(disk);
-    let version = blocking(move || {
+    let most_versions = terms.most_versions;
+    let committed = blocking(move || {
         let mut lock = disk.commit_lock();
         if must_be_new && disk.find(&name, None)?.is_some() {
-            return Ok(None);
+            return Ok(Err(S3ErrorCode::PreconditionFailed.into()));
         }
-        disk.commit(&mut lock, &name, incoming.path(), &record).map(Some)
+        if let Some(most) = most_versions
+            && disk.version_count(&name)? >= most
+        {
+            return Ok(Err(busy("URLs have written this object too often")));
+        }
+        disk.commit(&mut lock, &name, incoming.path(), &record).map(Ok)
     })
     .await?;
-    output.version_id = Some(version.ok_or(S3ErrorCode::PreconditionFailed)?);
+    output.version_id = Some(committed?);
     Ok(S3Response::new(output))
 }
 

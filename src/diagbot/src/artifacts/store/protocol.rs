@@ -16,18 +16,20 @@ use s3s::{
         UploadPartInput, UploadPartOutput,
     },
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::{
+    bodies::{Bodies, Terms, Turn},
     disk::{self, Disk},
+    gate::Signed,
+    limits::StoreLimits,
     listing, objects,
     receive::blocking,
     records::ObjectRecord,
-    tags, uploads,
+    tags,
+    terms::body_length,
+    uploads,
+    visit::Visit,
 };
-
-/// Bodies that are received at once; each holds two batches of 512 KiB and further ones wait unread: 32 MiB in all.
-const MOST_BODIES: usize = 32;
 
 /// The server's one bucket.
 #[derive(Debug)]
@@ -37,7 +39,7 @@ pub(super) struct BucketService {
     disk: Arc<Disk>,
     max_body_bytes: u64,
     full_object_checksums: bool,
-    bodies: Semaphore,
+    bodies: Bodies,
 }
 
 impl BucketService {
@@ -47,6 +49,7 @@ impl BucketService {
         disk: Arc<Disk>,
         max_body_bytes: u64,
         full_object_checksums: bool,
+        limits: StoreLimits,
     ) -> Self {
         Self {
             bucket,
@@ -54,7 +57,7 @@ impl BucketService {
             disk,
             max_body_bytes,
             full_object_checksums,
-            bodies: Semaphore::new(MOST_BODIES),
+            bodies: Bodies::new(limits),
         }
     }
 
@@ -66,8 +69,23 @@ impl BucketService {
         }
     }
 
-    async fn body_permit(&self) -> S3Result<SemaphorePermit<'_>> {
-        self.bodies.acquire().await.map_err(S3Error::internal_error)
+    /// A body's turn, its length, and what it must keep to.
+    async fn body_turn(
+        &self,
+        extensions: &http::Extensions,
+        upload: Option<&str>,
+        content_length: Option<i64>,
+    ) -> S3Result<(Turn<'_>, u64, Terms)> {
+        let visit = Visit::of(extensions)?;
+        let most = match visit.signed() {
+            Signed::ByUrl(url) => url.most_bytes.unwrap_or(u64::MAX).min(self.max_body_bytes),
+            Signed::ByAccount | Signed::ByNobody => self.max_body_bytes,
+        };
+        let length = body_length(content_length, most)?;
+        let disk = Arc::clone(&self.disk);
+        let free_bytes = blocking(move || disk.free_bytes()).await?;
+        let turn = self.bodies.turn(visit, upload, length, free_bytes).await?;
+        Ok((turn, length, self.bodies.terms(visit)))
     }
 
     async fn replace_tags(&self, key: &str, version: Option<String>, tags: Vec<(String, String)>) -> S3Result<String> {
@@ -126,8 +144,10 @@ impl S3 for BucketService {
 
     async fn put_object(&self, request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
         self.ours(&request.input.bucket)?;
-        let _permit = self.body_permit().await?;
-        objects::put(&self.disk, self.max_body_bytes, request).await
+        let (_turn, length, terms) = self
+            .body_turn(&request.extensions, None, request.input.content_length)
+            .await?;
+        objects::put(&self.disk, length, &terms, request).await
     }
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
@@ -201,8 +221,11 @@ impl S3 for BucketService {
 
     async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
         self.ours(&request.input.bucket)?;
-        let _permit = self.body_permit().await?;
-        uploads::upload_part(&self.disk, self.max_body_bytes, request).await
+        let upload = Some(request.input.upload_id.as_str());
+        let (_turn, length, terms) = self
+            .body_turn(&request.extensions, upload, request.input.content_length)
+            .await?;
+        uploads::upload_part(&self.disk, length, &terms, request).await
     }
 
     async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {

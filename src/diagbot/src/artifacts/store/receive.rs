@@ -14,14 +14,16 @@ use s3s::{
     crypto::Checksum as _,
     dto::{Checksum, StreamingBlob},
 };
+use tokio::time::{Instant, timeout};
 
-use super::disk::storage_fault;
+use super::{
+    bodies::Terms,
+    disk::storage_fault,
+    pace::{Pace, TooSlow},
+};
 
 /// Bytes that are hashed and written at once, off the async threads.
 const BATCH_BYTES: usize = 512 * 1024;
-/// Longest silence of a client that sends.
-const IDLE_DEADLINE: Duration = Duration::from_mins(1);
-
 /// What the client claimed about the body.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
@@ -65,6 +67,7 @@ impl Sink {
 pub(super) async fn receive(
     body: StreamingBlob,
     length: u64,
+    terms: &Terms,
     claims: &Claims,
     trailer_names: &[String],
     path: &Path,
@@ -75,7 +78,7 @@ pub(super) async fn receive(
         digests: PartHasher::default(),
         others: hasher(&claims.checksum, trailer_names),
     };
-    let (sink, size_bytes) = drain(body, length, sink).await?;
+    let (sink, size_bytes) = drain(body, length, terms, sink).await?;
     let sink = blocking(move || sink.file.sync_data().map(|()| sink)).await?;
     let (md5, crc) = sink.digests.finish();
     let crc64nvme = STANDARD.encode(crc.to_be_bytes());
@@ -92,18 +95,17 @@ pub(super) async fn receive(
     })
 }
 
-async fn drain(mut body: StreamingBlob, length: u64, sink: Sink) -> S3Result<(Sink, u64)> {
+async fn drain(mut body: StreamingBlob, length: u64, terms: &Terms, sink: Sink) -> S3Result<(Sink, u64)> {
+    let mut pace = Pace::new(terms.rate);
     let mut writing = tokio::task::spawn_blocking(move || Ok(sink));
     let mut batch = Vec::new();
     let mut held = 0;
     let mut size_bytes = 0_u64;
     loop {
-        let next = tokio::time::timeout(IDLE_DEADLINE, body.next()).await;
-        let bytes = match next {
-            Ok(None) => break,
-            Ok(Some(Ok(bytes))) => bytes,
-            Ok(Some(Err(error))) => return Err(stream_fault(&error.to_string())),
-            Err(_) => return Err(S3ErrorCode::RequestTimeout.into()),
+        let bytes = match next(&mut body, terms, &mut pace).await? {
+            None => break,
+            Some(Ok(bytes)) => bytes,
+            Some(Err(error)) => return Err(stream_fault(&error.to_string())),
         };
         size_bytes += bytes.len() as u64;
         if size_bytes > length {
@@ -124,6 +126,38 @@ async fn drain(mut body: StreamingBlob, length: u64, sink: Sink) -> S3Result<(Si
     }
     let sink = blocking(move || sink.write(batch)).await?;
     Ok((sink, size_bytes))
+}
+
+/// The next bytes of a client that keeps to its terms.
+async fn next(
+    body: &mut StreamingBlob,
+    terms: &Terms,
+    pace: &mut Pace,
+) -> S3Result<Option<Result<Bytes, s3s::StdError>>> {
+    loop {
+        let life = terms.ends.map(|ends| ends.saturating_duration_since(Instant::now()));
+        if life.is_some_and(|life| life.is_zero()) {
+            return Err(timed_out("the URL has ended before the body has"));
+        }
+        let started = Instant::now();
+        let next = timeout(pace.left().min(life.unwrap_or(Duration::MAX)), body.next()).await;
+        let bytes = match &next {
+            Ok(Some(Ok(bytes))) => bytes.len() as u64,
+            _ => 0,
+        };
+        let kept = pace.moved(bytes, started.elapsed());
+        match next {
+            // The end of a body is never too late.
+            Ok(next @ (None | Some(Err(_)))) => return Ok(next),
+            _ if kept == Err(TooSlow) => return Err(timed_out("the body comes too slowly")),
+            Ok(next) => return Ok(next),
+            Err(_) => {}
+        }
+    }
+}
+
+fn timed_out(message: &'static str) -> S3Error {
+    S3Error::with_message(S3ErrorCode::RequestTimeout, message)
 }
 
 /// Runs file work off the async threads.

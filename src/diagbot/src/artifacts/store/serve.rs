@@ -3,22 +3,25 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderValue, header};
-use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use s3s::{HttpError, HttpResponse, service::S3Service};
+use s3s::{HttpError, service::S3Service};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{gate, linger::SharedBody};
+use super::{
+    connections::{Connections, Place},
+    gate::{self, Signed},
+    linger::SharedBody,
+    pace::{PacedStream, Rate},
+    visit::{AnswerBody, Visit},
+};
 
-/// Longest time for a client to send its headers or to finish the TLS handshake.
-const HEADERS_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest time for open requests to finish once the server is told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Read buffer of a connection: large, since bodies are.
@@ -31,19 +34,22 @@ pub(super) struct Front {
     pub(super) service: S3Service,
     pub(super) region: String,
     pub(super) tls: Option<TlsAcceptor>,
-    pub(super) max_connections: usize,
+    pub(super) connections: Arc<Connections>,
+    /// Longest time for a client to send its headers or to finish the TLS handshake.
+    pub(super) header_deadline: Duration,
+    /// Slowest rate of a client that reads.
+    pub(super) rate: Rate,
 }
 
 /// Serves until the stop signal, then lets open requests finish.
 pub(super) async fn serve(front: Front, listener: TcpListener, stop: CancellationToken) {
-    let permits = Arc::new(Semaphore::new(front.max_connections));
     let front = Arc::new(front);
     let mut connections = JoinSet::new();
     loop {
-        let permit = tokio::select! {
+        tokio::select! {
             () = stop.cancelled() => break,
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-        };
+            () = front.connections.room() => {}
+        }
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
@@ -52,9 +58,13 @@ pub(super) async fn serve(front: Front, listener: TcpListener, stop: Cancellatio
         match accepted {
             Ok((stream, peer)) => {
                 let (front, stop) = (Arc::clone(&front), stop.clone());
+                let place = Arc::new(front.connections.enter(peer.ip()));
                 connections.spawn(async move {
-                    let _permit = permit;
-                    front.attend(stream, peer, stop).await;
+                    let evicted = place.evicted.clone();
+                    tokio::select! {
+                        () = evicted.cancelled() => {}
+                        () = front.attend(stream, peer, place, stop) => {}
+                    }
                 });
             }
             Err(error) => {
@@ -70,30 +80,31 @@ pub(super) async fn serve(front: Front, listener: TcpListener, stop: Cancellatio
 }
 
 impl Front {
-    async fn attend(&self, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+    async fn attend(&self, stream: TcpStream, peer: SocketAddr, place: Arc<Place>, stop: CancellationToken) {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no TCP_NODELAY");
         }
+        let stream = PacedStream::new(stream, self.rate);
         let Some(tls) = &self.tls else {
-            return self.talk(stream, stop).await;
+            return self.talk(stream, peer, place, stop).await;
         };
-        match tokio::time::timeout(HEADERS_DEADLINE, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.talk(stream, stop).await,
+        match tokio::time::timeout(self.header_deadline, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.talk(stream, peer, place, stop).await,
             Ok(Err(error)) => tracing::debug!(%error, %peer, "the TLS handshake failed"),
             Err(_) => tracing::debug!(%peer, "the TLS handshake took too long"),
         }
     }
 
-    async fn talk<S>(&self, stream: S, stop: CancellationToken)
+    async fn talk<S>(&self, stream: S, peer: SocketAddr, place: Arc<Place>, stop: CancellationToken)
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADERS_DEADLINE)
+            .header_read_timeout(self.header_deadline)
             .max_buf_size(BUFFER_BYTES);
-        let service = service_fn(|request| self.answer(request));
+        let service = service_fn(|request| self.answer(request, peer, Arc::clone(&place)));
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let outcome = tokio::select! {
@@ -108,12 +119,20 @@ impl Front {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Result<HttpResponse, HttpError> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+        place: Arc<Place>,
+    ) -> Result<Response<AnswerBody>, HttpError> {
         let admitted = gate::admit(request.method(), request.uri(), request.headers(), &self.region);
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         let body = SharedBody::new(body);
+        let signed = admitted.as_ref().map_or(Signed::ByNobody, Clone::clone);
+        let visit = Visit::new(place, peer.ip(), signed);
+        head.extensions.insert(visit.clone());
         let mut answer = match admitted {
-            Ok(()) => {
+            Ok(_) => {
                 let handled = s3s::Body::http_body(body.clone());
                 self.service.call(Request::from_parts(head, handled)).await?
             }
@@ -122,12 +141,13 @@ impl Front {
                 .map_err(|error| HttpError::new(Box::new(error)))?,
         };
         if answer.status().is_client_error() || answer.status().is_server_error() {
+            visit.refused();
             body.read_off().await;
         }
         // A browser takes the type that the link names and guesses none that would run.
         answer
             .headers_mut()
             .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        Ok(answer)
+        Ok(answer.map(|body| AnswerBody::new(body, visit)))
     }
 }

@@ -18,11 +18,12 @@ use s3s::{
 
 use super::{
     assemble::{assemble, choose, compare_whole},
+    bodies::Terms,
     disk::{self, Disk, storage_fault},
     receive::{Claims, blocking, receive, trailer_names},
     records::{ContentFile, PartRecord, ShownHeaders, UploadRecord},
     refuse, tags,
-    terms::{Wishes, body_length, checked_metadata, empty, must_be_new, name, refuse_wishes, wire_time},
+    terms::{Wishes, checked_metadata, empty, must_be_new, name, refuse_wishes, wire_time},
 };
 use crate::clock::Clock;
 
@@ -89,7 +90,8 @@ fn refuse_unsupported(input: &CreateMultipartUploadInput, full_object_checksums:
 
 pub(super) async fn upload_part(
     disk: &Arc<Disk>,
-    max_body_bytes: u64,
+    length: u64,
+    terms: &Terms,
     request: S3Request<UploadPartInput>,
 ) -> S3Result<S3Response<UploadPartOutput>> {
     let trailers = trailer_names(&request.headers);
@@ -100,7 +102,6 @@ pub(super) async fn upload_part(
             "part numbers are 1 to 10000",
         ));
     }
-    let length = body_length(input.content_length, max_body_bytes)?;
     let (folder, _) = find(disk, &input.key, &input.upload_id).await?;
     let claims = Claims {
         content_md5: input.content_md5,
@@ -116,7 +117,7 @@ pub(super) async fn upload_part(
     };
     let incoming = disk.incoming_path();
     let body = input.body.unwrap_or_else(empty);
-    let received = receive(body, length, &claims, &trailers, incoming.path()).await?;
+    let received = receive(body, length, terms, &claims, &trailers, incoming.path()).await?;
     let part = PartRecord {
         number: input.part_number,
         file: ContentFile {
@@ -128,7 +129,8 @@ pub(super) async fn upload_part(
         checksums: received.checksum.clone().into(),
         stored_at: Clock::System.now(),
     };
-    unless_gone(tokio::task::spawn_blocking(move || disk::add_part(&folder, incoming.path(), &part)).await)?;
+    let disk = Arc::clone(disk);
+    unless_gone(tokio::task::spawn_blocking(move || disk.add_part(&folder, incoming.path(), &part)).await)?;
     Ok(S3Response::new(UploadPartOutput {
         e_tag: Some(ETag::Strong(received.md5)),
         checksum_crc64nvme: claims.checksum.checksum_crc64nvme.and(Some(received.crc64nvme)),
@@ -259,18 +261,24 @@ pub(super) async fn complete(
     let committed = tokio::task::spawn_blocking(move || {
         let mut lock = disk.commit_lock();
         if must_be_new && disk.find(&name, None)?.is_some() {
-            return Ok(None);
+            return Ok(Err(S3ErrorCode::PreconditionFailed));
+        }
+        let parts_lock = disk.parts_lock();
+        if folder.exists() && !disk::holds(&folder, &record) {
+            // A part was replaced since the parts were chosen: it is no more what the client named.
+            return Ok(Err(S3ErrorCode::InvalidPart));
         }
         let version = disk.commit(&mut lock, &name, &folder, &record)?;
+        drop(parts_lock);
         if let Some((_, folder, record)) = disk.find(&name, Some(&version))?
             && let Err(error) = disk::tidy(&folder, &record)
         {
             tracing::warn!(%error, "parts that are not used could not be removed");
         }
-        Ok(Some(version))
+        Ok(Ok(version))
     })
     .await;
-    output.version_id = Some(unless_gone(committed)?.ok_or(S3ErrorCode::PreconditionFailed)?);
+    output.version_id = Some(unless_gone(committed)??);
     Ok(S3Response::new(output))
 }
 

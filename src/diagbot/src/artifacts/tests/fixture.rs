@@ -75,7 +75,7 @@ impl Fixture {
         let upload = self.store.open_upload(key, "text/plain", &[]).await.unwrap();
         let signed = self
             .store
-            .presign_parts(key, &upload, 1, parts.len() as u32)
+            .presign_parts(key, &upload, 1, parts.len() as u32, PART)
             .await
             .unwrap();
         for (url, bytes) in signed.urls.iter().zip(parts) {
@@ -265,15 +265,20 @@ async fn pass(mut client: TcpStream, mut server: TcpStream, text: &str, armed: &
 }
 
 /// A connection on which a PUT of that length was announced.
-pub(super) async fn open(url: &SignedUrl, length: usize) -> TcpStream {
-    let url = url::Url::parse(url.expose()).unwrap();
+pub(super) async fn open(signed: &SignedUrl, length: usize) -> TcpStream {
+    let url = url::Url::parse(signed.expose()).unwrap();
     let address = (url.host_str().unwrap(), url.port().unwrap());
     let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(head("PUT", signed, length).as_bytes()).await.unwrap();
+    stream
+}
+
+/// The head of a request to a presigned URL, as it goes over the wire.
+pub(super) fn head(method: &str, url: &SignedUrl, length: usize) -> String {
+    let url = url::Url::parse(url.expose()).unwrap();
     let path = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
-    let head = format!("PUT {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream
+    format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n")
 }
 
 /// Until it is so, within 20 s.

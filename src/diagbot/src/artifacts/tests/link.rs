@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::super::{SignedUrl, StoreError};
-use super::fixture::{Fixture, clock_late_by, open, send, send_to};
+use super::fixture::{Fixture, PART, clock_late_by, open, send, send_to};
 
 const NONE: Bytes = Bytes::new();
 
@@ -71,8 +71,18 @@ async fn a_client_that_is_refused_while_it_sends_reads_why() {
     let late = fixture
         .client(clock_late_by(SignedDuration::from_hours(2)), |_| {})
         .await;
-    let expired = late.presign_parts(&key, &upload, 1, 1).await.unwrap().urls.remove(0);
-    let good = store.presign_parts(&key, &upload, 1, 1).await.unwrap().urls.remove(0);
+    let expired = late
+        .presign_parts(&key, &upload, 1, 1, PART)
+        .await
+        .unwrap()
+        .urls
+        .remove(0);
+    let good = store
+        .presign_parts(&key, &upload, 1, 1, PART)
+        .await
+        .unwrap()
+        .urls
+        .remove(0);
     store.abort(&key, &upload).await.unwrap();
     for _ in 0..3 {
         let answer = send_whole_then_read(&expired).await;
@@ -103,7 +113,7 @@ async fn an_upload_url_can_not_be_turned_into_a_copy_of_another_object() {
         .await
         .unwrap();
     let mine = store.key(&["result.json"]);
-    let url = store.presign_put(&mine).await.unwrap().url;
+    let url = store.presign_put(&mine, PART).await.unwrap().url;
     for header in ["x-amz-copy-source", "x-amz-meta-a", "x-amz-tagging", "x-amz-acl"] {
         let answer = send("PUT", &url, &[(header, "/evidence/diagbot/secret")], NONE).await;
         assert_eq!(answer.status, 403, "{header}: {}", answer.text());

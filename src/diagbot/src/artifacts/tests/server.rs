@@ -182,7 +182,7 @@ async fn the_url_of_a_small_object_carries_the_settings_for_encryption() {
         })
         .await;
     let key = sealed.key(&["result.json"]);
-    let put = sealed.presign_put(&key).await.unwrap();
+    let put = sealed.presign_put(&key, PART).await.unwrap();
     let header = |name: &str| {
         put.headers
             .iter()
@@ -197,7 +197,7 @@ async fn the_url_of_a_small_object_carries_the_settings_for_encryption() {
     for (name, _) in &put.headers {
         assert!(put.url.expose().contains(name), "{name} is signed");
     }
-    let plain = fixture.store.presign_put(&key).await.unwrap();
+    let plain = fixture.store.presign_put(&key, PART).await.unwrap();
     assert_eq!(plain.headers, [], "an older agent needs no header where nothing is set");
 }
 

@@ -136,7 +136,7 @@ async fn a_part_that_was_replaced_after_the_report_is_noticed_and_removed() {
     let key = store.key(&["replaced.bin"]);
     let parts = two_parts(4);
     let upload = fixture.upload_as_pod(&key, &parts).await;
-    let stolen = store.presign_parts(&key, &upload, 2, 1).await.unwrap();
+    let stolen = store.presign_parts(&key, &upload, 2, 1, PART).await.unwrap();
     let same_length = Bytes::from_static(b"the END 4\n");
     assert_eq!(send("PUT", &stolen.urls[0], &[], same_length.clone()).await.status, 200);
     let error = store.complete(&key, &upload, &report(&parts), PART).await.unwrap_err();
@@ -151,7 +151,12 @@ async fn damaged_cut_and_oversized_bodies_leave_nothing_behind() {
     let store = &fixture.store;
     let key = store.key(&["damaged.bin"]);
     let upload = store.open_upload(&key, "text/plain", &[]).await.unwrap();
-    let url = store.presign_parts(&key, &upload, 1, 1).await.unwrap().urls.remove(0);
+    let url = store
+        .presign_parts(&key, &upload, 1, 1, PART)
+        .await
+        .unwrap()
+        .urls
+        .remove(0);
     let before = fixture.content_files();
 
     let other_md5 = PartMd5::of(b"else").content_md5();
@@ -170,7 +175,7 @@ async fn damaged_cut_and_oversized_bodies_leave_nothing_behind() {
     let long = send("PUT", &url, &[], vec![0; 1_000_001].into()).await;
     assert!(long.text().contains("EntityTooLarge"), "{}", long.text());
     cut_off(&url, 600_000).await;
-    let put = store.presign_put(&store.key(&["cut.json"])).await.unwrap().url;
+    let put = store.presign_put(&store.key(&["cut.json"]), PART).await.unwrap().url;
     cut_off(&put, 600_000).await;
 
     wait_until("the server let go of the cut bodies", || {

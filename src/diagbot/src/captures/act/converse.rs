@@ -81,7 +81,10 @@ async fn ticket(scene: &Scene, f: &Facts) -> Result<Ticket, ActError> {
     let result = async {
         let Some(store) = direct else { return Ok(None) };
         let put = store
-            .presign_put(&scene.key(attempt, super::keep::RESULT_NAME))
+            .presign_put(
+                &scene.key(attempt, super::keep::RESULT_NAME),
+                super::keep::MAX_RESULT_BYTES as u64,
+            )
             .await
             .map_err(|error| ActError::of_store(Fault::Ticket, &error))?;
         Ok(Some(put))
@@ -128,7 +131,7 @@ async fn grant(store: &Store, f: &Facts, step: u16, first_part: u32, most: u32) 
     let count = most.min(parts.saturating_sub(first_part).saturating_add(1)).max(1);
     let (key, id) = names(upload)?;
     let signed = store
-        .presign_parts(&key, &id, first_part, count)
+        .presign_parts(&key, &id, first_part, count, upload.part_size_bytes)
         .await
         .map_err(|error| ActError::of_store(Fault::Ticket, &error))?;
     Ok(Grant {

@@ -31,7 +31,7 @@ pub(super) const RESULT_NAME: &str = "result.json";
 /// The manifest's name beside the artifacts.
 const MANIFEST_NAME: &str = "manifest.json";
 /// Longest result object: previews of 20 steps and the rest.
-const MAX_RESULT_BYTES: usize = 256 * 1024;
+pub(super) const MAX_RESULT_BYTES: usize = 256 * 1024;
 /// Findings that are recorded of one artifact.
 const MAX_FINDINGS: usize = 5;
 
