@@ -18,6 +18,7 @@ const LONGEST_EXPIRY_S: u32 = 7 * 24 * 3600;
 
 /// How a request claims to be signed; the protocol layer verifies it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "signed by whom")]
 pub(super) enum Signed {
     /// Not at all.
     ByNobody,

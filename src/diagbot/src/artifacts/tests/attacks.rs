@@ -64,14 +64,6 @@ fn tell(words: &str) {
     eprintln!("{words}");
 }
 
-/// What a connection was answered before it ended.
-async fn ending(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    let ended = timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
-    let _closed_or_reset = ended.expect("the connection ends");
-    String::from_utf8_lossy(&answer).into_owned()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_that_never_read_keep_nobody_out() {
     let fixture = Fixture::with(quick, |_| {}).await;
