@@ -85,6 +85,7 @@ async fn the_metrics_of_two_replicas_tell_who_leads_and_what_ended_how() {
         ("runs_finished", 8),
         ("captures_finished", 4),
         ("slack_calls", 4),
+        ("record_writes", 3),
     ] {
         let series = exposition.matches(&format!("\ndiagbot_{family}_total{{")).count();
         assert_eq!(series, outcomes, "{family}: {exposition}");

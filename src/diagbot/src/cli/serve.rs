@@ -16,7 +16,7 @@ use crate::{
     cluster::{Clusters, census::Census, lease},
     config::{Config, Secrets},
     http::{self, Check},
-    record::{self, KeeperParts, Recorder},
+    record::{self, KeeperParts, Keeping, Recorder},
     runs::{
         self,
         service::{RunService, ServiceParts},
@@ -60,6 +60,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         leases: Api::namespaced(clusters.home().client.clone(), &config.namespace),
         config: config.record,
         clock: clock.clone(),
+        metrics: metrics.clone(),
     };
     tasks.start("record", record::keep(keeper, stop.clone()));
     let (sender, leadership) = lease::leadership(&metrics);
@@ -102,7 +103,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let captures = CapturesContext {
         clusters,
         store: Destination::Store(store),
-        record: recorder,
+        record: recorder.clone(),
         leadership,
         secret: Arc::new(secrets.key),
         config: config.agent,
@@ -125,7 +126,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     );
     tasks.start("telling", slack::thread::run(context, stop.clone()));
     let watched = service.clone();
-    let readiness: http::Readiness = Arc::new(move || readiness(&health, &service));
+    let readiness: http::Readiness = Arc::new(move || readiness(&health, &service, &recorder));
     tasks.start("schedules", schedules::controller::run(watched.clone(), stop.clone()));
     start_triggers(&config.triggers, &watched, &metrics, &mut tasks).await?;
     tasks.start("http", http::serve(listener, metrics, readiness, stop.clone()));
@@ -161,7 +162,7 @@ async fn start_triggers(
 }
 
 /// What must work for this replica to be of use.
-fn readiness(slack: &SocketHealth, runs: &RunService) -> Vec<Check> {
+fn readiness(slack: &SocketHealth, runs: &RunService, recorder: &Recorder) -> Vec<Check> {
     let (connected, detail) = slack.report();
     let watching = runs.ready();
     let words = if watching {
@@ -180,7 +181,29 @@ fn readiness(slack: &SocketHealth, runs: &RunService) -> Vec<Check> {
             ok: watching,
             detail: words.to_owned(),
         },
+        record(recorder.keeping()),
     ]
+}
+
+/// A store that is away makes no replica unready: it would neither start nor be replaced while it still does what is not
+/// sensitive. Somebody who writes in the record's place does, until the entries are stored elsewhere.
+fn record(keeping: Keeping) -> Check {
+    let detail = match keeping {
+        Keeping::Works(0) => "entries are stored".to_owned(),
+        Keeping::Works(times) => {
+            format!("entries are stored in a new chain: another's object stood in the record's place, times: {times}")
+        }
+        Keeping::Away => "the store takes no entries: sensitive diagnostics are refused".to_owned(),
+        Keeping::Displaced => {
+            "another's object stands in the record's place: sensitive diagnostics are refused until a new chain is stored"
+                .to_owned()
+        }
+    };
+    Check {
+        name: "record",
+        ok: keeping != Keeping::Displaced,
+        detail,
+    }
 }
 
 /// A name for this start of this process: the pod's name, the process id and a random word.

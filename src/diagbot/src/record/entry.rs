@@ -179,6 +179,17 @@ pub enum Event {
         /// The entry's line.
         line: String,
     },
+    /// First entry of a chain that goes on where another can't: somebody else's object stood under the name of that one's
+    /// next. What the store did not have of it follows, each entry with the time at which it was first written.
+    Displaced {
+        /// The chain that can't go on: its writer's name.
+        chain: String,
+        /// The last entry of that chain which the store has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stored: Option<Head>,
+        /// Key of the object that stood in the way.
+        object: String,
+    },
     /// The writer stopped in order.
     Stopped,
     /// A word of a newer version.
@@ -221,8 +232,26 @@ impl Event {
             | Self::Recovered { run, .. }
             | Self::Ended { run, .. } => Some(run),
             Self::Decision { run, .. } => Some(run.as_str()).filter(|run| !run.is_empty()),
-            Self::Began { .. } | Self::Found { .. } | Self::Pause { .. } | Self::Stopped | Self::Unknown => None,
+            Self::Began { .. }
+            | Self::Found { .. }
+            | Self::Pause { .. }
+            | Self::Displaced { .. }
+            | Self::Stopped
+            | Self::Unknown => None,
         }
+    }
+
+    /// What it says about the heads of chains, by writer.
+    pub(super) fn heads(&self) -> impl Iterator<Item = (&String, &Head)> {
+        let found = match self {
+            Self::Found { heads } => Some(heads),
+            _ => None,
+        };
+        let displaced = match self {
+            Self::Displaced { chain, stored, .. } => stored.as_ref().map(|head| (chain, head)),
+            _ => None,
+        };
+        found.into_iter().flatten().chain(displaced)
     }
 }
 

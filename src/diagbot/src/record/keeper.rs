@@ -1,4 +1,7 @@
 //! Brings the chain to the store: batches of lines as objects that are created once, then their head into the Lease.
+//!
+//! Names of objects can be foretold by whoever lists the store. An object of somebody else under our next name is never taken
+//! for ours: the chain goes on under another name, which nobody can foretell.
 
 use std::time::Duration;
 
@@ -17,7 +20,11 @@ use crate::{
     artifacts::{Created, Store, StoreError},
     clock::Clock,
     retry::{self, Backoff},
+    telemetry::metrics::{Metrics, Outcome},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// Where the record lies beneath the store's prefix: `record/<writer>/<number of the first entry>.jsonl`.
 pub const FOLDER: &str = "record";
@@ -29,6 +36,8 @@ const MOST_ENTRIES: usize = 256;
 const MOST_BYTES: usize = 16 << 20;
 /// How long the last entries may take when the process stops.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// Stands between a process's name and the random part of a further chain's.
+const NEXT: &str = "-next-";
 const MEDIA_TYPE: &str = "application/jsonl";
 
 /// How the record is kept (`record:` in the configuration file).
@@ -54,6 +63,23 @@ pub struct KeeperParts {
     pub config: RecordConfig,
     /// The time.
     pub clock: Clock,
+    /// Counts the objects that were written, and those that were not.
+    pub metrics: Metrics,
+}
+
+impl KeeperParts {
+    fn count(&self, outcome: &'static str) {
+        self.metrics.record_writes.get_or_create(&Outcome { outcome }).inc();
+    }
+}
+
+/// What became of an attempt to store a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Written {
+    /// The store has so many of its entries.
+    Stored(usize),
+    /// Somebody else's object stands under this key.
+    Displaced(String),
 }
 
 /// Keeps the record until `stop`, then writes what is left.
@@ -89,9 +115,24 @@ async fn write_all(parts: &KeeperParts) {
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
     loop {
         let batch = parts.recorder.waiting(MOST_ENTRIES);
+        if batch.is_empty() {
+            return;
+        }
         let stored = match write(parts, &batch).await {
-            Ok(stored) => stored,
+            Ok(Written::Stored(stored)) => stored,
+            Ok(Written::Displaced(object)) => {
+                parts.count("displaced");
+                tracing::error!(
+                    object,
+                    "another's object stands in the record's place: a new chain goes on"
+                );
+                let writer = new_name(&parts.recorder.writer());
+                parts.recorder.displaced(writer, object);
+                backoff.wait(None).await;
+                continue;
+            }
             Err(error) => {
+                parts.count("unavailable");
                 parts.recorder.failed();
                 tracing::warn!(error = %crate::telemetry::Chain(&error), "the record could not be stored yet");
                 backoff.wait(None).await;
@@ -101,19 +142,27 @@ async fn write_all(parts: &KeeperParts) {
         let Some(last) = batch.get(stored.saturating_sub(1)) else {
             return;
         };
+        parts.count("stored");
         parts.recorder.stored(last.head.seq);
-        if let Err(error) = anchor::advance(&parts.leases, parts.recorder.writer(), &last.head).await {
+        if let Err(error) = anchor::advance(&parts.leases, &parts.recorder.writer(), &last.head).await {
             tracing::warn!(error = %crate::telemetry::Chain(&error), "the record's head could not be anchored yet");
         }
     }
 }
 
-/// Writes the batch; tells how many of its entries the store has now. An attempt whose answer was lost may have made the
-/// object, with fewer entries than there are by now.
-async fn write(parts: &KeeperParts, batch: &[Waiting]) -> Result<usize, StoreError> {
-    let Some(first) = batch.first() else { return Ok(0) };
+/// A name that nobody can foretell, after the process's own.
+fn new_name(former: &str) -> String {
+    let process = former.split_once(NEXT).map_or(former, |(process, _)| process);
+    format!("{process}{NEXT}{:016x}", rand::random::<u64>())
+}
+
+/// Writes the batch. An attempt whose answer was lost may have made the object, with fewer entries than there are by now.
+async fn write(parts: &KeeperParts, batch: &[Waiting]) -> Result<Written, StoreError> {
+    let Some(first) = batch.first() else {
+        return Ok(Written::Stored(0));
+    };
     let name = format!("{:012}.jsonl", first.head.seq);
-    let key = parts.store.key(&[FOLDER, parts.recorder.writer(), &name]);
+    let key = parts.store.key(&[FOLDER, &parts.recorder.writer(), &name]);
     let text: String = batch.iter().map(|waiting| waiting.line.render()).collect();
     let bytes = Bytes::from(text);
     let until = parts
@@ -121,14 +170,21 @@ async fn write(parts: &KeeperParts, batch: &[Waiting]) -> Result<usize, StoreErr
         .lock_days
         .map(|days| parts.clock.now() + jiff::SignedDuration::from_hours(24 * i64::from(days)));
     match parts.store.create(&key, bytes.clone(), MEDIA_TYPE, until).await? {
-        Created::New => Ok(batch.len()),
+        Created::New => Ok(Written::Stored(batch.len())),
         Created::Exists => {
-            let found = parts.store.read_small(&key, MOST_BYTES).await?.unwrap_or_default();
-            if !found.is_empty() && bytes.starts_with(&found) {
-                return Ok(found.split_inclusive(|byte| *byte == b'\n').count());
-            }
-            tracing::error!("the store holds another record under our name: somebody else writes there");
-            Ok(batch.len())
+            let found = match parts.store.read_small(&key, MOST_BYTES).await {
+                Ok(found) => found.unwrap_or_default(),
+                // Larger than any of ours.
+                Err(StoreError::TooLong { .. }) => Bytes::new(),
+                Err(error) => return Err(error),
+            };
+            Ok(ours(&bytes, &found).map_or_else(|| Written::Displaced(key.as_str().to_owned()), Written::Stored))
         }
     }
+}
+
+/// How many whole lines of ours an object holds, if it holds nothing else.
+fn ours(lines: &[u8], found: &[u8]) -> Option<usize> {
+    let whole = found.ends_with(b"\n") && lines.starts_with(found);
+    whole.then(|| found.iter().filter(|byte| **byte == b'\n').count())
 }

@@ -10,7 +10,8 @@
 //! to standard output at once (log target `record`) and to the store within a second, as objects that are created and never
 //! replaced (`If-None-Match: *`), under Object Lock where the bucket has it. The last stored hash of each chain is written
 //! into a Lease, and every new chain begins with the heads that it found there, so that the end of a chain can't be cut off
-//! without a trace either. Whoever can write the store *and* the Lease can still make a new past: what stands in the
+//! without a trace either. Where somebody else's object stands under the name of our next one, a chain of a new name goes on,
+//! which begins with that word and then holds every entry that the store did not have. Whoever can write the store *and* the Lease can still make a new past: what stands in the
 //! cluster's log collector, or under Object Lock, then tells.
 
 mod anchor;
@@ -20,6 +21,6 @@ mod keeper;
 pub mod verify;
 
 pub use anchor::{AnchorError, LEASE, heads};
-pub use chain::{Recorder, SinkAway};
+pub use chain::{Keeping, Recorder, SinkAway};
 pub use entry::{Entry, Event, Head, Line, Word};
 pub use keeper::{FOLDER, KeeperParts, RecordConfig, keep};

@@ -4,8 +4,15 @@
 //! A changed entry has another hash than its line says; one that was hashed anew has another than its successor holds; a
 //! removed or moved one breaks the numbers; a chain that was cut is shorter than its head in the Lease, or in a chain that
 //! began later. Each chain is told whole up to its first fault, and no further.
+//!
+//! Proof starts from the Lease alone. An entry is proven when an anchor names it, or when a proven entry was written after it.
+//! Only a proven entry speaks about other chains, and never about its own: whoever can write the store can append entries and
+//! invent chains, but none of them counts for or against anything.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use jiff::Timestamp;
 
@@ -79,7 +86,7 @@ pub struct ChainReport {
     pub entries: u64,
     /// Last entry up to which nothing is missing or changed, and its time.
     pub whole_up_to: Option<(u64, Timestamp)>,
-    /// The last entry that an anchor vouches for.
+    /// The last entry that an anchor vouches for; none where nothing proven names this chain.
     pub anchored: Option<u64>,
     /// Entries after that one: in the chain, and nobody but the record itself says so.
     pub unproven: u64,
@@ -94,21 +101,11 @@ pub type Report = BTreeMap<String, ChainReport>;
 
 /// Verifies chains: lines by writer, in the order in which they are kept, against the heads of the Lease.
 pub fn verify(chains: &BTreeMap<String, Vec<String>>, anchors: &BTreeMap<String, Head>) -> Report {
-    let read: BTreeMap<&String, Vec<Option<(Line, Entry)>>> = chains
+    let read: Chains<'_> = chains
         .iter()
         .map(|(writer, lines)| (writer, lines.iter().map(|line| read(writer, line)).collect()))
         .collect();
-    let mut known: BTreeMap<String, Vec<Head>> = BTreeMap::new();
-    for (writer, head) in anchors {
-        known.entry(writer.clone()).or_default().push(head.clone());
-    }
-    for (_, entry) in read.values().flatten().flatten() {
-        if let Event::Found { heads } = &entry.event {
-            for (writer, head) in heads {
-                known.entry(writer.clone()).or_default().push(head.clone());
-            }
-        }
-    }
+    let mut known = anchors_of(&read, anchors);
     let mut report: Report = read
         .into_iter()
         .map(|(writer, lines)| {
@@ -123,6 +120,39 @@ pub fn verify(chains: &BTreeMap<String, Vec<String>>, anchors: &BTreeMap<String,
     report
 }
 
+/// Lines of all chains as they were read, by writer.
+type Chains<'a> = BTreeMap<&'a String, Vec<Option<(Line, Entry)>>>;
+
+/// What is anchored of each chain: by the Lease, and by entries that are themselves proven.
+fn anchors_of(chains: &Chains<'_>, lease: &BTreeMap<String, Head>) -> BTreeMap<String, Vec<Head>> {
+    let intact: BTreeMap<(&str, &str), &Entry> = chains
+        .values()
+        .flatten()
+        .flatten()
+        .filter(|(line, _)| line.is_intact())
+        .map(|(line, entry)| ((entry.writer.as_str(), line.sha256.as_str()), entry))
+        .collect();
+    let mut known: BTreeMap<String, Vec<Head>> = BTreeMap::new();
+    let mut proven: BTreeSet<(&str, &str)> = BTreeSet::new();
+    let mut pending: Vec<(&String, &Head)> = lease.iter().collect();
+    while let Some((writer, head)) = pending.pop() {
+        let heads = known.entry(writer.clone()).or_default();
+        if heads.contains(head) {
+            continue;
+        }
+        heads.push(head.clone());
+        let (mut seq, mut sha256) = (head.seq, head.sha256.as_str());
+        while let Some(entry) = intact.get(&(writer.as_str(), sha256)) {
+            if entry.seq != seq || !proven.insert((&entry.writer, sha256)) {
+                break;
+            }
+            pending.extend(entry.event.heads().filter(|(other, _)| *other != writer));
+            (seq, sha256) = (seq.saturating_sub(1), &entry.former);
+        }
+    }
+    known
+}
+
 fn read(writer: &str, line: &str) -> Option<(Line, Entry)> {
     let line = Line::parse(line)?;
     let entry: Entry = serde_json::from_str(&line.entry).ok()?;
@@ -134,7 +164,7 @@ fn chain(lines: &[Option<(Line, Entry)>], heads: &[Head]) -> ChainReport {
     let mut hashes: BTreeMap<u64, &str> = BTreeMap::new();
     let mut expected = 1;
     let mut before = None;
-    let all: std::collections::BTreeSet<u64> = lines.iter().flatten().map(|(_, entry)| entry.seq).collect();
+    let all: BTreeSet<u64> = lines.iter().flatten().map(|(_, entry)| entry.seq).collect();
     for (number, line) in lines.iter().enumerate() {
         let Some((line, entry)) = line else {
             report.faults.push(Fault::Foreign { line: number + 1 });

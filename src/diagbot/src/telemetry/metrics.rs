@@ -54,6 +54,8 @@ pub struct Metrics {
     pub slack_hello_timestamp: Gauge<i64, std::sync::atomic::AtomicI64>,
     /// Journal lines that were not the agent's.
     pub journal_rejected: Counter<u64, AtomicU64>,
+    /// Attempts to store the record's entries by outcome: `stored`, `unavailable`, `displaced` (another's object stood there).
+    pub record_writes: Family<Outcome, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -96,6 +98,7 @@ const RUNS: [&str; 8] = [
 ];
 const CAPTURES: [&str; 4] = ["Succeeded", "Failed", "Cancelled", "TimedOut"];
 const SLACK_CALLS: [&str; 4] = ["ok", "rate_limited", "refused", "unavailable"];
+const RECORD_WRITES: [&str; 3] = ["stored", "unavailable", "displaced"];
 
 fn at_zero(outcomes: &[&'static str]) -> Family<Outcome, Counter> {
     let family = Family::<Outcome, Counter>::default();
@@ -123,6 +126,7 @@ impl Metrics {
             leading: Gauge::default(),
             slack_hello_timestamp: Gauge::default(),
             journal_rejected: Counter::default(),
+            record_writes: at_zero(&RECORD_WRITES),
         };
         metrics.registry = Arc::new(metrics.register());
         metrics
@@ -168,6 +172,11 @@ impl Metrics {
             "journal_lines_rejected",
             "Journal lines that were not the agent's",
             self.journal_rejected.clone(),
+        );
+        registry.register(
+            "record_writes",
+            "Attempts to store entries of the record by outcome",
+            self.record_writes.clone(),
         );
         registry
     }
