@@ -179,19 +179,23 @@ impl Principal {
         if person.guest {
             return Err(IdentityError::Guest);
         }
-        let email = person
-            .email
-            .iter()
-            .map(|email| format!("slack:email:{}", email.to_lowercase()));
+        let email = person.email.as_deref().and_then(email_group);
         let usergroups = person.usergroups.iter().map(|id| format!("slack:usergroup:{id}"));
         let channel = counted_channel.map(|id| format!("slack:channel:{id}"));
-        let mut groups: Vec<String> = email.chain(usergroups).chain(channel).collect();
+        let mut groups: Vec<String> = email.into_iter().chain(usergroups).chain(channel).collect();
         groups.sort();
         Ok(Self {
             user: requester.user_name(),
             groups,
         })
     }
+}
+
+/// The group of an address: printable ASCII only, with letters in lower case. Other letters are no principal: some become ASCII
+/// letters in lower case (the Kelvin sign a `k`), others only look like them.
+fn email_group(email: &str) -> Option<String> {
+    let plain = !email.is_empty() && email.bytes().all(|b| b.is_ascii_graphic());
+    plain.then(|| format!("slack:email:{}", email.to_ascii_lowercase()))
 }
 
 /// Slack's ids are upper-case letters and digits; anything else could forge another part of the user name.
@@ -227,6 +231,34 @@ mod tests {
             ["slack:channel:G9", "slack:email:ada@example.com", "slack:usergroup:S7"]
         );
         assert_eq!(Principal::of(&requester, &person, None).unwrap().groups.len(), 2);
+    }
+
+    #[test]
+    fn only_an_ascii_address_is_a_group() {
+        let groups = |email: &str| {
+            let (requester, mut person) = ada();
+            (person.email, person.usergroups) = (Some(email.to_owned()), Vec::new());
+            Principal::of(&requester, &person, None).unwrap().groups
+        };
+        for (email, group) in [
+            ("ada@example.com", "slack:email:ada@example.com"),
+            ("Ada.K+x@EXAMPLE.com", "slack:email:ada.k+x@example.com"),
+        ] {
+            assert_eq!(groups(email), [group]);
+        }
+        // The Kelvin sign; a dotted capital I; a Cyrillic a; a full-width at sign; an invisible joiner; spaces; nothing.
+        for email in [
+            "\u{212a}im@example.com",
+            "\u{130}da@example.com",
+            "\u{430}da@example.com",
+            "ada\u{ff20}example.com",
+            "a\u{2060}da@example.com",
+            "ada @example.com",
+            "ada@example.com\n",
+            "",
+        ] {
+            assert_eq!(groups(email), [""; 0], "{email:?}");
+        }
     }
 
     #[test]

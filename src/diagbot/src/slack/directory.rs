@@ -174,8 +174,8 @@ fn remember<T>(known: &mut HashMap<String, (Instant, T)>, id: &str, facts: T) {
 fn person(user: &Value, home: &str) -> PersonFacts {
     let flag = |name: &str| user[name].as_bool().unwrap_or_default();
     let text = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    // An address is verified where Slack says so, or does not say otherwise: bots and strangers have none.
-    let verified = user["is_email_confirmed"].as_bool() != Some(false);
+    // Where Slack does not say so, nobody knows whose the address is.
+    let verified = user["is_email_confirmed"] == true;
     let also = user["enterprise_user"]["teams"].as_array().into_iter().flatten();
     let team = [&user["team_id"]].into_iter().chain(also).find(|team| **team == home);
     PersonFacts {
@@ -275,14 +275,35 @@ mod tests {
         assert_eq!(nobody.team, "", "matches no requester");
         assert!(nobody.stranger);
         assert!(read(json!({"team_id": "T1", "is_ultra_restricted": true})).guest);
-        let unconfirmed = json!({"team_id": "T1", "is_email_confirmed": false, "profile": {"email": "a@b"}});
-        assert_eq!(read(unconfirmed).email, None);
         assert!(!channel_facts(&json!({})).private, "grants nothing");
         assert!(channel_facts(&json!({"is_ext_shared": true})).shared);
         assert!(
             channel_facts(&json!({"is_pending_ext_shared": true})).shared,
             "others were invited"
         );
+    }
+
+    #[test]
+    fn an_address_counts_only_where_slack_says_it_is_confirmed() {
+        let email = |said: Option<Value>| {
+            let mut user = json!({"team_id": "T1", "profile": {"email": "a@b"}});
+            if let Some(said) = said {
+                user["is_email_confirmed"] = said;
+            }
+            person(&user, "T1").email
+        };
+        assert_eq!(email(Some(json!(true))).as_deref(), Some("a@b"));
+        let no = [
+            json!(false),
+            json!(null),
+            json!("true"),
+            json!("yes"),
+            json!(1),
+            json!([true]),
+        ];
+        for said in no.into_iter().map(Some).chain([None]) {
+            assert_eq!(email(said.clone()), None, "{said:?}");
+        }
     }
 
     #[test]
