@@ -7,6 +7,7 @@ pub mod crd;
 mod failpoints;
 mod policy;
 mod run;
+mod seal;
 mod serve;
 mod signals;
 pub mod store;
@@ -86,6 +87,8 @@ enum PolicyCommand {
 
 /// Runs the program with `args` (without the program's name).
 pub fn run(args: Vec<OsString>) -> ExitCode {
+    // Before any secret is read, and for every command: all but two of them read one.
+    seal::seal();
     let words = std::iter::once(OsStr::new("diagbot").to_owned()).chain(args);
     let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
