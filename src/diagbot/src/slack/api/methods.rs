@@ -16,6 +16,16 @@ pub struct Identity {
     pub team: String,
     /// Our bot user (`U…`).
     pub user: String,
+    /// Our bot (`B…`), which messages name besides.
+    pub bot: String,
+}
+
+impl Identity {
+    /// Whether we wrote a message. Metadata proves nothing: other apps read it and can post the same.
+    pub(super) fn wrote(&self, message: &Value) -> bool {
+        let is = |key: &str, own: &str| !own.is_empty() && message[key] == own;
+        is("user", &self.user) && (message["bot_id"].is_null() || is("bot_id", &self.bot))
+    }
 }
 
 /// A message that was posted.
@@ -69,7 +79,13 @@ impl SlackApi {
         Ok(Identity {
             team: text(&answer["team_id"]),
             user: text(&answer["user_id"]),
+            bot: text(&answer["bot_id"]),
         })
+    }
+
+    /// Who we are; asked for once.
+    pub(super) async fn identity(&self) -> Result<&Identity, ApiError> {
+        self.identity.get_or_try_init(|| self.auth_test()).await
     }
 
     /// `apps.connections.open`: a single-use address of a Socket Mode connection. A secret: it carries a ticket.

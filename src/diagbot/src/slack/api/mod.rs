@@ -22,7 +22,7 @@ use hyper_util::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use tokio::time::timeout;
+use tokio::{sync::OnceCell, time::timeout};
 use url::Url;
 
 pub use self::{
@@ -55,6 +55,8 @@ pub struct SlackApi {
     bot_token: SecretString,
     app_token: SecretString,
     metrics: Metrics,
+    /// Who we are, once it was asked for.
+    identity: Arc<OnceCell<Identity>>,
 }
 
 impl fmt::Debug for SlackApi {
@@ -98,6 +100,7 @@ impl SlackApi {
             bot_token: tokens.bot.clone(),
             app_token: tokens.app.clone(),
             metrics,
+            identity: Arc::default(),
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{ApiError, Arguments, SlackApi, Token, methods::Metadata, methods::text};
+use super::{ApiError, Arguments, Identity, SlackApi, Token, methods::Metadata, methods::text};
 
 /// Messages read back when a post is uncertain: more than a busy channel gets between a post and its check.
 const MESSAGES: &str = "100";
@@ -19,8 +19,9 @@ pub struct SeenMessage {
 }
 
 impl SlackApi {
-    /// The latest messages with our metadata in a channel, or in a thread. Needs a history scope.
+    /// The latest messages of ours with our metadata in a channel, or in a thread. Needs a history scope.
     pub async fn seen(&self, channel: &str, thread_ts: Option<&str>) -> Result<Vec<SeenMessage>, ApiError> {
+        let own = self.identity().await?;
         let mut form = vec![
             ("channel", channel),
             ("limit", MESSAGES),
@@ -35,15 +36,7 @@ impl SlackApi {
         };
         let answer = self.call(method, Token::Bot, Arguments::Form(&form)).await?;
         let messages = answer["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        Ok(messages
-            .iter()
-            .filter_map(|message| {
-                Some(SeenMessage {
-                    ts: message["ts"].as_str()?.to_owned(),
-                    metadata: Metadata::read(message)?,
-                })
-            })
-            .collect())
+        Ok(written_by(own, messages))
     }
 
     /// `users.info`: the user object.
@@ -78,5 +71,62 @@ impl SlackApi {
                 (text(&group["id"]), users.iter().map(text).collect())
             })
             .collect())
+    }
+}
+
+/// Those that we wrote ourselves, with our metadata.
+fn written_by(own: &Identity, messages: &[Value]) -> Vec<SeenMessage> {
+    messages
+        .iter()
+        .filter(|message| own.wrote(message))
+        .filter_map(|message| {
+            Some(SeenMessage {
+                ts: message["ts"].as_str()?.to_owned(),
+                metadata: Metadata::read(message)?,
+            })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn another_apps_message_is_not_ours_whatever_it_says() {
+        let own = Identity {
+            team: "T1".to_owned(),
+            user: "UBOT".to_owned(),
+            bot: "BBOT".to_owned(),
+        };
+        let message = |author: Value| {
+            let mut message = author;
+            message["ts"] = json!("1.1");
+            message["metadata"] = json!({
+                "event_type": "diagbot_run",
+                "event_payload": {"run": "d-1", "part": "root", "generation": ""},
+            });
+            message
+        };
+        let adopted = |own: &Identity, author: Value| !written_by(own, &[message(author)]).is_empty();
+        assert!(adopted(&own, json!({"user": "UBOT", "bot_id": "BBOT", "app_id": "A1"})));
+        assert!(adopted(&own, json!({"user": "UBOT"})));
+        for author in [
+            json!({"user": "UELSE", "bot_id": "BELSE", "app_id": "A2"}),
+            json!({"user": "UELSE", "bot_id": "BBOT"}),
+            json!({"user": "UBOT", "bot_id": "BELSE"}),
+            json!({"bot_id": "BELSE"}),
+            json!({}),
+        ] {
+            assert!(!adopted(&own, author.clone()), "{author}");
+        }
+        let unknown = Identity {
+            user: String::new(),
+            bot: String::new(),
+            ..own
+        };
+        assert!(!adopted(&unknown, json!({"user": "", "bot_id": ""})));
     }
 }
