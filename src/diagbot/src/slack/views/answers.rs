@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{
     Builder, Message,
-    escape::{code, line, moment},
+    escape::{code, line, moment, prose},
     run::{RunView, explanation, person, phase_word},
 };
 use crate::{
@@ -30,8 +30,8 @@ fn one(text: &str) -> Message {
 pub fn fault(fault: &Fault, command: &str) -> Message {
     one(&format!(
         "{}\n*What to do:* {}",
-        line(&fault.to_string()),
-        line(&fault.remedy(command))
+        prose(&fault.to_string()),
+        prose(&fault.remedy(command))
     ))
 }
 
@@ -235,15 +235,15 @@ pub fn switched(outcome: &PauseOutcome, heard: bool, command: &str) -> Message {
         PauseOutcome::Paused(place) => format!(
             "*Paused:* nothing new is captured in {}, and what runs there is stopped.\n*What to do:* `{command} resume` \
              with the same place allows it again.",
-            line(&place.words())
+            prose(&place.words())
         ),
         PauseOutcome::PausedBefore(pause) => format!(
             "{} is paused already, by {}.",
-            line(&pause.place.words()),
+            prose(&pause.place.words()),
             person(&pause.by)
         ),
-        PauseOutcome::Resumed(place) => format!("*Resumed:* captures are allowed again in {}.", line(&place.words())),
-        PauseOutcome::NotPaused(place) => format!("{} was not paused.", line(&place.words())),
+        PauseOutcome::Resumed(place) => format!("*Resumed:* captures are allowed again in {}.", prose(&place.words())),
+        PauseOutcome::NotPaused(place) => format!("{} was not paused.", prose(&place.words())),
     };
     if !heard {
         words += "\nThis channel could not be told: invite the app here, or tell people yourself.";
@@ -257,12 +257,12 @@ pub fn announced(outcome: &PauseOutcome, by: &Requester) -> Option<Message> {
         PauseOutcome::Paused(place) => format!(
             ":double_vertical_bar: *Paused* by {}: nothing new is captured in {}, and what runs there is stopped.",
             person(by),
-            line(&place.words())
+            prose(&place.words())
         ),
         PauseOutcome::Resumed(place) => format!(
             ":arrow_forward: *Resumed* by {}: captures are allowed again in {}.",
             person(by),
-            line(&place.words())
+            prose(&place.words())
         ),
         PauseOutcome::PausedBefore(_) | PauseOutcome::NotPaused(_) => return None,
     };
@@ -308,7 +308,7 @@ pub fn list(catalog: &Catalog, command: &str) -> Message {
                 Impact::None => String::new(),
                 impact => format!(" – _{}_", impact_words(impact)),
             };
-            format!("{} – {}{impact}", code(d.name.as_str()), line(&d.summary))
+            format!("{} – {}{impact}", code(d.name.as_str()), prose(&d.summary))
         })
         .collect();
     let mut message = Builder::new();
@@ -322,7 +322,7 @@ pub fn list(catalog: &Catalog, command: &str) -> Message {
                 Impact::None => String::new(),
                 impact => format!(" – _{}_", impact_words(impact)),
             };
-            format!("{} – {}{impact}", code(r.name.as_str()), line(&r.summary))
+            format!("{} – {}{impact}", code(r.name.as_str()), prose(&r.summary))
         })
         .collect();
     for chunk in runbooks.chunks(15) {
@@ -338,7 +338,7 @@ pub fn list(catalog: &Catalog, command: &str) -> Message {
 /// One runbook in detail.
 pub fn help_runbook(runbook: &Runbook, catalog: &Catalog, command: &str) -> Message {
     let name = runbook.name.as_str();
-    let mut text = format!("*{name}* (runbook) – {}", line(&runbook.summary));
+    let mut text = format!("*{name}* (runbook) – {}", prose(&runbook.summary));
     if !runbook.aliases.is_empty() {
         let aliases: Vec<String> = runbook.aliases.iter().map(|alias| code(alias.as_str())).collect();
         let _ = write!(text, "\nAlso called {}.", aliases.join(", "));
@@ -365,7 +365,7 @@ pub fn help_runbook(runbook: &Runbook, catalog: &Catalog, command: &str) -> Mess
         .collect();
     let mut message = Builder::new().section(&text).section(&steps.join("\n"));
     if !runbook.description.is_empty() {
-        message = message.section(&line(&runbook.description));
+        message = message.section(&prose(&runbook.description));
     }
     message
         .context(&format!(
@@ -423,7 +423,7 @@ pub fn help(command: &str) -> Message {
 /// One diagnostic in detail.
 pub fn help_one(diagnostic: &Diagnostic, command: &str) -> Message {
     let name = diagnostic.name.as_str();
-    let mut text = format!("*{name}* – {}", line(&diagnostic.summary));
+    let mut text = format!("*{name}* – {}", prose(&diagnostic.summary));
     if !diagnostic.aliases.is_empty() {
         let aliases: Vec<String> = diagnostic.aliases.iter().map(|alias| code(alias.as_str())).collect();
         let _ = write!(text, "\nAlso called {}.", aliases.join(", "));
@@ -446,7 +446,7 @@ pub fn help_one(diagnostic: &Diagnostic, command: &str) -> Message {
     );
     let mut message = Builder::new().section(&text);
     if !diagnostic.description.is_empty() {
-        message = message.section(&line(&diagnostic.description));
+        message = message.section(&prose(&diagnostic.description));
     }
     let parameters: Vec<String> = diagnostic
         .parameters
@@ -456,7 +456,7 @@ pub fn help_one(diagnostic: &Diagnostic, command: &str) -> Message {
                 Some(default) => format!("unless given: {}", code(default)),
                 None => "must be given".to_owned(),
             };
-            format!("{} – {} ({default})", code(&format!("{key}=…")), line(&parameter.rule))
+            format!("{} – {} ({default})", code(&format!("{key}=…")), prose(&parameter.rule))
         })
         .collect();
     if !parameters.is_empty() {

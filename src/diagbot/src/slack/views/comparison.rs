@@ -28,7 +28,11 @@ pub(super) fn words(sick: &DiagnosticRun, healthy: &DiagnosticRun) -> String {
                 Difference::OnlyFirst(text) => lines.push(format!("• {file}, only the sick one: {}", line(&text))),
                 Difference::OnlySecond(text) => lines.push(format!("• {file}, only the healthy one: {}", line(&text))),
                 Difference::Changed { first, second } => {
-                    lines.push(format!("• {file}: {} – healthy: {}", line(&first), line(&second)));
+                    lines.push(format!(
+                        "• {file}, the sick one: {} – healthy: {}",
+                        line(&first),
+                        line(&second)
+                    ));
                 }
                 Difference::Same(_) => same += 1,
             }

@@ -1,7 +1,7 @@
 //! A second person's consent, break-glass and denied permissions, in words.
 
 use super::{
-    escape::{line, moment},
+    escape::{line, moment, prose},
     run::person,
 };
 use crate::runs::resource::{DiagnosticRun, Phase, RunStatus};
@@ -27,7 +27,7 @@ pub(super) fn words(run: &DiagnosticRun, status: &RunStatus) -> Vec<String> {
         None if status.phase == Phase::AwaitingApproval => all.push(format!(
             "*It takes a second person:* {}. Whoever has the verb `approve` there, other than {}, can agree until {}. It \
              covers this pod and container, these parameters, this image and this allowlist, and nothing else.",
-            line(&approval.why),
+            prose(&approval.why),
             person(&run.spec.requester),
             moment(approval.expires_at.0)
         )),

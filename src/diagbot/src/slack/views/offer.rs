@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     Builder,
-    escape::{code, line},
+    escape::{code, prose},
     run::{Successor, person, phase_word},
 };
 use crate::{
@@ -49,9 +49,9 @@ pub(super) fn buttons(run: &RunName, status: &RunStatus, successors: &[Successor
 }
 
 fn told(offer: &Offer, taken: Option<&Successor>) -> String {
-    let mut text = format!("{} – {}", code(&offer.diagnostic), line(&offer.summary));
+    let mut text = format!("{} – {}", code(&offer.diagnostic), prose(&offer.summary));
     if let Some(impact) = &offer.impact {
-        let _ = write!(text, " – _{}_", line(impact));
+        let _ = write!(text, " – _{}_", prose(impact));
     }
     if let Some(next) = taken {
         let state = if next.phase.is_final() {

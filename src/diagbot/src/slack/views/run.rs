@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     Builder, Message, artifact, comparison, consent,
-    escape::{block, code, line, moment, short_size},
+    escape::{block, code, line, moment, prose, short_size},
     offer, table,
 };
 use crate::{
@@ -100,7 +100,7 @@ impl RunView<'_> {
             .iter()
             .chain(status.captures.iter().flat_map(|capture| &capture.notes));
         for note in notes.take(10) {
-            message = message.context(&line(note));
+            message = message.context(&prose(note));
         }
         if let Some(cause) = &self.run.spec.origin.cause {
             message = message.context(&cause_line(cause, self.run.alerts()));
@@ -194,7 +194,7 @@ impl RunView<'_> {
         let by = status.cancelled_by.as_ref().map(person).unwrap_or_default();
         Some(format!(
             ":double_vertical_bar: *Paused* by {by} for {}: run {} is stopped.",
-            line(place),
+            prose(place),
             code(&self.name.short())
         ))
     }
@@ -347,13 +347,13 @@ const NAMING: [&str; 3] = ["Paused", "ApprovalRefused", "ApproverMayNot"];
 
 /// What happened and what to do.
 pub(super) fn explanation(reason: &Explanation) -> String {
-    let mut text = line(&reason.message);
+    let mut text = prose(&reason.message);
     if NAMING.contains(&reason.code.as_str()) {
         text = mentioning(&text);
     }
     if !reason.remedy.is_empty() {
         text.push_str("\n*What to do:* ");
-        text.push_str(&line(&reason.remedy));
+        text.push_str(&prose(&reason.remedy));
     }
     text
 }
@@ -426,7 +426,7 @@ fn capture_state(capture: &CaptureSummary) -> String {
     };
     let mut out = words.to_owned();
     if let Some(waiting) = capture.waiting.as_deref().filter(|_| !capture.phase.is_final()) {
-        out = format!("{out} ({})", line(waiting));
+        out = format!("{out} ({})", prose(waiting));
     }
     if let Some(progress) = &capture.progress
         && matches!(capture.phase, CapturePhase::Running | CapturePhase::Uploading)
@@ -464,7 +464,7 @@ fn candidates(message: Builder, status: &RunStatus) -> Builder {
             let hint = if candidate.hint.is_empty() {
                 String::new()
             } else {
-                format!(" – {}", line(&candidate.hint))
+                format!(" – {}", prose(&candidate.hint))
             };
             let name = format!("{}/{}", candidate.namespace, candidate_name(candidate));
             format!("{}. {}{hint}", index + 1, code(&name))

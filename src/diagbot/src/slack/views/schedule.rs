@@ -6,7 +6,7 @@ use jiff::{Timestamp, tz::TimeZone};
 
 use super::{
     Builder, Message,
-    escape::{code, counted, line, moment, size},
+    escape::{code, counted, line, moment, prose, size},
     run::person,
 };
 use crate::runs::{
@@ -67,7 +67,7 @@ pub fn show(schedule: &DiagnosticSchedule, series: &[Snapshot<'_>], now: Timesta
     }
     let _ = write!(detail, "\nMissed so far: {}.", status.missed);
     if let Some(message) = &status.message {
-        let _ = write!(detail, "\n*{}*", line(message));
+        let _ = write!(detail, "\n*{}*", prose(message));
     }
     let mut message = Builder::new().section(&summary(schedule)).section(&detail);
     if spec.series.is_some() {
@@ -212,7 +212,7 @@ pub fn health(health: &Health, slack: (bool, &str)) -> Message {
         let since = pause.at.map(|at| format!(", since {}", moment(at))).unwrap_or_default();
         format!(
             "Captures: *paused* for {} by {}{since}",
-            line(&pause.place.words()),
+            prose(&pause.place.words()),
             person(&pause.by)
         )
     }));
