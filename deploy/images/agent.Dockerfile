@@ -1,5 +1,7 @@
-# The agent: one static file and an empty temporary folder: docker build -f deploy/images/agent.Dockerfile .
-FROM rust:1.95-slim-bookworm AS build
+# The agent: one static file and an empty temporary folder, built as deploy/README.md says: docker build -f deploy/images/agent.Dockerfile .
+# The bases have no default: a tag may name another image tomorrow. Give them by digest.
+ARG RUST_IMAGE
+FROM ${RUST_IMAGE} AS build
 WORKDIR /source
 COPY . .
 RUN RUSTFLAGS="-C target-feature=+crt-static" \

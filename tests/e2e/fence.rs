@@ -33,7 +33,7 @@ const ENABLED: &str = "diagbot.dev/enabled=true";
 type Attempt = (&'static str, fn(&mut Value), &'static str);
 
 /// What is tried with a container, and words of the answer.
-const CONTAINERS: [Attempt; 19] = [
+const CONTAINERS: [Attempt; 23] = [
     (
         "a shell",
         |c| c["args"] = json!(["sh", "-c", "id", "", "", ""]),
@@ -53,6 +53,33 @@ const CONTAINERS: [Attempt; 19] = [
         "a further argument",
         |c| c["args"].as_array_mut().unwrap().push(json!("--step=anything")),
         "an argument is not in the catalog",
+    ),
+    (
+        "arguments in another order",
+        |c| c["args"].as_array_mut().unwrap().swap(3, 4),
+        "each once and in this order",
+    ),
+    (
+        "an argument twice",
+        |c| {
+            let again = c["args"][4].clone();
+            c["args"].as_array_mut().unwrap().insert(5, again);
+        },
+        "each once and in this order",
+    ),
+    (
+        "a catalogued step with more behind it",
+        |c| {
+            let last = c["args"].as_array().map_or(0, Vec::len) - 1;
+            let longer = format!("{}x", c["args"][last].as_str().unwrap_or_default());
+            c["args"][last] = json!(longer);
+        },
+        "an argument is not in the catalog",
+    ),
+    (
+        "the group 0 beside a target of another",
+        |c| c["securityContext"]["runAsGroup"] = json!(0),
+        "the group 0 is allowed only beside",
     ),
     (
         "a Secret by envFrom",
@@ -137,6 +164,8 @@ const CONTAINERS: [Attempt; 19] = [
 
 /// A pod of root containers.
 const ROOTED: &str = "rooted";
+/// A pod that shares the processes of its node.
+const HOSTED: &str = "hosted";
 
 /// Behind the policies that are rendered from a catalog of more than 40 diagnostics the bot works as before, and its token
 /// can do nothing that the catalog does not hold. `home` is the bot's namespace.
@@ -170,6 +199,7 @@ pub(crate) async fn stands(installation: &Installation, home: &str) -> anyhow::R
     apply(&rooted().manifest(&stolen.namespace)).await?;
     ready(&stolen.namespace, ROOTED).await?;
     stolen.refused_beside_root(&good).await?;
+    stolen.refused_of_the_node(&good).await?;
     stolen.refused_streams(&own).await?;
     stolen.refused_namespaces(home, &good).await?;
     stolen.refused_records(installation, home).await?;
@@ -227,6 +257,11 @@ fn rooted() -> Workload {
     };
     let mut sidecar = busybox("mesh");
     sidecar["restartPolicy"] = json!("Always");
+    // Nothing but the kubelet's report says that it is not root.
+    let proxy = json!({
+        "name": "proxy", "image": "localhost/ledger:1", "imagePullPolicy": "IfNotPresent", "command": ["/ledger"],
+        "restartPolicy": "Always",
+    });
     let ledger = json!({
         "name": "ledger", "image": "localhost/ledger:1", "imagePullPolicy": "IfNotPresent", "command": ["/ledger"],
     });
@@ -235,7 +270,7 @@ fn rooted() -> Workload {
         .security(&json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } }))
         .container(ledger)
         .container(busybox("diag-proxy"))
-        .spec(&json!({ "initContainers": [sidecar] }))
+        .spec(&json!({ "initContainers": [sidecar, proxy] }))
 }
 
 async fn raise(catalog: &Path, image: &str) -> anyhow::Result<()> {
@@ -349,12 +384,30 @@ impl Stolen {
                 nothing.clone(),
                 "root, or a way to it, is allowed only beside",
             ),
+            (
+                "root beside a sidecar whose image names another user",
+                "proxy",
+                nothing.clone(),
+                "root, or a way to it, is allowed only beside",
+            ),
         ];
         for (what, target, context, words) in attempts {
             let answer = self.add(&self.namespace, ROOTED, &root(target, &context)).await;
             refused(what, answer, words)?;
         }
         Ok(())
+    }
+
+    /// Processes of other pods are in reach there, whatever their namespaces say.
+    async fn refused_of_the_node(&self, good: &Value) -> anyhow::Result<()> {
+        let hosted = Workload::ledger(HOSTED).user(1000).spec(&json!({ "hostPID": true }));
+        apply(&hosted.manifest(&self.namespace)).await?;
+        ready(&self.namespace, HOSTED).await?;
+        refused(
+            "a container in a pod with hostPID",
+            self.add(&self.namespace, HOSTED, good).await,
+            "shares the processes of its node (hostPID)",
+        )
     }
 
     async fn refused_streams(&self, own: &str) -> anyhow::Result<()> {

@@ -97,3 +97,27 @@ fn the_images_hold_files_that_nobody_can_change() {
         "{agent}"
     );
 }
+
+#[test]
+fn the_images_name_no_base_that_may_change() {
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/images");
+    for file in ["bot.Dockerfile", "agent.Dockerfile"] {
+        let text = fs::read_to_string(images.join(file)).unwrap();
+        let bases: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("FROM ")).collect();
+        assert!(!bases.is_empty(), "{file}");
+        for base in bases {
+            let name = base.split_whitespace().next().unwrap();
+            // An argument without a default: whoever builds says which, by digest as the manual asks.
+            let argument = name.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+            let given = argument.is_some_and(|argument| text.lines().any(|line| line == format!("ARG {argument}")));
+            assert!(
+                name == "scratch" || name.contains("@sha256:") || given,
+                "{file}: {base}"
+            );
+        }
+    }
+    let manual = fs::read_to_string(images.join("../README.md")).unwrap();
+    for argument in ["RUST_IMAGE", "DEBIAN_IMAGE"] {
+        assert!(manual.contains(&format!("--build-arg {argument}=")), "{argument}");
+    }
+}

@@ -33,6 +33,7 @@ mod rotation;
 mod runbooks;
 mod runs;
 mod schedules;
+mod sealed;
 mod secrets;
 mod slack;
 mod slack_faults;

@@ -7,12 +7,17 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use diagbot::{
+    artifacts::Store,
+    clock::Clock,
+    config::Config,
     record::{Entry, Event, Line},
     runs::resource::DiagnosticRun,
 };
 use diagbot_sandbox::{
     installation::Plan,
+    people::fetch,
     store::{Fault, FaultKind},
     wait,
 };
@@ -215,5 +220,88 @@ async fn while_the_records_store_is_away_sensitive_evidence_is_refused_and_the_r
     })
     .await
     .unwrap();
+    product.stop().await;
+}
+
+/// What is on record, by what is in the store's folder, of writers whose name begins so.
+fn kept(folder: &Path, writer: &str) -> Vec<Entry> {
+    let objects = files(folder)
+        .into_iter()
+        .filter(|file| file.to_string_lossy().contains("/record/") && !file.ends_with("object.json"));
+    let texts: String = objects.filter_map(|file| fs::read_to_string(file).ok()).collect();
+    let mut kept = entries(&texts);
+    kept.retain(|entry| entry.writer.starts_with(writer));
+    kept.sort_by_key(|entry| entry.seq);
+    kept
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn squatted_names_neither_lose_nor_hide_what_was_done() {
+    let mut product = Product::start().await;
+    let folder = product.installation.store_folder();
+    let config = product.installation.file("bot-0.yaml");
+    let first = wait::until(LONGEST, "the record begins", || async {
+        Ok(kept(&folder, "").into_iter().next())
+    })
+    .await
+    .unwrap();
+    // Whoever has the store's key can tell the names that come next.
+    let store = Store::connect(&Config::load(&config).unwrap().store, Clock::System)
+        .await
+        .unwrap();
+    for number in 2..=120 {
+        let key = store.key(&["record", &first.writer, &format!("{number:012}.jsonl")]);
+        store
+            .create(&key, Bytes::from_static(b"x"), "application/jsonl", None)
+            .await
+            .unwrap();
+    }
+    let told = product.runs("process ledger").await;
+    told.says(&["State: *done*"]);
+    let run = told.run.metadata.name.clone().unwrap();
+    let next = format!("{}-next-", first.writer);
+    let of_run = wait::until(LONGEST, "the run is on record in a new chain", || async {
+        let kept = kept(&folder, &next);
+        let ended = |entry: &Entry| matches!(&entry.event, Event::Ended { run: r, .. } if *r == run);
+        Ok(kept.iter().any(ended).then_some(kept))
+    })
+    .await
+    .unwrap();
+    assert!(
+        matches!(&of_run[0].event, Event::Displaced { chain, .. } if *chain == first.writer),
+        "{of_run:#?}"
+    );
+    let has = |fits: &dyn Fn(&Event) -> bool| {
+        let fitting = |entry: &&Entry| entry.event.run() == Some(&run) && fits(&entry.event);
+        assert_eq!(of_run.iter().filter(fitting).count(), 1, "{of_run:#?}");
+    };
+    has(&|e| matches!(e, Event::Request { .. }));
+    has(&|e| matches!(e, Event::Container { .. }));
+    has(&|e| matches!(e, Event::Artifact { .. }));
+    let bot = product.installation.addresses().bots[0].clone();
+    let read = async |path: &str| {
+        let (_, body) = fetch(&format!("{bot}{path}")).await.unwrap();
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    let metrics = read("/metrics").await;
+    assert!(
+        metrics.contains("diagbot_record_writes_total{outcome=\"displaced\"} 1"),
+        "{metrics}"
+    );
+    let ready = read("/readyz").await;
+    assert!(
+        ready.contains("another's object stood in the record's place"),
+        "{ready}"
+    );
+    product.installation.stop_bot(0).await.unwrap();
+
+    // What was put there is told of the chain in whose place it stands, and of no other.
+    let (good, said) = verify(&["--config", &config.to_string_lossy()]);
+    assert!(!good && said.contains("2 chains, 1 with faults"), "{said}");
+    let line = said.lines().find(|line| line.starts_with(&next)).unwrap();
+    assert!(
+        line.contains("whole up to") && !line.contains("not anchored") && line.contains("stopped in order"),
+        "{said}"
+    );
     product.stop().await;
 }

@@ -73,7 +73,7 @@ impl World {
         let kubeconfig = std::env::var("KUBECONFIG").expect("KUBECONFIG names a cluster's file");
         let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/base/crds.yaml");
         let applied = Command::new("kubectl")
-            .args(["apply", "-f", crds])
+            .args(["apply", "--server-side", "--force-conflicts", "-f", crds])
             .output()
             .expect("kubectl");
         assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
