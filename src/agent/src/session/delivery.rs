@@ -177,7 +177,7 @@ impl<'a> Delivery<'a> {
         };
         let reason = match self.upload(index, &hashing, &file).await {
             Ok(()) => {
-                let uploaded = hashing.finish().await?.as_written(written.as_ref())?;
+                let uploaded = hashing.finish().await?.must_match(written.as_ref())?;
                 return Ok(report(uploaded, Via::Direct));
             }
             Err(error) if error.wants_relay() => error.to_string(),
@@ -190,7 +190,7 @@ impl<'a> Delivery<'a> {
                 relay: relay.clone(),
             });
         }
-        let uploaded = hashing.finish().await?.as_written(written.as_ref())?;
+        let uploaded = hashing.finish().await?.must_match(written.as_ref())?;
         let artifact = report(uploaded, Via::Relay);
         self.session.staged.add(index, file, size_bytes);
         self.session.journal.write(&Event::Staged {

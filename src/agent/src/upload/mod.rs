@@ -42,7 +42,7 @@ pub(crate) struct Uploaded {
 
 impl Uploaded {
     /// Refuses a file whose bytes are not those that were written into it.
-    pub(crate) fn as_written(self, written: Option<&Digests>) -> Result<Self, UploadError> {
+    pub(crate) fn must_match(self, written: Option<&Digests>) -> Result<Self, UploadError> {
         match written {
             Some(written) if *written != self.digests => Err(UploadError::Changed),
             _ => Ok(self),

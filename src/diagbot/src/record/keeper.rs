@@ -186,5 +186,5 @@ async fn write(parts: &KeeperParts, batch: &[Waiting]) -> Result<Written, StoreE
 /// How many whole lines of ours an object holds, if it holds nothing else.
 fn ours(lines: &[u8], found: &[u8]) -> Option<usize> {
     let whole = found.ends_with(b"\n") && lines.starts_with(found);
-    whole.then(|| found.iter().filter(|byte| **byte == b'\n').count())
+    whole.then(|| found.split_inclusive(|byte| *byte == b'\n').count())
 }

@@ -59,7 +59,6 @@ async fn honest_waits(fixture: &Fixture, what: &str) {
     tell(&format!("{what}: a write of the bot took {bot:?}, a link {person:?}"));
 }
 
-#[expect(clippy::print_stderr, reason = "the figures are read with --nocapture")]
 fn tell(words: &str) {
     eprintln!("{words}");
 }

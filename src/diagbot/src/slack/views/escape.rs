@@ -22,12 +22,16 @@ pub fn prose(text: &str) -> String {
     let text = single(text);
     let mut pieces: Vec<&str> = text.split('`').collect();
     // A backtick without a partner begins nothing.
-    let open = if pieces.len() % 2 == 0 { pieces.pop() } else { None };
+    let open = if pieces.len().is_multiple_of(2) {
+        pieces.pop()
+    } else {
+        None
+    };
     let mut out = String::new();
     for (index, piece) in pieces.into_iter().enumerate() {
         match index % 2 {
             0 => out.push_str(&literal(piece)),
-            _ => out.push_str(&format!("`{piece}`")),
+            _ => out.extend(["`", piece, "`"]),
         }
     }
     if let Some(open) = open {

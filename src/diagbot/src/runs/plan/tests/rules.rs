@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+/// What becomes different in a world.
+type Change = fn(&mut World);
+
 fn survey(world: &mut World) -> &mut Survey {
     world.survey.as_mut().expect("a sample")
 }
@@ -105,7 +108,6 @@ fn a_diagnostic_can_ask_for_two_people_wherever_it_runs() {
 
 #[test]
 fn a_consent_counts_once_in_time_from_another_who_may_and_for_what_was_asked() {
-    type Change = fn(&mut World);
     let refused: Change = |w| w.say("U2", false);
     let own: Change = |w| w.say("U1", true);
     let may_not: Change = |w| {
@@ -155,7 +157,6 @@ fn a_consent_is_bound_to_allowlist_image_and_15_minutes() {
         SignedDuration::from_mins(15),
         "deploy/README.md names it"
     );
-    type Change = fn(&mut World);
     let allowlist: Change = |w| {
         let text = include_str!("../../../../../../commands/jstack.yaml").replace("deadline: 60s", "deadline: 61s");
         let allowances = diagbot_catalog::load::Allowances { unpinned_images: true };
