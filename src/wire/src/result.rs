@@ -58,7 +58,11 @@ pub enum StepOutcome {
 }
 
 /// What made a step fail. Closed, so that the bot can tell people what to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+///
+/// A variant's name is also the code that people see: it never changes.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr, strum::VariantNames,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Failure {
     /// No process fits the selector.

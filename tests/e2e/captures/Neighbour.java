@@ -7,18 +7,21 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.HashSet;
 import java.util.Set;
+import java.util.concurrent.locks.LockSupport;
 
-/** A container beside the agent: looks for its files and sockets without rest, reads what it finds, and writes over it. */
+/** A container beside the agent: looks for its files and sockets all the time, reads what it finds, and writes over it. */
 class Neighbour {
     static final byte[] FORGED = "== FORGED BY A NEIGHBOUR ==\n".getBytes();
     static final String CONTROL = "/dev/shm/.diagbot-control";
     static final Set<String> told = new HashSet<>();
+    static boolean ownDump;
 
     public static void main(String[] words) throws Exception {
         if (words.length > 0) {
+            ownDump = true;
             // The target: also the one whose thread dump outgrows the agent's memory.
             for (int i = 0; i < Integer.parseInt(words[0]); i++) {
-                Thread worker = new Thread(null, () -> down(30), "a-worker-that-waits-for-its-work-" + i, 256 << 10);
+                Thread worker = new Thread(null, () -> down(40), "a-worker-that-waits-for-its-work-" + i, 256 << 10);
                 worker.setDaemon(true);
                 worker.start();
             }
@@ -35,6 +38,8 @@ class Neighbour {
                 abstractSockets();
                 processes();
             }
+            // Three that never rest would have the node for themselves, and the agent has no share of it.
+            LockSupport.parkNanos(200_000);
         }
     }
 
@@ -58,7 +63,10 @@ class Neighbour {
             return;
         }
         for (File file : found) {
-            if (file.getPath().equals(CONTROL)) {
+            if (file.getName().endsWith(".hprof") && ownDump) {
+                // The JVM of the target wrote it for itself: the one dump that the target could always read.
+                tell("own dump seen");
+            } else if (file.getPath().equals(CONTROL)) {
                 tell("control read " + file.length());
             } else if (file.isDirectory()) {
                 tell("SEEN " + file);
@@ -98,7 +106,9 @@ class Neighbour {
 
     static void abstractSockets() throws Exception {
         for (String line : Files.readAllLines(Path.of("/proc/net/unix"))) {
-            if (line.contains("diagbot")) {
+            // Containers of a pod share the network namespace: an abstract socket could be connected to, while the name of one
+            // in a folder opens nothing without the folder.
+            if (line.contains(" @") && line.contains("diagbot")) {
                 tell("SOCKET " + line.substring(line.lastIndexOf(" ")));
             }
         }

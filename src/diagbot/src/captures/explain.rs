@@ -10,7 +10,7 @@ use super::resource::Explanation;
 const MAX_FOREIGN_CHARS: usize = 300;
 
 /// Ways to fail that the cluster, the store or we ourselves are the cause of. (What the agent reports is a [`Failure`].)
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantNames)]
 pub(super) enum Refusal {
     /// The pod is gone.
     PodGone,
@@ -94,7 +94,7 @@ pub(super) fn refusal(refusal: Refusal, detail: &str) -> Explanation {
         format!("{message}: {detail}")
     };
     Explanation {
-        code: format!("{refusal:?}"),
+        code: <&str>::from(refusal).to_owned(),
         message,
         remedy: remedy.to_owned(),
     }
@@ -301,7 +301,7 @@ pub(super) fn failure(failure: Failure, diagnostic: &str, detail: &str) -> Expla
     };
     let detail = clean(detail);
     Explanation {
-        code: format!("{failure:?}"),
+        code: <&str>::from(failure).to_owned(),
         message: if detail.is_empty() {
             format!("{diagnostic}: {message}")
         } else {
@@ -360,6 +360,18 @@ mod tests {
     fn foreign_text_is_one_bounded_line_without_hidden_characters() {
         assert_eq!(clean("a\nb\u{202e}c\u{0}"), "a bc");
         assert_eq!(clean(&"x".repeat(9_000)).chars().count(), MAX_FOREIGN_CHARS + 1);
+    }
+
+    #[test]
+    fn codes_never_change() {
+        let refusals = "PodGone PodReplaced PodTerminating PodNotRunning TargetReplaced TargetNotRunning WrongContainer \
+            ContainerUnknown HostProcesses UnknownCluster PodSecurity Admission Forbidden NotAccepted ForeignContainer \
+            ImagePull ImageAbsent NotCreated NotStarted AgentSilent AgentVersion AgentDeaf AgentUnproven AgentEnded \
+            AgentOutOfMemory NoIdentity Store Folder NotVerified Relay CancelUnproven Deadline Cluster Trouble Invalid";
+        let failures = "NoSuchProcess TargetReplaced AttachRefused ReadOnlyFileSystem PermissionDenied NoSpace \
+            NoPrivatePlace ToolFailed ToolMissing TimedOut UploadFailed NotReached Internal";
+        assert_eq!(<Refusal as strum::VariantNames>::VARIANTS.join(" "), refusals);
+        assert_eq!(<Failure as strum::VariantNames>::VARIANTS.join(" "), failures);
     }
 
     #[test]

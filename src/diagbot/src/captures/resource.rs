@@ -188,7 +188,9 @@ pub fn ended<'a>(complete: bool, phase: &'a str, reason: Option<&'a Explanation>
 }
 
 /// Phases of a capture. The last four are final.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 pub enum CapturePhase {
     /// Nothing done.
     #[default]

@@ -11,8 +11,9 @@ use crate::{
 /// Longest piece of foreign text that a message repeats.
 const SHOWN_CHARACTERS: usize = 80;
 
-/// Why a run is refused, denied, expired or failed. Closed: the variant's name is the code that metrics and tests use.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a run is refused, denied, expired or failed. Closed. A variant's name is its code, unless `strum(serialize)` says
+/// otherwise: codes are public and never change.
+#[derive(Debug, Clone, PartialEq, Eq, strum::IntoStaticStr, strum::VariantNames)]
 pub enum Reason {
     /// A part of the request is longer than any real one.
     RequestTooLarge {
@@ -321,18 +322,16 @@ impl Reason {
         }
     }
 
-    /// The code: the variant's name.
-    pub fn code(&self) -> String {
-        let debug = format!("{self:?}");
-        let end = debug.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(debug.len());
-        debug[..end].to_owned()
+    /// The code that metrics, alerts and people use.
+    pub fn code(&self) -> &'static str {
+        self.into()
     }
 
     /// What happened and what to do.
     pub fn explain(&self) -> Explanation {
         let (message, remedy) = self.words();
         Explanation {
-            code: self.code(),
+            code: self.code().to_owned(),
             message,
             remedy,
         }
@@ -361,6 +360,19 @@ fn is_invisible(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_never_change() {
+        let codes = "RequestTooLarge TooManyRequests UnknownDiagnostic SeveralDiagnostics BadParameters NoTarget \
+            UnknownCluster UnknownTarget SeveralTargets TooManyTargets SeveralNamespaces NothingToTake NoHealthyReplica \
+            NothingToBundle BundleTooLong BundlesBusy SeveralContainers UnknownContainer TargetReplaced TargetNotRunning \
+            TargetUnsupported HostProcesses ConfirmationNeeded ClusterUnavailable BotForbidden CallerForbidden \
+            NeverRestarted TooManyToWaitFor TooManyArmed NobodyToAgree NotYours NotAllowed IdentityRefused ReviewFailed \
+            RecordAway NamespaceNotEnabled NeverThere Paused OverBudget ApprovalExpired ApprovalRefused ApprovalVoid \
+            ApproverMayNot OwnRequest MayNotSwitch BreakGlassUnheard BreakGlassNotAllowed CaptureRefused \
+            CaptureVanished NotStarted RunTimedOut";
+        assert_eq!(<Reason as strum::VariantNames>::VARIANTS.join(" "), codes);
+    }
 
     #[test]
     fn the_code_is_the_variant_and_hostile_text_is_tamed() {

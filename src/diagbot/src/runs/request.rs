@@ -123,7 +123,7 @@ impl RunName {
     /// The name that follows from a recorded key.
     pub fn of(key: &KeyRecord) -> Self {
         let mut hash = Sha256::new();
-        hash.update(format!("diagbot run 1\n{:?}\n", key.kind));
+        hash.update(format!("diagbot run 1\n{}\n", key.kind.as_str()));
         hash.update(key.id.as_bytes());
         let bits = hash.finalize()[..10]
             .iter()
@@ -318,10 +318,50 @@ mod tests {
     #[test]
     fn a_name_never_changes_for_a_key() {
         // Pinned: another rule would make a second run of a request that is redelivered across an upgrade.
-        assert_eq!(
-            command("T1", "13345224609.738474920").run_name().as_str(),
-            "d-nth0dj3083yf14pw"
-        );
+        let run = "d-nth0dj3083yf14pw".parse().unwrap();
+        let (team, id, source) = ("T1".to_owned(), "f1".to_owned(), "alertmanager".to_owned());
+        let pinned = [
+            (command("T1", "13345224609.738474920"), "d-nth0dj3083yf14pw"),
+            (
+                RequestKey::Event {
+                    event_id: "Ev0001".to_owned(),
+                },
+                "d-n1tsf6zr60ybrbs8",
+            ),
+            (
+                RequestKey::Action {
+                    run,
+                    button: "again".to_owned(),
+                },
+                "d-kepespt8xsvbd7fe",
+            ),
+            (RequestKey::Webhook { source, id }, "d-yqy4tcz9jp1gwj0q"),
+            (
+                RequestKey::Schedule {
+                    uid: "uid-1".to_owned(),
+                    due: "2026-11-02T03:00:00Z".parse().unwrap(),
+                },
+                "d-hgmdr9q9we9b1s1p",
+            ),
+            (
+                RequestKey::Form {
+                    team,
+                    view: "V1".to_owned(),
+                },
+                "d-qansfdafrvydtvg2",
+            ),
+            (
+                RequestKey::Cli {
+                    id: "00000000-0000-4000-8000-000000000001".to_owned(),
+                },
+                "d-w6tekjcgbxvj2q9v",
+            ),
+        ];
+        for (key, name) in pinned {
+            assert_eq!(key.run_name().as_str(), name, "{key:?}");
+            let recorded = serde_json::to_value(key.record().kind).unwrap();
+            assert_eq!(recorded, key.record().kind.as_str());
+        }
     }
 
     #[test]

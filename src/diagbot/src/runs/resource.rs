@@ -121,6 +121,22 @@ pub enum KeyKind {
     Cli,
 }
 
+impl KeyKind {
+    /// The word that goes into a run's name. It must never change: a request that is redelivered across an upgrade would
+    /// become a second run.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "Command",
+            Self::Event => "Event",
+            Self::Action => "Action",
+            Self::Webhook => "Webhook",
+            Self::Schedule => "Schedule",
+            Self::Form => "Form",
+            Self::Cli => "Cli",
+        }
+    }
+}
+
 /// Where the request came from and where its thread is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

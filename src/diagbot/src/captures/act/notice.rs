@@ -57,7 +57,7 @@ fn event(capture: &DiagnosticCapture, phase: CapturePhase, now: Timestamp) -> Ev
             uid: Some(target.pod_uid.clone()),
             ..ObjectReference::default()
         },
-        reason: Some(format!("Diagnostic{phase:?}")),
+        reason: Some(format!("Diagnostic{}", <&str>::from(phase))),
         message: Some(format!(
             "{} asked for {} beside container {} (run {})",
             spec.requester,
