@@ -18,6 +18,7 @@ mod deploy;
 mod evidence;
 mod faults;
 mod form;
+mod host_processes;
 mod identity;
 mod metrics;
 mod offers;

@@ -316,12 +316,24 @@ impl Told {
         }
     }
 
+    /// The code of the reason that the run ended with.
+    pub(crate) fn code(&self) -> &str {
+        let reason = self.run.status.as_ref().unwrap().reason.as_ref();
+        &reason.unwrap_or_else(|| panic!("no reason: {}", self.text())).code
+    }
+
     /// A failure or refusal is told once, with its cause, what to do, and the run's id.
     pub(crate) fn explains(&self, cause: &str) {
         self.says(&[cause, "What to do:", &self.id]);
         let reason = self.run.status.as_ref().unwrap().reason.clone().unwrap();
         assert!(!reason.remedy.is_empty(), "{reason:?}");
         assert_eq!(self.text().matches("What to do:").count(), 1, "{}", self.text());
+    }
+
+    /// The same, with the reason of that code.
+    pub(crate) fn explains_as(&self, code: &str, cause: &str) {
+        assert_eq!(self.code(), code, "{}", self.text());
+        self.explains(cause);
     }
 
     /// Opens the run's link as a reader would; size and digest are those told.
