@@ -244,6 +244,34 @@ async fn break_glass_is_on_record_with_the_person() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn break_glass_is_refused_where_nobody_else_reads_it() {
+    let product = Product::start().await;
+    let named = json!({ "apiGroups": ["diagbot.dev"], "resources": ["diagnostics"], "resourceNames": ["process"],
+        "verbs": ["break-glass"] });
+    give(&product, "glass", "U0ADA00001", named).await;
+    // Whoever is in a private channel can send the others away.
+    let leaves = json!({ "user": "grace", "channel": "war-room", "member": false });
+    product.people.act("membership", leaves).await;
+    let text = format!("process shop/pod/{LEDGER} --break-glass \"checkout is down\"");
+    // In #random the bot is no member: what it says comes to the person alone.
+    for (channel, told_in) in [("war-room", "war-room"), ("@ada", "@ada"), ("random", "@ada")] {
+        let answer = product.people.command("ada", channel, &text).await;
+        let id = run_in(&answer).unwrap_or_else(|| panic!("{channel}: no run: {answer}"));
+        let refused = product.ended_in(&id, told_in).await;
+        assert_eq!(refused.run.phase(), Phase::Refused, "{channel}: {}", refused.text());
+        assert_eq!(refused.code(), "BreakGlassUnheard", "{channel}");
+        refused.explains("nobody but you and the bot would read it here");
+        refused.says(&["Use it in a channel that the bot is in, with at least one other member"]);
+    }
+    assert!(product.ephemeral(LEDGER).await.is_empty() && product.objects().is_empty());
+    // #shop-oncall has other members, and reads it.
+    let broken = ends(&product, "ada", "shop-oncall", &text).await;
+    assert_eq!(broken.run.phase(), Phase::Succeeded, "{}", broken.text());
+    broken.says(&["*Break-glass* by @ada, without a second person. Reason: checkout is down"]);
+    product.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_may_not_read_is_told_the_state_and_the_person_gets_the_evidence() {
     let product = Product::start().await;
     let told = ends(&product, "ada", "war-room", "process ledger").await;
@@ -305,8 +333,9 @@ async fn what_a_private_channel_may_is_for_who_asks_there_wherever_the_run_came_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_stops_what_runs_and_all_concerned_hear_who_said_it() {
-    let line = "sleep 86011";
-    let words = ["timeout", "--foreground", "86000", "sleep", "86011"];
+    let seconds = seconds_of_our_own("86011");
+    let line = &format!("sleep {seconds}");
+    let words = ["timeout", "--foreground", "86000", "sleep", &seconds];
     let product = Product::with(with_tool("stall", &words, "10m", "1MiB")).await;
     let id = product.asks("stall ledger").await;
     until_processes(line, 2, Duration::from_secs(20)).await;
@@ -344,8 +373,9 @@ async fn a_pause_stops_what_runs_and_all_concerned_hear_who_said_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_that_make_a_pod_stand_still_never_do_at_a_time() {
-    let line = "sleep 86012";
-    let words = ["timeout", "--foreground", "86000", "sleep", "86012"];
+    let seconds = seconds_of_our_own("86012");
+    let line = &format!("sleep {seconds}");
+    let words = ["timeout", "--foreground", "86000", "sleep", &seconds];
     let (file, text) = tool("halt", &words, "10m", "1MiB");
     let mut plan = with_tool("stall", &words, "10m", "1MiB");
     plan.diagnostics

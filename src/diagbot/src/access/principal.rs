@@ -44,6 +44,8 @@ pub struct ChannelFacts {
     pub private: bool,
     /// Shared with other organisations.
     pub shared: bool,
+    /// How many are in it, the bot included; none where the bot is not, or where Slack does not say.
+    pub members: Option<u64>,
 }
 
 /// The people's directory could not be asked.

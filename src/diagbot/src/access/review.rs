@@ -249,6 +249,11 @@ impl Access {
         self.answer(question.cluster, question.about(principal)).await
     }
 
+    /// How many are in the channel, the bot included; none where the bot is not, or where Slack does not say.
+    pub async fn members(&self, channel: &str) -> Result<Option<u64>, AccessError> {
+        Ok(self.0.directory.channel(channel).await?.members)
+    }
+
     async fn answer(&self, cluster: &Cluster, asked: Asked) -> Result<Decision, AccessError> {
         if asked.is_of_consent() {
             return self.ask(cluster, &asked).await;

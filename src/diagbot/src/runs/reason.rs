@@ -280,7 +280,7 @@ pub enum Reason {
         /// The Kubernetes user that was reviewed.
         user: String,
     },
-    /// Nobody would hear of a broken glass there.
+    /// Nobody but the person and the bot would read there that break-glass is used.
     BreakGlassUnheard,
     /// The person may not break the glass.
     BreakGlassNotAllowed {

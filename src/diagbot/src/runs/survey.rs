@@ -13,6 +13,8 @@ pub struct Survey {
     pub audience: Audience,
     /// The review for break-glass, where the person uses it.
     pub break_glass: Option<Decision>,
+    /// How many are in the channel, the bot included, where break-glass is used.
+    pub members: Option<u64>,
     /// The review of a second person who said something: the verb `approve`.
     pub approver: Option<Decision>,
 }

@@ -196,6 +196,10 @@ fn channel_facts(channel: &Value) -> ChannelFacts {
     ChannelFacts {
         private: flag("is_private") && !flag("is_im"),
         shared: flag("is_ext_shared") || flag("is_pending_ext_shared"),
+        // Where we are no member, what we say there goes to the person alone.
+        members: channel["num_members"]
+            .as_u64()
+            .filter(|_| flag("is_member") && !flag("is_im")),
     }
 }
 
@@ -281,6 +285,21 @@ mod tests {
             channel_facts(&json!({"is_pending_ext_shared": true})).shared,
             "others were invited"
         );
+    }
+
+    #[test]
+    fn members_are_counted_only_where_the_bot_is_one() {
+        let members = |channel: Value| channel_facts(&channel).members;
+        assert_eq!(members(json!({"is_member": true, "num_members": 3})), Some(3));
+        for nobody in [
+            json!({}),
+            json!({"is_member": true}),
+            json!({"num_members": 3}),
+            json!({"is_member": false, "num_members": 3}),
+            json!({"is_member": true, "is_im": true, "num_members": 3}),
+        ] {
+            assert_eq!(members(nobody.clone()), None, "{nobody}");
+        }
     }
 
     #[test]

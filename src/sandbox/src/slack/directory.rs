@@ -149,7 +149,16 @@ impl Channel {
         self.members.contains(user)
     }
 
-    /// As `conversations.info` shows it to the bot.
+    /// As `conversations.info` shows it to the bot; the number of members only where it is asked for.
+    pub(super) fn info(&self, with_members: bool) -> Value {
+        let mut view = self.view();
+        if let (false, Some(fields)) = (with_members, view.as_object_mut()) {
+            fields.remove("num_members");
+        }
+        view
+    }
+
+    /// As `conversations.list` shows it to the bot.
     pub(super) fn view(&self) -> Value {
         let direct = self.kind == ChannelKind::Direct;
         let mut view = json!({

@@ -37,6 +37,7 @@ impl Directory for People {
             Ok(ChannelFacts {
                 private: channel.starts_with('G'),
                 shared: channel == "GSHARED",
+                members: None,
             })
         })
     }

@@ -55,13 +55,20 @@ impl Actor<'_> {
             Ok(of.await)
         };
         let break_glass = self.break_glass(run, question);
-        let surveyed = tokio::try_join!(sites, audience, break_glass, self.approver(run, question));
+        let surveyed = tokio::try_join!(
+            sites,
+            audience,
+            break_glass,
+            self.members(run),
+            self.approver(run, question)
+        );
         let missed = match surveyed {
-            Ok((sites, audience, break_glass, approver)) => {
+            Ok((sites, audience, break_glass, members, approver)) => {
                 return Ok(Done::Surveyed(Ok(Survey {
                     sites,
                     audience,
                     break_glass,
+                    members,
                     approver,
                 })));
             }
@@ -139,6 +146,15 @@ impl Actor<'_> {
             annotations: namespace.metadata.annotations.unwrap_or_default(),
             ..site
         })
+    }
+
+    /// How many would read that somebody uses break-glass, where the person does; nobody is counted in a direct message.
+    async fn members(&self, run: &DiagnosticRun) -> Result<Option<u64>, Missed> {
+        let channel = &run.spec.origin.channel;
+        if run.spec.appeal.break_glass.is_none() || !channel.starts_with(['C', 'G']) {
+            return Ok(None);
+        }
+        Ok(self.service.access().members(channel).await?)
     }
 
     /// The review for break-glass, for everything that the run does.

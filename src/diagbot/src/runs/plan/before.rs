@@ -246,8 +246,12 @@ pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -
     Ok(Action::Record(Box::new(status)))
 }
 
+/// Members that a channel must have for break-glass: the person, the bot, and somebody who reads that it is used.
+const BREAK_GLASS_MEMBERS: u64 = 3;
+
 fn break_glass(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -> Result<Action, IllegalTransition> {
-    if !facts.run.spec.origin.channel.starts_with(['C', 'G']) {
+    let members = survey.members.unwrap_or_default();
+    if !facts.run.spec.origin.channel.starts_with(['C', 'G']) || members < BREAK_GLASS_MEMBERS {
         return facts.end(status, Event::Refused, &Reason::BreakGlassUnheard);
     }
     status.break_glass.clone_from(&survey.break_glass);

@@ -249,8 +249,9 @@ impl Reason {
                 ),
             ),
             Self::BreakGlassUnheard => (
-                "Break-glass is announced, and nobody would hear it in a direct message.".to_owned(),
-                "Use it in a channel.".to_owned(),
+                "Break-glass is announced to others, and nobody but you and the bot would read it here.".to_owned(),
+                "Use it in a channel that the bot is in, with at least one other member, or ask without `--break-glass`."
+                    .to_owned(),
             ),
             Self::BreakGlassNotAllowed {
                 diagnostic,

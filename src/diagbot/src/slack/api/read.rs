@@ -47,13 +47,13 @@ impl SlackApi {
         Ok(answer["user"].take())
     }
 
-    /// `conversations.info`: the channel object.
+    /// `conversations.info`: the channel object, with the number of its members.
     pub async fn channel(&self, channel: &str) -> Result<Value, ApiError> {
         let mut answer = self
             .call(
                 "conversations.info",
                 Token::Bot,
-                Arguments::Form(&[("channel", channel)]),
+                Arguments::Form(&[("channel", channel), ("include_num_members", "true")]),
             )
             .await?;
         Ok(answer["channel"].take())

@@ -47,7 +47,8 @@ fn page<T: Clone>(items: &[T], args: &Args) -> Result<(Vec<T>, String), ApiError
 }
 
 pub(super) fn info(state: &State, args: &Args) -> Outcome {
-    Ok(json!({"channel": visible(state, args)?.view()}))
+    let with_members = args.flag("include_num_members");
+    Ok(json!({"channel": visible(state, args)?.info(with_members)}))
 }
 
 pub(super) fn list(state: &State, args: &Args) -> Outcome {

@@ -207,6 +207,7 @@ fn who_may_not_can_ask_the_owners_or_break_the_glass_where_that_is_given_by_name
         world.run.spec.origin.channel = "C1".into();
         asks_for_two(&mut world);
         survey(&mut world).break_glass = Some(allowed(may));
+        survey(&mut world).members = Some(3);
         world
     };
     let status = with_glass(true).settle();
@@ -216,4 +217,12 @@ fn who_may_not_can_ask_the_owners_or_break_the_glass_where_that_is_given_by_name
     let mut unheard = with_glass(true);
     unheard.run.spec.origin.channel = "D1".into();
     ended(&unheard.settle(), Phase::Refused, "BreakGlassUnheard");
+    // The person and the bot alone, or a channel whose members Slack does not tell.
+    for members in [Some(2), None] {
+        let mut unheard = with_glass(true);
+        survey(&mut unheard).members = members;
+        let status = unheard.settle();
+        ended(&status, Phase::Refused, "BreakGlassUnheard");
+        assert_eq!(unheard.made(), 0, "{members:?}");
+    }
 }

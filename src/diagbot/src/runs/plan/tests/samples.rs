@@ -127,6 +127,7 @@ pub(in crate::runs) fn surveyed() -> Survey {
             requester: true,
         },
         break_glass: None,
+        members: None,
         approver: Some(allowed(true)),
     }
 }
