@@ -121,3 +121,54 @@ fn the_images_name_no_base_that_may_change() {
         assert!(manual.contains(&format!("--build-arg {argument}=")), "{argument}");
     }
 }
+
+/// What stands between backquotes in a document.
+fn quoted(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Whether a file of the repository defines this test: an attribute stands right above, not only a function of that name.
+fn has_test(file: &str, test: &str) -> bool {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let defines = |line: &str| {
+        let line = line.strip_prefix("async ").unwrap_or(line);
+        line.strip_prefix("fn ")
+            .and_then(|rest| rest.strip_prefix(test))
+            .is_some_and(|rest| rest.starts_with("()"))
+    };
+    lines.iter().enumerate().any(|(at, line)| {
+        let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+        defines(line) && above.into_iter().any(|line| line.contains("test"))
+    })
+}
+
+#[test]
+fn every_test_that_security_md_names_exists() {
+    let text = include_str!("../../SECURITY.md");
+    let named: Vec<(&str, &str)> = quoted(text)
+        .into_iter()
+        .filter_map(|word| word.split_once(".rs::"))
+        .collect();
+    assert!(named.len() >= 30, "{named:?}");
+    let missing: Vec<String> = named
+        .iter()
+        .filter(|(file, test)| !has_test(&format!("{file}.rs"), test))
+        .map(|(file, test)| format!("{file}.rs::{test}"))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "SECURITY.md names tests that do not exist: {missing:#?}"
+    );
+    // Files that it names without a test exist, too.
+    for file in quoted(text)
+        .into_iter()
+        .filter(|word| word.ends_with(".rs") && word.contains('/'))
+    {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+        assert!(path.is_file(), "SECURITY.md names {file}");
+    }
+    assert!(!has_test("tests/stories/deploy.rs", "every_test_that_nobody_wrote"));
+    assert!(!has_test("tests/stories/deploy.rs", "has_test"));
+}
