@@ -16,17 +16,18 @@ use tokio::process::Command;
 
 use crate::{
     product::{LEDGER, Product, Told, link_in, open},
-    tools::{processes, tool},
+    tools::{processes, seconds_of_our_own, tool},
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tool_that_misbehaves_is_told_in_one_message_and_its_output_is_never_taken_for_whole() {
+    let seconds = seconds_of_our_own("86010");
     let mut plan = Plan {
         diagnostics: vec![
             tool("endless", &["yes", "again"], "20s", "64KiB"),
             tool(
                 "hangs",
-                &["timeout", "--foreground", "86010", "sleep", "86010"],
+                &["timeout", "--foreground", "86010", "sleep", &seconds],
                 "2s",
                 "1MiB",
             ),
@@ -60,7 +61,7 @@ async fn a_tool_that_misbehaves_is_told_in_one_message_and_its_output_is_never_t
             told.says(&["*Not whole:* its tool failed or was stopped"]);
         }
     }
-    assert_eq!(processes("sleep 86010"), Vec::<u32>::new());
+    assert_eq!(processes(&format!("sleep {seconds}")), Vec::<u32>::new());
 
     let binary = product.runs("binary ledger").await;
     assert_eq!(binary.run.phase(), Phase::Succeeded, "{}", binary.text());

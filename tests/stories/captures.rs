@@ -164,15 +164,20 @@ async fn an_upload_is_closed_where_that_of_another_step_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_outlives_the_bot_that_began_it() {
     let mut world = World::start(true).await;
-    for _ in 0..4 {
+    for pause_ms in [0, 60, 140, 240] {
         let capture = world.ask(&world.target, &[Step::Process]).await;
         world.status(&capture, |status| status.ticket_sent_at.is_some()).await;
-        tokio::time::sleep(Duration::from_millis(rand::random_range(0..250))).await;
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
         world.kill().await;
         world.lead();
         let status = world.end(&capture).await;
-        assert_eq!(status.phase, CapturePhase::Succeeded, "{:?}", status.reason);
-        assert_eq!((status.attempt, status.artifacts.len()), (1, 1));
+        assert_eq!(
+            status.phase,
+            CapturePhase::Succeeded,
+            "{pause_ms} ms: {:?}",
+            status.reason
+        );
+        assert_eq!((status.attempt, status.artifacts.len()), (1, 1), "{pause_ms} ms");
         world.read(&status.artifacts[0]).await;
     }
     world.finish().await;

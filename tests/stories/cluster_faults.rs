@@ -30,6 +30,12 @@ const SOON: Duration = Duration::from_secs(15);
 /// Longest capture whose tool has a minute: what its start, its upload and its end may take, and the proof of a stop.
 const A_CAPTURE: Duration = Duration::from_mins(16);
 
+/// Reasons of a pod that goes, by whichever is seen first: it is being deleted, or it is gone.
+pub(crate) const GOES: [&str; 2] = ["PodTerminating", "PodGone"];
+
+/// The same of a container that is restarted: it does not run, or is another one.
+pub(crate) const RESTARTS: [&str; 2] = ["TargetNotRunning", "TargetReplaced"];
+
 /// A plan in which several runs in a row don't wait for Slack's pace.
 fn quick() -> Plan {
     let mut plan = Plan::default();
@@ -168,21 +174,23 @@ async fn an_api_server_that_restarts_in_the_middle_is_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_clusters_rules_refuse_is_told_in_their_words_with_what_can_be_had() {
     let product = Product::with(quick()).await;
-    for (kind, cause, words) in [
+    for (kind, code, cause, words) in [
         (
             FaultKind::PolicyDenies,
+            "Admission",
             "A policy of the cluster refused the container",
             "are not allowed here",
         ),
         (
             FaultKind::PodSecurityDenies,
+            "PodSecurity",
             "Pod Security level",
             "violates PodSecurity",
         ),
     ] {
         product.cluster_faults(&[(kind, "patch", "pods/ephemeralcontainers")]);
         let told = product.runs("process ledger").await;
-        told.explains(cause);
+        told.explains_as(code, cause);
         told.says(&[words, "pod-report"]);
         product.assert_nothing_left(&told, cause);
         assert!(product.ephemeral(LEDGER).await.is_empty());
@@ -198,22 +206,24 @@ async fn a_container_that_never_starts_is_given_up_in_time_and_told_why() {
         (
             "IfNotPresent",
             FaultKind::SlowPull { millis: 60_000 },
+            "NotStarted",
             "did not start in time",
         ),
         (
             "Never",
             FaultKind::PullFails,
+            "ImageAbsent",
             "is not on the node and must not be pulled",
         ),
     ];
     // Side by side: each waits most of its time.
-    let told = cases.map(async |(pull, fault, cause)| {
+    let told = cases.map(async |(pull, fault, code, cause)| {
         let mut plan = quick();
         plan.kubernetes.faults.push(pull_fault(fault, AGENT, u32::MAX));
         plan.config = json!({ "agent": { "launchLimitS": 4, "pullPolicy": pull } });
         let product = Product::with(plan).await;
         let told = product.runs("process ledger").await;
-        told.explains(cause);
+        told.explains_as(code, cause);
         product.assert_nothing_left(&told, cause);
         product.stop().await;
     });
@@ -222,12 +232,12 @@ async fn a_container_that_never_starts_is_given_up_in_time_and_told_why() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_ends_or_is_another_one_is_never_looked_at() {
-    let cases = [
-        ("same name", "Another pod has this name now"),
-        ("evict", "The pod does not run"),
-        ("delete", "The pod is"),
+    let cases: [(&str, &[&str], &str); 3] = [
+        ("same name", &["PodReplaced"], "Another pod has this name now"),
+        ("evict", &["PodNotRunning"], "The pod does not run"),
+        ("delete", &GOES, "The pod is"),
     ];
-    let told = cases.map(async |(action, cause)| {
+    let told = cases.map(async |(action, codes, cause)| {
         let mut plan = quick();
         let slow = FaultKind::SlowPull { millis: 4_000 };
         plan.kubernetes.faults.push(pull_fault(slow, AGENT, 1));
@@ -240,6 +250,12 @@ async fn a_pod_that_ends_or_is_another_one_is_never_looked_at() {
             product.operate(LEDGER, action).await;
         }
         let told = product.ended(&id).await;
+        assert!(
+            codes.contains(&told.code()),
+            "{action}: {}: {}",
+            told.code(),
+            told.text()
+        );
         told.explains(cause);
         product.assert_nothing_left(&told, action);
         product.stop().await;
@@ -249,12 +265,12 @@ async fn a_pod_that_ends_or_is_another_one_is_never_looked_at() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_ends_in_the_middle_of_a_capture_takes_the_tool_along_and_is_told() {
-    let cases = [
-        ("restart", "The container", "86021"),
-        ("evict", "The pod", "86022"),
-        ("replace", "The pod is", "86023"),
+    let cases: [(&str, &[&str], &str, &str); 3] = [
+        ("restart", &RESTARTS, "The container ", "86021"),
+        ("evict", &["PodNotRunning"], "The pod does not run", "86022"),
+        ("replace", &GOES, "The pod is", "86023"),
     ];
-    let told = cases.map(async |(action, cause, seconds)| {
+    let told = cases.map(async |(action, codes, cause, seconds)| {
         let seconds = seconds_of_our_own(seconds);
         let line = format!("sleep {seconds}");
         let mut plan = quick();
@@ -265,6 +281,12 @@ async fn a_pod_that_ends_in_the_middle_of_a_capture_takes_the_tool_along_and_is_
         until_processes(&line, 2, SOON).await;
         product.operate(LEDGER, action).await;
         let told = product.ended(&id).await;
+        assert!(
+            codes.contains(&told.code()),
+            "{action}: {}: {}",
+            told.code(),
+            told.text()
+        );
         told.explains(cause);
         product.assert_nothing_left(&told, action);
         until_processes(&line, 0, SOON).await;
@@ -351,8 +373,8 @@ async fn node_gone(stopped: Stopped) {
     let agent = agent_of(&line);
     signal("-STOP", agent).await;
     product.kubelet_goes().await;
-    let (told, phase) = match stopped {
-        Stopped::ByAPerson => (product.cancelled(&id).await, Phase::Failed),
+    let (told, phase, code) = match stopped {
+        Stopped::ByAPerson => (product.cancelled(&id).await, Phase::Failed, "CancelUnproven"),
         Stopped::ByItsDeadline => {
             wait::until(A_CAPTURE, "the run has ended", || async {
                 let run = product.installation.runs().list(&ListParams::default()).await?.items;
@@ -360,11 +382,11 @@ async fn node_gone(stopped: Stopped) {
             })
             .await
             .unwrap();
-            (product.ended(&id).await, Phase::TimedOut)
+            (product.ended(&id).await, Phase::TimedOut, "CancelUnproven")
         }
     };
     assert_eq!(told.run.phase(), phase, "{}", told.text());
-    told.explains("that it did is not proven");
+    told.explains_as(code, "that it did is not proven");
     assert_eq!(processes(&line), tools, "it was not proven, and it was not so");
     assert!(product.open_uploads().is_empty(), "{:?}", product.open_uploads());
     assert_eq!(product.public().await.len(), 1);

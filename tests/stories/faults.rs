@@ -13,7 +13,10 @@ use diagbot_sandbox::{
 };
 use serde_json::json;
 
-use crate::product::{LEDGER, Product, Told, pull_fault};
+use crate::{
+    cluster_faults::{GOES, RESTARTS},
+    product::{LEDGER, Product, Told, pull_fault},
+};
 
 const AGENT: &str = "registry.sandbox/diagbot-agent";
 
@@ -144,21 +147,27 @@ async fn an_image_that_cannot_be_pulled_is_told_while_it_lasts_and_then_with_wha
     product.people.reads("incidents", "ImagePull").await;
     let told = product.ended(&id).await;
     assert_eq!(told.run.phase(), Phase::Failed, "{}", told.text());
-    told.explains("The node could not pull the agent's image");
+    told.explains_as("ImagePull", "The node could not pull the agent's image");
     assert!(product.objects().is_empty() && product.open_uploads().is_empty());
     product.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_vanishes_and_a_target_that_restarts_are_told_apart() {
-    for (action, code) in [("replace", "Pod"), ("restart", "Target")] {
+    for (action, codes, cause) in [("replace", GOES, "The pod is"), ("restart", RESTARTS, "The container ")] {
         let product = Product::with(slowly(2_000)).await;
         let id = product.asks("process ledger").await;
         product.run(&id, "the container waits for its image", launching).await;
         product.operate(LEDGER, action).await;
         let told = product.ended(&id).await;
         assert_eq!(told.run.phase(), Phase::Failed, "{action}: {}", told.text());
-        told.explains(code);
+        assert!(
+            codes.contains(&told.code()),
+            "{action}: {}: {}",
+            told.code(),
+            told.text()
+        );
+        told.explains(cause);
         assert!(product.objects().is_empty(), "{action}: {:?}", product.objects());
         assert!(
             product.open_uploads().is_empty(),
@@ -178,7 +187,7 @@ async fn a_store_that_refuses_is_named_and_nothing_is_called_done() {
     let product = Product::with(plan).await;
     let told = product.runs("process ledger").await;
     assert_eq!(told.run.phase(), Phase::Failed, "{}", told.text());
-    told.explains("The store did not take the artifact");
+    told.explains_as("Store", "The store did not take the artifact");
     product.stop().await;
 }
 

@@ -23,7 +23,7 @@ async fn samples(address: &str) -> anyhow::Result<BTreeMap<String, f64>> {
 }
 
 /// The sum over both replicas; none where neither has the metric.
-async fn total(product: &Product, name: &str) -> anyhow::Result<Option<f64>> {
+pub(crate) async fn total(product: &Product, name: &str) -> anyhow::Result<Option<f64>> {
     let mut sum = None;
     for bot in &product.installation.addresses().bots {
         if let Some(sample) = samples(bot).await?.get(name) {

@@ -16,6 +16,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::{
+    metrics::total,
     product::{LONGEST, Product, link_in},
     tools::{seconds_of_our_own, until_processes, with_tool},
     triggers::{deliver, incident, pagerduty, slow_ledger, told},
@@ -52,7 +53,10 @@ async fn the_stores_key_is_exchanged_without_a_restart_and_the_bots_secret_with_
     product.runs("process ledger").await.downloads().await;
     let told = product.ended(&under_way).await;
     assert_eq!(told.run.phase(), Phase::Failed, "{}", told.text());
-    told.explains("not proven to be the agent's");
+    told.explains_as("AgentUnproven", "not proven to be the agent's");
+    // Lines that were made with another key are counted: an alert of the manual stands on it.
+    let rejected = total(&product, "diagbot_journal_lines_rejected_total").await.unwrap();
+    assert!(rejected.is_some_and(|lines| lines >= 1.0), "{rejected:?}");
     product.stop().await;
 }
 

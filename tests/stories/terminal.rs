@@ -251,11 +251,12 @@ async fn what_can_not_be_asked_from_a_terminal_is_one_message_with_a_remedy_and_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupt_stops_in_the_pod_and_a_pod_that_goes_is_told_and_neither_leaves_a_file() {
-    // A duration that no other story's process has.
-    let product = Product::with(tools::with_tool("sleeper", &["/bin/sleep", "7341"], "120s", "1MiB")).await;
+    let seconds = tools::seconds_of_our_own("7341");
+    let line = format!("/bin/sleep {seconds}");
+    let product = Product::with(tools::with_tool("sleeper", &["/bin/sleep", &seconds], "120s", "1MiB")).await;
     let terminal = Terminal::of(&product);
     let child = terminal.starts(&["sleeper", "shop/ledger"]);
-    tools::until_processes("/bin/sleep 7341", 1, LONGEST).await;
+    tools::until_processes(&line, 1, LONGEST).await;
     let pid = child.id().unwrap().to_string();
     assert!(
         Command::new("kill")
@@ -268,18 +269,18 @@ async fn an_interrupt_stops_in_the_pod_and_a_pod_that_goes_is_told_and_neither_l
     let ended = Terminal::ended(child).await;
     assert_eq!((ended.code, ended.out.as_str()), (130, ""), "{}", ended.err);
     assert!(ended.err.contains("stopped in the pod, and proven so"), "{}", ended.err);
-    tools::until_processes("/bin/sleep 7341", 0, LONGEST).await;
+    tools::until_processes(&line, 0, LONGEST).await;
     assert!(terminal.files().is_empty());
 
     let child = terminal.starts(&["sleeper", "shop/ledger"]);
-    tools::until_processes("/bin/sleep 7341", 1, LONGEST).await;
+    tools::until_processes(&line, 1, LONGEST).await;
     product.pods().delete(LEDGER, &DeleteParams::default()).await.unwrap();
     let ended = Terminal::ended(child).await;
     assert_eq!((ended.code, ended.out.as_str()), (1, ""), "{}", ended.err);
     assert!(ended.err.contains("The pod is "), "{}", ended.err);
     assert!(terminal.files().is_empty());
     wait::until(LONGEST, "the tool has ended with its pod", || async {
-        Ok(tools::processes("/bin/sleep 7341").is_empty().then_some(()))
+        Ok(tools::processes(&line).is_empty().then_some(()))
     })
     .await
     .unwrap();
