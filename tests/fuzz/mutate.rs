@@ -1,6 +1,7 @@
 //! Makes new inputs from those that are known.
 
 use rand::{Rng as _, rngs::StdRng};
+use serde_json::{Value, json};
 
 /// Pieces that formats here give a meaning.
 const WORDS: [&str; 44] = [
@@ -57,6 +58,93 @@ pub(crate) fn mutated(pool: &[Vec<u8>], rng: &mut StdRng) -> Vec<u8> {
         change(&mut input, pool, rng);
     }
     input
+}
+
+/// The same for JSON, which bytes that change at random soon make unreadable: mostly a value is changed, with what it holds.
+pub(crate) fn mutated_json(pool: &[Vec<u8>], rng: &mut StdRng) -> Vec<u8> {
+    let known = &pool[rng.random_range(0..pool.len())];
+    let value = serde_json::from_slice::<Value>(known).ok();
+    let Some(mut value) = value.filter(|_| rng.random_ratio(7, 8)) else {
+        return mutated(pool, rng);
+    };
+    for _ in 0..rng.random_range(1..=4) {
+        let places = places(&value).max(1);
+        let at = rng.random_range(0..places);
+        change_value(&mut value, &mut 0, at, rng);
+    }
+    value.to_string().into_bytes()
+}
+
+/// The same for text whose lines mean something each: mostly one to three of them are changed, left out or taken from another
+/// input.
+pub(crate) fn mutated_lines(pool: &[Vec<u8>], rng: &mut StdRng) -> Vec<u8> {
+    if rng.random_ratio(1, 8) {
+        return mutated(pool, rng);
+    }
+    let lines_of = |input: &[u8]| -> Vec<Vec<u8>> { input.split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect() };
+    let mut lines = lines_of(&pool[rng.random_range(0..pool.len())]);
+    for _ in 0..rng.random_range(1..=3) {
+        let at = rng.random_range(0..lines.len());
+        let line = lines[at].clone();
+        let key = line.split(|byte| *byte == b':').next().unwrap_or_default();
+        match rng.random_range(0..4) {
+            0 => drop(lines.remove(at)),
+            // The same key as another input has it.
+            1 => {
+                let other = lines_of(&pool[rng.random_range(0..pool.len())]);
+                let same = other
+                    .into_iter()
+                    .find(|other| !key.is_empty() && other.starts_with(key));
+                lines[at] = same.unwrap_or(line);
+            }
+            2 => {
+                let word = WORDS[rng.random_range(0..WORDS.len())].as_bytes();
+                lines[at] = [&line, word].concat();
+            }
+            _ => change(&mut lines[at], pool, rng),
+        }
+        if lines.is_empty() {
+            return Vec::new();
+        }
+    }
+    lines.join(&b'\n')
+}
+
+/// How many values there are below a value.
+fn places(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.iter().map(|value| 1 + places(value)).sum(),
+        Value::Object(fields) => fields.values().map(|value| 1 + places(value)).sum(),
+        _ => 0,
+    }
+}
+
+/// Changes the value of that number below `value`.
+fn change_value(value: &mut Value, number: &mut usize, at: usize, rng: &mut StdRng) {
+    let below: Vec<&mut Value> = match value {
+        Value::Array(items) => items.iter_mut().collect(),
+        Value::Object(fields) => fields.values_mut().collect(),
+        _ => Vec::new(),
+    };
+    for value in below {
+        if *number == at {
+            *value = other_value(value, rng);
+        }
+        *number += 1;
+        change_value(value, number, at, rng);
+    }
+}
+
+fn other_value(value: &Value, rng: &mut StdRng) -> Value {
+    let word = WORDS[rng.random_range(0..WORDS.len())];
+    match rng.random_range(0..8) {
+        0 => Value::Null,
+        1 => json!(rng.random_range(-1..2_i64)),
+        2 => json!([value]),
+        3 => json!({ "value": value }),
+        4 => json!(word),
+        _ => json!(format!("{}{word}", value.as_str().unwrap_or_default())),
+    }
 }
 
 fn change(input: &mut Vec<u8>, pool: &[Vec<u8>], rng: &mut StdRng) {

@@ -14,7 +14,7 @@ pub(crate) type Class = u64;
 /// The shipped catalog.
 pub(crate) const COMMANDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../commands");
 
-static TARGET: LazyLock<Box<dyn Fn(&[u8]) -> Class + Send + Sync>> =
+static TARGET: LazyLock<Box<dyn Fn(&[u8]) -> targets::Seen + Send + Sync>> =
     LazyLock::new(|| match std::env::var("DIAGBOT_FUZZ_TARGET").as_deref() {
         Ok("grammar") => Box::new(targets::grammar()),
         Ok("catalog") => Box::new(targets::catalog),
