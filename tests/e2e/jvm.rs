@@ -15,6 +15,11 @@ use crate::{
 /// Longest wait for the dump of 1 GiB, which an unoptimised store and bot on two busy cores take their time for.
 const HEAP_DEADLINE: Duration = Duration::from_mins(4);
 
+/// Written before a capture: what the capture leaves is newer.
+const MARKER: &str = "/tmp/before-the-dump";
+/// Written after it: what a search for what is newer must find.
+const CONTROL: &str = "/tmp/after-the-dump";
+
 /// A thread dump of the shop, whole: its threads by name, its deadlock, the end of the dump.
 async fn thread_dump(installation: &Installation, pod: &str) -> anyhow::Result<Outcome> {
     let outcome = installation.ask("jstack", pod).await?;
@@ -184,6 +189,8 @@ async fn a_heap_dump_of_a_gigabyte_arrives_whole_and_leaves_nothing_behind() -> 
             .await?;
         installation.wait_for_log("checkout", "checkout ready").await?;
         installation.start_bot().await?;
+        // Whatever is written from here on is newer.
+        installation.exec("checkout", &["touch", MARKER]).await?;
         let started = Instant::now();
         let run = installation
             .command(&format!("/diag heap-dump checkout -n {}", installation.target))
@@ -200,16 +207,16 @@ async fn a_heap_dump_of_a_gigabyte_arrives_whole_and_leaves_nothing_behind() -> 
         );
         let gzip = dump.head.starts_with(&[0x1f, 0x8b]);
         ensure!(gzip || dump.head.starts_with(b"JAVA PROFILE"), "it is no heap dump");
-        let left = installation
-            .exec(
-                "checkout",
-                &["find", "/tmp", "/home", "-newer", "/proc/1/cmdline", "-type", "f"],
-            )
-            .await?;
-        ensure!(
-            !left.contains("hprof") && !left.contains("diag"),
-            "files were left in the target: {left}"
-        );
+        // The search finds what there is.
+        installation.exec("checkout", &["touch", CONTROL]).await?;
+        let find = ["find", "/tmp", "/home", "-newer", MARKER, "-type", "f"];
+        let left = installation.exec("checkout", &find).await?;
+        ensure!(left.contains(CONTROL), "the search finds nothing: {left}");
+        let left: Vec<&str> = left
+            .lines()
+            .filter(|file| *file != CONTROL && (file.contains("hprof") || file.contains("diag")))
+            .collect();
+        ensure!(left.is_empty(), "files were left in the target: {left:?}");
         Ok(())
     })
     .await
