@@ -16,6 +16,7 @@ use crate::{
     installation::{Installation, Variation, agent_image, repository, story},
     kubectl::{kubectl, run},
     workload::Workload,
+    writes,
 };
 
 /// Namespace of `deploy/`.
@@ -83,6 +84,9 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
     report.must_be(Phase::Succeeded)?;
 
     fence::stands(installation, HOME).await?;
+    let token = installation.folder.path().join("bots-own-token");
+    std::fs::write(&token, installation.bot_kubeconfig().await?.to_string()).context("write the kubeconfig")?;
+    writes::admitted(installation, fence::client_of(&token.to_string_lossy()).await?).await?;
 
     // The leader goes; the other replica takes over and serves.
     let holder = kubectl(

@@ -280,7 +280,7 @@ async fn raise(catalog: &Path, image: &str) -> anyhow::Result<()> {
     apply(&policies).await.context("the API server takes the policies")
 }
 
-async fn client_of(kubeconfig: &str) -> anyhow::Result<Client> {
+pub(crate) async fn client_of(kubeconfig: &str) -> anyhow::Result<Client> {
     let file = Kubeconfig::read_from(kubeconfig)?;
     let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)

@@ -35,3 +35,4 @@ mod sick;
 mod store_paths;
 mod terminal;
 mod workload;
+mod writes;
