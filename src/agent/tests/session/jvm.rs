@@ -1,9 +1,8 @@
 //! Against a real JVM on this machine, of the same uid.
 
 use std::{
-    fs::Permissions,
     io::{BufRead as _, BufReader, Read as _},
-    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    os::unix::net::UnixListener,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -62,13 +61,15 @@ impl Jvm {
 
     /// `tmp`: further options of the mount of its `/tmp`; `environment` goes by `options` that are `NAME=value`.
     fn start_as(uid: u32, prepare: &str, options: &[&str]) -> Self {
-        // Outside of /tmp, which is another one for the JVM, and readable for all.
+        // Copied to a file system of its own, where any user may read it, whoever may enter the folder of this checkout.
         let source = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
         let file = source.path().join("Sample.java");
         std::fs::write(&file, SOURCE).expect("write");
-        std::fs::set_permissions(source.path(), Permissions::from_mode(0o755)).expect("a mode");
         let identity = format!("--reuid={uid} --regid={uid} --clear-groups");
-        let script = format!("mount -t tmpfs tmpfs /tmp && {{ {prepare} }} && exec setpriv {identity} env \"$@\"");
+        let copied = format!("mount -t tmpfs tmpfs /mnt && install -m 0444 {} /mnt/", file.display());
+        let script = format!(
+            "{copied} && mount -t tmpfs tmpfs /tmp && {{ {prepare} }} && cd / && exec setpriv {identity} env \"$@\""
+        );
         let mut unshare = Command::new("unshare")
             .args([
                 "--pid",
@@ -83,7 +84,7 @@ impl Jvm {
             .args(options.iter().filter(|option| !option.starts_with('-')))
             .arg("java")
             .args(options.iter().filter(|option| option.starts_with('-')))
-            .arg(&file)
+            .arg("/mnt/Sample.java")
             .stdout(Stdio::piped())
             .spawn()
             .expect("a JDK is on the path, and we are root");
@@ -351,14 +352,17 @@ fn a_dump_that_is_cancelled_half_way_is_gone_when_that_is_said() {
 fn an_agent_of_the_targets_uid_needs_no_capability_and_is_closed_to_its_neighbours() {
     let jvm = Jvm::start_as(USER, ":;", &[]);
     let store = Store::start();
-    // As in the image: owned by root, for execution only.
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-    std::fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).expect("a mode");
-    let program = folder.path().join("diagbot-agent");
-    std::fs::copy(env!("CARGO_BIN_EXE_diagbot-agent"), &program).expect("a copy");
-    std::fs::set_permissions(&program, Permissions::from_mode(0o111)).expect("a mode");
-    let script = format!("shift; exec {} \"$@\"", program.display());
+    // As in the image: owned by root, for execution only; in a file system of its own, like the JVM's source.
+    let copied = format!(
+        "mount -t tmpfs tmpfs /mnt && install -m 0111 {} /mnt/ && exec \"$@\"",
+        env!("CARGO_BIN_EXE_diagbot-agent")
+    );
+    let script = "shift; exec /mnt/diagbot-agent \"$@\"";
     let identity = [
+        "sh",
+        "-c",
+        &copied,
+        "sh",
         "setpriv",
         "--reuid=1000",
         "--regid=1000",
@@ -368,7 +372,7 @@ fn an_agent_of_the_targets_uid_needs_no_capability_and_is_closed_to_its_neighbou
         "--no-new-privs",
         "sh",
         "-c",
-        &script,
+        script,
         "sh",
     ];
     let mut agent = jvm.agent_as(&identity, vec![thread_dump(), heap_dump()]);
