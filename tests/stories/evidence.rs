@@ -1,10 +1,23 @@
 //! Evidence: from a command to a verified file behind a link.
 
+use std::fs;
+
 use diagbot::{cluster::condition::COMPLETE, runs::resource::Phase};
 use diagbot_sandbox::{installation::Plan, people::fetch};
+use diagbot_wire::{control::journal_key, redaction::original_digest};
 use http::StatusCode;
 
-use crate::product::{BILLING, LEDGER, Product, json_of, link_in, open};
+use crate::product::{BILLING, LEDGER, Product, Told, json_of, link_in, open};
+
+/// What only the bot's Secret makes of a text in which redaction found nothing, so that the artifact is the text.
+fn keyed_digest(product: &Product, told: &Told) -> String {
+    let capture = &told.run.status.as_ref().unwrap().captures[0];
+    let removed = capture.artifacts[0].redaction.as_ref().map(|redaction| redaction.count);
+    assert_eq!(removed, Some(0), "nothing is removed");
+    let secret = fs::read(product.installation.file("secret")).unwrap();
+    let key = journal_key(&secret, capture.uid.as_ref().unwrap(), 1);
+    original_digest(&key, &capture.artifacts[0].sha256)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_becomes_a_verified_file_behind_a_link_and_its_record_lies_beside_it() {
@@ -41,9 +54,14 @@ async fn a_command_becomes_a_verified_file_behind_a_link_and_its_record_lies_bes
     assert_eq!(manifest["artifacts"][0]["proof"], "store-checked");
     let redaction = &manifest["artifacts"][0]["redaction"];
     assert_eq!(
-        redaction["originalDigest"].as_str().map(str::len),
-        Some(64),
+        redaction["originalDigest"],
+        keyed_digest(&product, &told),
         "{redaction}"
+    );
+    assert_ne!(
+        redaction["originalDigest"],
+        artifact.sha256.as_str(),
+        "guesses could be tried"
     );
     assert_eq!(manifest["container"]["securityContext"]["runAsUser"], 1000);
     let result = json_of(&product.object(&beside("result.json")));

@@ -32,6 +32,7 @@ fn begun(appeal: Appeal, two_people: bool) -> World {
     world.target = Ok(found(How::Workload(target::TargetKind::Deployment), &names));
     let survey = world.survey.as_mut().expect("a sample");
     survey.break_glass = Some(allowed(true));
+    survey.members = Some(3);
     if two_people {
         let annotations = &mut survey.sites[0].annotations;
         annotations.insert(ANNOTATION_APPROVAL.to_owned(), "all".to_owned());
