@@ -8,6 +8,7 @@
 //! `namespaceSelector` would *exempt* namespaces without the label. Admission never sees `pods/log` (a GET), so reading logs
 //! can't be narrowed to our containers.
 
+pub mod installed;
 mod user;
 
 use std::collections::BTreeSet;
@@ -34,27 +35,26 @@ pub struct Fence {
 /// Label that opts a namespace in.
 pub const ENABLED_LABEL: &str = "diagbot.dev/enabled";
 
+/// Policy about the containers that the bot adds.
+pub const CONTAINERS: &str = "diagbot-ephemeral-containers";
+/// Policy about what the bot attaches to and executes.
+pub const STREAMS: &str = "diagbot-streams";
+/// Policy about who writes the bot's own objects, in the cluster that holds them.
+pub const RECORDS: &str = "diagbot-records";
+/// The condition of the policies that are about the bot alone.
+const ONLY_THE_BOT: &str = "only-the-bot";
+
 /// The policies and their bindings, as Kubernetes objects.
 pub fn render(catalog: &Catalog, fence: &Fence) -> Vec<Value> {
     [
         policy(
-            "diagbot-ephemeral-containers",
+            CONTAINERS,
             &ephemeral_rules(),
             &bot_only(fence),
             &ephemeral_validations(catalog, fence),
         ),
-        policy(
-            "diagbot-streams",
-            &stream_rules(),
-            &bot_only(fence),
-            &stream_validations(),
-        ),
-        policy(
-            "diagbot-records",
-            &record_rules(fence),
-            &json!([]),
-            &record_validations(fence),
-        ),
+        policy(STREAMS, &stream_rules(), &bot_only(fence), &stream_validations()),
+        policy(RECORDS, &record_rules(fence), &json!([]), &record_validations(fence)),
     ]
     .into_iter()
     .flat_map(|policy| {
@@ -89,7 +89,7 @@ fn binding(policy: &Value) -> Value {
 }
 
 fn bot_only(fence: &Fence) -> Value {
-    json!([{ "name": "only-the-bot", "expression": format!("request.userInfo.username in {}", list(&fence.users)) }])
+    json!([{ "name": ONLY_THE_BOT, "expression": format!("request.userInfo.username in {}", list(&fence.users)) }])
 }
 
 fn ephemeral_rules() -> Value {
