@@ -2,10 +2,11 @@
 //!
 //! Owns the wording and the codes. Never decides when one is given.
 
+use diagbot_catalog::policy::CONTAINERS;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::kind::Kind;
+use super::kind::{self, Kind};
 
 /// A refusal or failure, as the API server words it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -243,11 +244,19 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", message)
     }
 
-    /// 422 of an admission policy.
+    /// 422 of an admission policy of somebody else.
     pub(super) fn policy_denied(kind: &Kind, name: &str) -> Self {
+        Self::denied_by("no-debugging", kind, name, "ephemeral containers are not allowed here")
+    }
+
+    /// 422 of the fence around the bot's containers; `text` is the rule's message.
+    pub(super) fn fenced(pod: &str, text: &str) -> Self {
+        Self::denied_by(CONTAINERS, &kind::POD, pod, text)
+    }
+
+    fn denied_by(policy: &str, kind: &Kind, name: &str, text: &str) -> Self {
         let message = format!(
-            "{} {name:?} is forbidden: ValidatingAdmissionPolicy 'no-debugging' with binding 'no-debugging' denied request: \
-             ephemeral containers are not allowed here",
+            "{} {name:?} is forbidden: ValidatingAdmissionPolicy '{policy}' with binding '{policy}' denied request: {text}",
             kind.qualified_resource()
         );
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).about(kind, name)

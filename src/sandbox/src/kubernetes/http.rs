@@ -33,6 +33,7 @@ const MAX_BODY_BYTES: usize = 3 * 1024 * 1024;
 /// One request to a resource, past authentication.
 #[derive(Debug)]
 pub(super) struct Call {
+    pub(super) user: User,
     pub(super) target: Target,
     pub(super) verb: Verb,
     pub(super) query: Query,
@@ -181,6 +182,7 @@ async fn route(cluster: &Arc<Cluster>, mut request: Request<Incoming>) -> Result
         .map_err(|e| ApiError::bad_request(format!("the body can't be read: {e}")))?
         .to_bytes();
     let call = Call {
+        user,
         target,
         verb,
         query,

@@ -171,6 +171,27 @@ pub(super) static CLUSTER_ROLE_BINDING: Kind = Kind {
     ..PLAIN
 };
 
+/// Validating admission policies.
+pub(super) static POLICY: Kind = Kind {
+    group: ADMISSION_GROUP,
+    kind: "ValidatingAdmissionPolicy",
+    plural: "validatingadmissionpolicies",
+    singular: "validatingadmissionpolicy",
+    namespaced: false,
+    subresources: &["status"],
+    ..PLAIN
+};
+/// Their bindings.
+pub(super) static POLICY_BINDING: Kind = Kind {
+    group: ADMISSION_GROUP,
+    kind: "ValidatingAdmissionPolicyBinding",
+    plural: "validatingadmissionpolicybindings",
+    singular: "validatingadmissionpolicybinding",
+    namespaced: false,
+    ..PLAIN
+};
+
+const ADMISSION_GROUP: &str = "admissionregistration.k8s.io";
 const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
 static OTHERS: [Kind; 13] = [
@@ -302,6 +323,8 @@ pub(super) fn all() -> impl Iterator<Item = &'static Kind> {
         &CLUSTER_ROLE,
         &ROLE_BINDING,
         &CLUSTER_ROLE_BINDING,
+        &POLICY,
+        &POLICY_BINDING,
     ]
     .into_iter()
     .chain(OTHERS.iter())

@@ -17,6 +17,7 @@ mod cluster;
 mod control;
 mod discovery;
 mod faults;
+mod fence;
 mod form;
 mod http;
 mod identity;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     answer::ApiError,
+    fence,
     kind::{self, Kind},
     pod,
     store::{Store, text},
@@ -103,6 +104,7 @@ pub(super) fn apply(store: &Store, mut object: Value) -> Result<(), SeedError> {
     if *kind == kind::POD {
         pod::admit(&mut object)?;
     }
+    fence::fill_in(kind, &mut object);
     match store.create(kind, object) {
         Err(error) if error.reason == "AlreadyExists" => Ok(()),
         other => Ok(other.map(|_| ())?),

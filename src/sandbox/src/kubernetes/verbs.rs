@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     answer::{self, ApiError, Cause},
     cluster::Cluster,
+    fence::{self, Fence},
     form::Form,
     http::{Body, Call, json as reply},
     kind::{self, Kind},
@@ -179,6 +180,7 @@ fn create(cluster: &Arc<Cluster>, call: &Call) -> Result<Arc<Value>, ApiError> {
     if *target.kind == kind::POD {
         pod::admit(&mut object)?;
     }
+    fence::fill_in(target.kind, &mut object);
     if target.kind.is_custom() {
         object = cluster.schemas.admit(target.kind, object)?;
     }
@@ -245,11 +247,15 @@ fn write(
     make: impl FnOnce(&Value) -> Result<Value, ApiError>,
 ) -> Result<Arc<Value>, ApiError> {
     let dry_run = call.query.get("dryRun") == "All";
+    let fence = Fence::around(&cluster.store, &call.user);
     let mut dry = None;
     let updated = cluster.store.update(key, |current| {
         let wanted = make(current)?;
         check_revision(key, call, current, &wanted)?;
         let mut next = merge_scope(key, &call.target.subresource, current, wanted)?;
+        if call.target.subresource == "ephemeralcontainers" {
+            fence.admit(current, &next)?;
+        }
         if key.kind.is_custom() {
             next = cluster.schemas.admit(key.kind, next)?;
         }
