@@ -17,6 +17,7 @@ mod crash;
 mod deploy;
 mod evidence;
 mod faults;
+mod fence;
 mod form;
 mod host_processes;
 mod identity;

@@ -6,7 +6,7 @@ use diagbot_sandbox::{installation::Plan, wait};
 use tokio::process::Command;
 
 /// The local node's image of the agent, which finds the machine's own tools beside it.
-const AGENT: &str =
+pub(crate) const AGENT: &str =
     "registry.sandbox/diagbot-agent@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
 /// A plan with one more diagnostic, which runs these words.

@@ -1,8 +1,13 @@
 //! `diagbot check`: tries everything that `serve` needs, with the same code, and prints a table.
 
-use std::{path::Path, process::ExitCode};
+mod attempt;
+mod fence;
 
-use super::{say, serve::LEASE, wildcards};
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+
+use super::{ConfigFile, say, serve::LEASE, wildcards};
 use crate::{
     access::own::{self, Right},
     artifacts::{Outcome as Trial, Store},
@@ -12,6 +17,19 @@ use crate::{
     slack::{api::SlackApi, scopes::SCOPES},
     telemetry::{Chain, metrics::Metrics},
 };
+
+/// Longest wait for one answer of a cluster.
+const CALL: Duration = Duration::from_secs(10);
+
+/// What is checked.
+#[derive(Debug, Args)]
+pub(super) struct CheckArguments {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Namespace in whose pods the fence is tried, by dry run; may be given where the bot can't list the pods of all namespaces.
+    #[arg(long)]
+    fence_namespace: Option<String>,
+}
 
 /// What the bot must be allowed to do in its own namespace: verb, group, resource, subresource.
 const HOME_RIGHTS: &[(&str, &str, &str, &str)] = &[
@@ -59,12 +77,13 @@ const TARGET_RIGHTS: &[(&str, &str, &str, &str)] = &[
 ];
 
 /// Prints the table; fails where the bot could not work.
-pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: &CheckArguments) -> anyhow::Result<ExitCode> {
+    let path = &arguments.file.config;
     let mut table = Table::default();
     let Some(config) = table.add("configuration", Config::load(path), |_| path.display().to_string()) else {
         return Ok(table.finish());
     };
-    table.add("catalog", config.catalog(), |catalog| {
+    let catalog = table.add("catalog", config.catalog(), |catalog| {
         format!(
             "{} diagnostics and {} runbooks in {}",
             catalog.iter().count(),
@@ -87,6 +106,10 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
                 check_rights(cluster, None, CLUSTER_RIGHTS, Outcome::Fault, &mut table).await;
                 check_rights(cluster, None, TARGET_RIGHTS, Outcome::Less, &mut table).await;
                 check_wildcards(cluster, &mut table).await;
+                if let Some(catalog) = &catalog {
+                    let place = arguments.fence_namespace.as_deref();
+                    fence::check(&config, catalog, cluster, place, &mut table).await;
+                }
             }
         }
     }

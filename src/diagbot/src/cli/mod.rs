@@ -48,8 +48,8 @@ enum Command {
     Serve(ConfigFile),
     /// Runs one diagnostic with your own kubeconfig and rights, and fetches what it captured.
     Run(Box<run::RunArguments>),
-    /// Checks configuration, catalog, Slack, clusters and store; prints a table.
-    Check(ConfigFile),
+    /// Checks configuration, catalog, Slack, clusters, the fence and store; prints a table.
+    Check(check::CheckArguments),
     /// Runs a store of artifacts: the S3 protocol over a folder, for where there is none.
     Store(ConfigFile),
     /// Looks after the record.
@@ -129,7 +129,7 @@ fn dispatch(command: Command) -> anyhow::Result<ExitCode> {
             say(crd::render().trim_end());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Check(file) => runtime()?.block_on(check::run(&file.config)),
+        Command::Check(arguments) => runtime()?.block_on(check::run(&arguments)),
         Command::Policy {
             command: PolicyCommand::Render(arguments),
         } => policy::render(&arguments),
