@@ -14,7 +14,7 @@ use tokio::{
 use crate::{
     fence,
     installation::{Installation, Variation, agent_image, repository, story},
-    kubectl::{kubectl, run},
+    kubectl::{kubectl, printed, run},
     workload::Workload,
     writes,
 };
@@ -87,6 +87,7 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
     let token = installation.folder.path().join("bots-own-token");
     std::fs::write(&token, installation.bot_kubeconfig().await?.to_string()).context("write the kubeconfig")?;
     writes::admitted(installation, fence::client_of(&token.to_string_lossy()).await?).await?;
+    fence_is_checked().await?;
 
     // The leader goes; the other replica takes over and serves.
     let holder = kubectl(
@@ -136,6 +137,55 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
     })
     .await?;
     ensure!(told.contains("Unauthorized"), "{told}");
+    Ok(())
+}
+
+/// `diagbot check` in the bot's pod tells a fence that a larger catalog rendered, the bot's own, and one that refuses nothing.
+async fn fence_is_checked() -> anyhow::Result<()> {
+    let containers = "diagbot-ephemeral-containers";
+    row(
+        &check().await?,
+        containers,
+        "FAULT",
+        "(validations): `diagbot policy render",
+    )?;
+    fence::raise(&repository().join("commands"), &agent_image()?).await?;
+    let table = check_until("the fence is in force", "ok", "was refused beside").await?;
+    for policy in [containers, "diagbot-streams", "diagbot-records"] {
+        row(&table, policy, "ok", "as this catalog renders it")?;
+    }
+    let patch = ["patch", "validatingadmissionpolicybinding", containers, "--type=merge"];
+    let audit = ["-p", r#"{"spec":{"validationActions":["Audit"]}}"#];
+    kubectl(&[&patch[..], &audit].concat(), None).await?;
+    let table = check_until("nothing is refused", "FAULT", "is not fencing").await?;
+    row(&table, containers, "FAULT", "(validationActions)")?;
+    fence::raise(&repository().join("commands"), &agent_image()?).await
+}
+
+/// The table of `diagbot check` in one of the bot's pods, whatever it finds.
+async fn check() -> anyhow::Result<String> {
+    let bot = ["/diagbot", "check", "--config", "/etc/diagbot/config.yaml"];
+    let pod = ["-n", HOME, "exec", "deploy/diagbot", "--"];
+    printed(&[&pod[..], &bot].concat()).await
+}
+
+/// The table whose row about what was tried is as wanted: policies take effect some time after they are written.
+async fn check_until(what: &str, mark: &str, words: &str) -> anyhow::Result<String> {
+    until(Duration::from_mins(1), what, async || {
+        let table = check().await?;
+        Ok(row(&table, "in force", mark, words).is_ok().then_some(table))
+    })
+    .await
+}
+
+/// The table has that row about the fence.
+fn row(table: &str, name: &str, mark: &str, words: &str) -> anyhow::Result<()> {
+    let title = format!(": fence {name} ");
+    let found = table.lines().find(|line| line.contains(&title)).unwrap_or_default();
+    ensure!(
+        found.starts_with(mark) && found.contains(words),
+        "{mark} {name} {words:?} is not in:\n{table}"
+    );
     Ok(())
 }
 

@@ -273,7 +273,8 @@ fn rooted() -> Workload {
         .spec(&json!({ "initContainers": [sidecar, proxy] }))
 }
 
-async fn raise(catalog: &Path, image: &str) -> anyhow::Result<()> {
+/// Applies the fence that a catalog renders.
+pub(crate) async fn raise(catalog: &Path, image: &str) -> anyhow::Result<()> {
     let catalog = catalog.to_string_lossy();
     let arguments = ["bot", "policy", "render", "--catalog", &catalog, "--agent-image", image];
     let policies = run(env!("CARGO_BIN_EXE_sandbox-under-test"), &arguments, None).await?;

@@ -40,6 +40,17 @@ pub(crate) async fn run(program: &str, arguments: &[&str], input: Option<&str>) 
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// What `kubectl` prints to its standard output, however it ends.
+pub(crate) async fn printed(arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new("kubectl")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(DEADLINE, output).await.context("kubectl took too long")??;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Applies a manifest.
 pub(crate) async fn apply(manifest: &str) -> anyhow::Result<()> {
     kubectl(

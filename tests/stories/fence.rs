@@ -1,7 +1,7 @@
 //! `diagbot check` proves the fence: what is missing, what was rendered from another catalog, and what the API server lets
 //! through although the objects are there.
 
-use std::{fs, process::Stdio, time::Duration};
+use std::{fs, path::Path, process::Stdio, time::Duration};
 
 use diagbot_sandbox::{
     installation::Plan,
@@ -63,7 +63,10 @@ async fn bot(arguments: &[&str]) -> (bool, String) {
 }
 
 async fn check(product: &Product, more: &[&str]) -> Table {
-    let config = product.installation.bot_config(0);
+    check_with(&product.installation.bot_config(0), more).await
+}
+
+async fn check_with(config: &Path, more: &[&str]) -> Table {
     let arguments = ["check", "--config", config.to_str().unwrap()];
     let (works, text) = bot(&[&arguments[..], more].concat()).await;
     Table { text, works }
@@ -164,6 +167,18 @@ async fn check_tells_a_missing_an_older_and_a_loose_fence() {
     let loose = check(&product, &[]).await;
     loose.says(CONTAINERS, "FAULT", "changed (validationActions)");
     loose.says(IN_FORCE, "FAULT", "the API server is not fencing");
+
+    // With an administrator's kubeconfig there is nothing to see, and nobody is told to fence it in.
+    let config = fs::read_to_string(product.installation.bot_config(0)).unwrap();
+    let admins = product.installation.bot_config(0).with_file_name("admins.yaml");
+    fs::write(&admins, config.replace("bot.kubeconfig", "admin.kubeconfig")).unwrap();
+    let admins = check_with(&admins, &[]).await;
+    admins.says(
+        STREAMS,
+        "FAULT",
+        "does not hold `kubernetes-admin`, but system:serviceaccount:diagbot:diagbot; this account",
+    );
+    assert!(!admins.works && !admins.text.contains("--user"), "{}", admins.text);
     product.stop().await;
 }
 

@@ -46,10 +46,13 @@ enum Verdict {
 pub(super) async fn on_some_pod(cluster: &Cluster, config: &Config, place: Option<&str>) -> Attempt {
     match search(cluster, config, place).await {
         Ok(attempt) => attempt,
-        Err(error) if error.is_forbidden() && place.is_none() => Attempt::NotTried(
-            "this account can't list the pods of all namespaces; name one that takes part with --fence-namespace"
-                .to_owned(),
-        ),
+        Err(error) if error.is_forbidden() => Attempt::NotTried(match place {
+            Some(name) => format!("this account can't list the pods of `{name}`: bind the role diagbot-target there"),
+            None => {
+                "this account can't list the pods of all namespaces; name one that takes part with --fence-namespace"
+                    .to_owned()
+            }
+        }),
         Err(error) => Attempt::NotTried(Chain(&error).to_string()),
     }
 }

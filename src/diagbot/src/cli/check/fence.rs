@@ -17,7 +17,7 @@ use super::{
     attempt::{self, Attempt},
 };
 use crate::{
-    access::own,
+    access::own::{self, Right},
     cluster::{CallError, Cluster, deadline},
     config::Config,
     telemetry::Chain,
@@ -45,6 +45,14 @@ enum State {
     OtherUsers,
 }
 
+/// Who checks.
+#[derive(Debug)]
+struct Account {
+    user: String,
+    /// It may do everything: an administrator, whom no fence should hold, and not the bot.
+    all_powerful: bool,
+}
+
 /// A row for each policy, and one for what was tried; `place`: the namespace to try it in.
 pub(super) async fn check(
     config: &Config,
@@ -54,8 +62,8 @@ pub(super) async fn check(
     table: &mut Table,
 ) {
     let title = |what: &str| format!("{}: fence {what}", cluster.name);
-    let user = match own::user(cluster).await {
-        Ok(user) => user,
+    let account = match Account::own(cluster).await {
+        Ok(account) => account,
         Err(error) => return table.row(&title("of this account"), Outcome::Fault, &Chain(&error).to_string()),
     };
     // Where no runs are kept there is nothing that the third is about.
@@ -69,18 +77,18 @@ pub(super) async fn check(
         namespace: config.namespace.clone(),
         users: users(
             &config.namespace,
-            &user,
+            account.to_be_held(),
             held.iter().filter_map(|(_, held)| held.as_ref().ok()),
         ),
         agent_image: config.agent.image.clone(),
     };
-    let command = command(&fence, &user, config.catalog.allow_unpinned_images);
+    let command = command(&fence, account.to_be_held(), config.catalog.allow_unpinned_images);
     let rendered = policy::render(catalog, &fence);
     for (name, held) in &held {
         let (outcome, words) = match held {
             Ok(held) => {
-                let state = judge(held, &rendered, name, fence.users.contains(&user));
-                tell(&state, &fence, &user, &command)
+                let state = judge(held, &rendered, name, fence.users.contains(&account.user));
+                tell(&state, &fence, &account, &command)
             }
             Err(error) if error.is_forbidden() => (
                 Outcome::Fault,
@@ -90,7 +98,12 @@ pub(super) async fn check(
         };
         table.row(&title(name), outcome, &words);
     }
-    let (outcome, words) = match attempt::on_some_pod(cluster, config, place).await {
+    let (outcome, words) = tell_attempt(attempt::on_some_pod(cluster, config, place).await, &account);
+    table.row(&title("in force"), outcome, &words);
+}
+
+fn tell_attempt(attempt: Attempt, account: &Account) -> (Outcome, String) {
+    match attempt {
         Attempt::Refused(pod) => (
             Outcome::Ok,
             format!("a container that is not in the catalog was refused beside {pod}"),
@@ -98,13 +111,33 @@ pub(super) async fn check(
         Attempt::Accepted(pod) => (
             Outcome::Fault,
             format!(
-                "a container that is not in the catalog would be accepted beside {pod}: the API server is not fencing \
-                 `{user}`. Apply the policies, which takes effect after some seconds: {command}"
+                "a container that is not in the catalog would be accepted beside {pod}: the API server is not fencing `{}`; \
+                 see the rows above, and try again where they are ok: policies take effect some seconds after they are applied",
+                account.user
             ),
         ),
         Attempt::NotTried(why) => (Outcome::Less, format!("not tried: {why}")),
-    };
-    table.row(&title("in force"), outcome, &words);
+    }
+}
+
+impl Account {
+    async fn own(cluster: &Cluster) -> Result<Self, CallError> {
+        let everything = Right {
+            verb: "*",
+            group: "*",
+            resource: "*",
+            subresource: "",
+        };
+        Ok(Self {
+            user: own::user(cluster).await?,
+            all_powerful: own::may(cluster, None, everything, None).await?,
+        })
+    }
+
+    /// The user whom the fence should be about, as far as this account tells.
+    fn to_be_held(&self) -> Option<&str> {
+        (!self.all_powerful).then_some(&self.user)
+    }
 }
 
 impl Held {
@@ -125,14 +158,12 @@ async fn get<K: Resource<DynamicType = ()>>(cluster: &Cluster, name: &str) -> Re
 }
 
 /// The accounts that the fence is about: those of the first policy that names some, else ours and the one of `deploy/`.
-fn users<'a>(namespace: &str, user: &str, held: impl Iterator<Item = &'a Held>) -> Vec<String> {
+fn users<'a>(namespace: &str, user: Option<&str>, held: impl Iterator<Item = &'a Held>) -> Vec<String> {
     let mut named = held.filter_map(|held| held.policy.as_ref()).map(installed::users);
+    let account = account(namespace);
     named.find(|users| !users.is_empty()).unwrap_or_else(|| {
-        let mut users = vec![account(namespace)];
-        if user != users[0] {
-            users.push(user.to_owned());
-        }
-        users
+        let more = user.filter(|user| *user != account).map(str::to_owned);
+        std::iter::once(account.clone()).chain(more).collect()
     })
 }
 
@@ -163,7 +194,7 @@ fn judge(held: &Held, rendered: &[Value], name: &str, about_us: bool) -> State {
     }
 }
 
-fn tell(state: &State, fence: &Fence, user: &str, command: &str) -> (Outcome, String) {
+fn tell(state: &State, fence: &Fence, account: &Account, command: &str) -> (Outcome, String) {
     let words = match state {
         State::AsRendered => {
             let words = format!("as this catalog renders it, for {}", fence.users.join(", "));
@@ -172,19 +203,23 @@ fn tell(state: &State, fence: &Fence, user: &str, command: &str) -> (Outcome, St
         State::NoPolicy => "missing".to_owned(),
         State::NoBinding => "its binding is missing".to_owned(),
         State::Differs(fields) => format!("was rendered from another catalog, or changed ({})", fields.join(", ")),
-        State::OtherUsers => format!("does not hold `{user}`, but {}", fence.users.join(", ")),
+        State::OtherUsers => format!("does not hold `{}`, but {}", account.user, fence.users.join(", ")),
     };
+    if *state == State::OtherUsers && account.all_powerful {
+        let words = format!("{words}; this account may do everything: check as the bot, in its pod");
+        return (Outcome::Fault, words);
+    }
     (Outcome::Fault, format!("{words}: {command}"))
 }
 
 /// What puts it right, as a person types it where the catalog is.
-fn command(fence: &Fence, user: &str, unpinned: bool) -> String {
+fn command(fence: &Fence, user: Option<&str>, unpinned: bool) -> String {
     let mut words = format!("diagbot policy render --agent-image {}", shown(&fence.agent_image));
     if fence.namespace != "diagbot" {
         words = format!("{words} --namespace {}", fence.namespace);
     }
     let account = account(&fence.namespace);
-    let more = std::iter::once(user).filter(|user| fence.users.iter().all(|known| known != user));
+    let more = user.filter(|user| fence.users.iter().all(|known| known != user));
     let users = fence.users.iter().map(String::as_str).chain(more);
     for user in users.filter(|user| *user != account) {
         words = format!("{words} --user {}", shown(user));
@@ -253,7 +288,7 @@ mod tests {
     fn a_fence_around_others_does_not_hold_us() {
         let installed = rendered(&["CN=other", BOT]);
         let all = [CONTAINERS, STREAMS, RECORDS].map(|name| held(&installed, name));
-        let users = users("diagbot", "CN=us", all.iter());
+        let users = users("diagbot", Some("CN=us"), all.iter());
         assert_eq!(users, ["CN=other", BOT], "as the installed one says");
         let state = judge(
             &all[0],
@@ -262,20 +297,44 @@ mod tests {
             users.iter().any(|user| user == "CN=us"),
         );
         assert_eq!(state, State::OtherUsers);
-        let (outcome, words) = tell(&state, &fence(&["CN=other", BOT]), "CN=us", "do");
+        let told = |all_powerful| {
+            let user = "CN=us".to_owned();
+            tell(
+                &state,
+                &fence(&["CN=other", BOT]),
+                &Account { user, all_powerful },
+                "do",
+            )
+        };
+        let words = format!("does not hold `CN=us`, but CN=other, {BOT}");
+        assert_eq!(told(false), (Outcome::Fault, format!("{words}: do")));
+        // An administrator is told to look elsewhere, never to be fenced in.
+        let (outcome, told) = told(true);
         assert_eq!(outcome, Outcome::Fault);
-        assert_eq!(words, format!("does not hold `CN=us`, but CN=other, {BOT}: do"));
+        assert!(told.ends_with("check as the bot, in its pod"), "{told}");
+    }
+
+    #[test]
+    fn where_there_is_no_fence_it_is_to_be_about_us() {
+        let users = |user| users("diagbot", user, std::iter::empty());
+        assert_eq!(users(Some(BOT)), [BOT]);
+        assert_eq!(users(Some("CN=us")), [BOT, "CN=us"]);
+        let admin = Account {
+            user: "admin".to_owned(),
+            all_powerful: true,
+        };
+        assert_eq!(users(admin.to_be_held()), [BOT]);
     }
 
     #[test]
     fn the_command_renders_what_is_wanted_and_holds_no_shell_word() {
         let ending = "| kubectl apply --server-side --force-conflicts -f -`";
         assert_eq!(
-            command(&fence(&[BOT]), BOT, false),
+            command(&fence(&[BOT]), Some(BOT), false),
             format!("`diagbot policy render --agent-image agent@sha256:0 {ending}")
         );
         assert_eq!(
-            command(&fence(&["CN=a", BOT]), "$(id)", true),
+            command(&fence(&["CN=a", BOT]), Some("$(id)"), true),
             format!(
                 "`diagbot policy render --agent-image agent@sha256:0 --user CN=a --user … --allow-unpinned-images {ending}"
             )
@@ -285,7 +344,7 @@ mod tests {
             ..fence(&[&account("ops")])
         };
         assert_eq!(
-            command(&elsewhere, &account("ops"), false),
+            command(&elsewhere, None, false),
             format!("`diagbot policy render --agent-image agent@sha256:0 --namespace ops {ending}")
         );
     }
