@@ -231,7 +231,7 @@ fn without_a_permission_or_without_an_answer_nothing_starts() {
         let wanted = reason.code();
         world.review = Err(reason);
         let status = world.settle();
-        assert_eq!((status.phase, code(&status)), (Phase::Denied, wanted.as_str()));
+        assert_eq!((status.phase, code(&status)), (Phase::Denied, wanted));
         assert_eq!(world.made(), 0);
     }
 }
