@@ -86,7 +86,8 @@ async fn inside(installation: &mut Installation, slack: SocketAddr) -> anyhow::R
     fence::stands(installation, HOME).await?;
     let token = installation.folder.path().join("bots-own-token");
     std::fs::write(&token, installation.bot_kubeconfig().await?.to_string()).context("write the kubeconfig")?;
-    writes::admitted(installation, fence::client_of(&token.to_string_lossy()).await?).await?;
+    let client = fence::client_of(&token.to_string_lossy()).await?;
+    Box::pin(writes::admitted(installation, client)).await?;
     fence_is_checked().await?;
 
     // The leader goes; the other replica takes over and serves.

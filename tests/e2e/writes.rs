@@ -143,7 +143,7 @@ pub(crate) async fn admitted(installation: &Installation, client: Client) -> any
     let mut played = BTreeSet::new();
     for write in PLAYS {
         let (group, resource, verb) = write;
-        bot.play_patiently(write)
+        Box::pin(bot.play_patiently(write))
             .await
             .with_context(|| format!("{verb} {resource} of {group:?} is refused"))?;
         eprintln!("  admitted: {verb} {resource}");
@@ -191,14 +191,24 @@ async fn schedule_is_kept(installation: &Installation) -> anyhow::Result<()> {
     .await
 }
 
-/// Types a command, whose answer must hold these words.
+/// Types a command, and waits until a further message holds these words: the answer may come at once or later.
 async fn told(installation: &Installation, line: &str, words: &str) -> anyhow::Result<()> {
-    let answer = installation
-        .people
-        .command(PERSON, CHANNEL, &format!("/diag {line}"))
-        .await?;
-    let said = answer["ack"]["text"].as_str().unwrap_or_default();
-    ensure!(said.contains(words), "`{line}` was answered: {answer}");
+    let people = &installation.people;
+    let holding = async || -> anyhow::Result<usize> {
+        let messages = people.read(CHANNEL).await?;
+        Ok(messages.iter().filter(|m| m.plain.join("\n").contains(words)).count())
+    };
+    let before = holding().await?;
+    let answer = people.command(PERSON, CHANNEL, &format!("/diag {line}")).await?;
+    ensure!(
+        answer["delivered"] == json!(true),
+        "`{line}` was not delivered: {answer}"
+    );
+    until(RUN_DEADLINE, words, async || {
+        Ok((holding().await? > before).then_some(()))
+    })
+    .await
+    .with_context(|| format!("`{line}` was answered at once: {answer}"))?;
     eprintln!("  `{line}`: {words}");
     Ok(())
 }
