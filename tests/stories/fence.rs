@@ -56,7 +56,7 @@ async fn bot(arguments: &[&str]) -> (bool, String) {
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let output = tokio::time::timeout(Duration::from_secs(60), output).await;
+    let output = tokio::time::timeout(Duration::from_mins(1), output).await;
     let output = output.expect("it ends").unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     (output.status.success(), text)
