@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 
 use crate::{
     by_hand,

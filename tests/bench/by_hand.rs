@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use diagbot::{artifacts::Store, clock::Clock};
+use diagbot_artifacts::Store;
+use diagbot_base::clock::Clock;
 use diagbot_sandbox::wait::until;
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@ mod world;
 
 use std::time::Duration;
 
-use diagbot::captures::resource::{CapturePhase, IdentitySource, Proof};
+use diagbot_api::capture::{CapturePhase, IdentitySource, Proof};
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use steps::Step;

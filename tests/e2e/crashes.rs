@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 use diagbot_sandbox::{people::Button, wait::until};
 use serde_json::json;
 

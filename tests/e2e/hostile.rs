@@ -1,7 +1,7 @@
 //! A target that attacks the agent: same uid, same process namespace, every way into a neighbour that /proc offers.
 
 use anyhow::{Context as _, ensure};
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 
 use crate::{
     installation::{Variation, story},

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 use serde_json::json;
 
 use crate::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use diagbot::{captures::resource::CapturePhase, runs::resource::Phase};
+use diagbot_api::{capture::CapturePhase, run::Phase};
 use serde_json::{Value, json};
 
 use crate::{

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use diagbot::{
-    captures::resource::{ArtifactRecord, DiagnosticCapture},
-    runs::resource::{CONDITION_REPORTED, DiagnosticRun, Phase},
+use diagbot_api::{
+    capture::{ArtifactRecord, DiagnosticCapture},
+    run::{CONDITION_REPORTED, DiagnosticRun, Phase},
 };
 use diagbot_sandbox::{
     people::{Button, Message, People},

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, ensure};
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 use diagbot_sandbox::wait::until;
 
 use crate::{

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use diagbot::runs::resource::{DiagnosticRun, Phase};
+use diagbot_api::run::{DiagnosticRun, Phase};
 use diagbot_sandbox::wait::until;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{

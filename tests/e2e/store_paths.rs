@@ -1,7 +1,7 @@
 //! The ways of the bytes: where a pod can't reach the store, they come through the bot.
 
 use anyhow::{Context as _, ensure};
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 
 use crate::{
     installation::{Variation, story},

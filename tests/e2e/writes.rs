@@ -7,14 +7,12 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use diagbot::{
-    access::Requester,
-    captures::resource::{ANNOTATION_CANCEL, DiagnosticCapture},
-    runs::{
-        pause::DiagnosticPause,
-        resource::{CancelRequest, DiagnosticRun, Phase},
-        schedule::DiagnosticSchedule,
-    },
+use diagbot_api::{
+    capture::{ANNOTATION_CANCEL, DiagnosticCapture},
+    pause::DiagnosticPause,
+    requester::Requester,
+    run::{CancelRequest, DiagnosticRun, Phase},
+    schedule::DiagnosticSchedule,
 };
 use diagbot_sandbox::{people::Button, wait::until};
 use k8s_openapi::api::{

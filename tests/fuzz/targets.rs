@@ -2,17 +2,15 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use diagbot::{
-    captures::RedactionConfig,
-    runs::resource::OFFER,
-    slack::{grammar, inbound::Inbound, socket::Envelope},
-};
 use diagbot_analysis::redact::{MAX_LINE_BYTES, Redactor};
+use diagbot_api::run::OFFER;
+use diagbot_captures::RedactionConfig;
 use diagbot_catalog::{
     Catalog,
     load::{Allowances, Entry},
     policy::{self, Fence},
 };
+use diagbot_slack::{grammar, inbound::Inbound, socket::Envelope};
 use diagbot_wire::{
     args::AgentArgs,
     control::ControlLine,

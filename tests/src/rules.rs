@@ -8,12 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use diagbot::{
-    captures::resource::Explanation,
-    runs::{
-        request::RequestKey,
-        resource::{CONDITION_REPORTED, DiagnosticRun, Phase},
-    },
+use diagbot_api::{
+    capture::Explanation,
+    request_key::RequestKey,
+    run::{CONDITION_REPORTED, DiagnosticRun, Phase},
 };
 use diagbot_sandbox::{
     people::{Button, Message, People},

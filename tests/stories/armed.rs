@@ -1,6 +1,6 @@
 //! "On the next restart": armed once, seen, captured once, or over.
 
-use diagbot::runs::resource::{DiagnosticRun, Phase};
+use diagbot_api::run::{DiagnosticRun, Phase};
 use diagbot_sandbox::{installation::Plan, wait};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::{Api, api::DeleteParams};

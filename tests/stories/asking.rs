@@ -1,6 +1,6 @@
 //! Asking: what is typed loosely is understood and told, and whatever needs a choice comes as a button.
 
-use diagbot::{captures::resource::CapturePhase, runs::resource::Phase};
+use diagbot_api::{capture::CapturePhase, run::Phase};
 use diagbot_sandbox::{installation::Plan, kubernetes::FaultKind};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use diagbot::{artifacts::Store, clock::Clock, runs::resource::Phase};
+use diagbot_api::run::Phase;
+use diagbot_artifacts::Store;
+use diagbot_base::clock::Clock;
 use diagbot_sandbox::{installation::Plan, people::fetch, wait};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};

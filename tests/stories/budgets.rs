@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use diagbot::runs::resource::{DiagnosticRun, Phase};
+use diagbot_api::run::{DiagnosticRun, Phase};
 use diagbot_sandbox::{installation::Plan, wait};
 use http::StatusCode;
 use kube::api::ListParams;

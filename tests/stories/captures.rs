@@ -8,7 +8,7 @@ mod world;
 
 use std::time::Duration;
 
-use diagbot::captures::resource::{CapturePhase, CaptureStatus, Proof};
+use diagbot_api::capture::{CapturePhase, CaptureStatus, Proof};
 use diagbot_sandbox::{
     kubernetes::FaultKind,
     store::{Fault as StoreFault, FaultKind as StoreFaultKind, Operation},

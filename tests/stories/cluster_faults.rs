@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 use diagbot_sandbox::{
     installation::Plan,
     kubernetes::{Fault, FaultKind},

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use diagbot::{cluster::condition::COMPLETE, runs::resource::Phase};
+use diagbot_api::{condition::COMPLETE, run::Phase};
 use diagbot_sandbox::{installation::Plan, people::fetch};
 use diagbot_wire::{control::journal_key, redaction::original_digest};
 use http::StatusCode;

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use diagbot::{
-    captures::resource::CapturePhase,
-    runs::resource::{DiagnosticRun, Phase},
+use diagbot_api::{
+    capture::CapturePhase,
+    run::{DiagnosticRun, Phase},
 };
 use diagbot_sandbox::{
     installation::Plan,

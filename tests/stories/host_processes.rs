@@ -1,6 +1,6 @@
 //! A pod that shares the processes of its node: nothing is started in it, and people are told why and what works there.
 
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 use serde_json::{Value, json};
 
 use crate::product::Product;

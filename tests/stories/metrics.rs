@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 use diagbot_sandbox::{installation::Plan, people::fetch, wait};
 
 use crate::product::Product;

@@ -1,6 +1,6 @@
 //! Permission: who may not is told why, sees no names, and gets no link.
 
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 
 use crate::product::{LEDGER, Product, run_in};
 

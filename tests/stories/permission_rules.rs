@@ -4,13 +4,11 @@
 
 use std::{fs, time::Duration};
 
-use diagbot::{
-    record::{Event, Word},
-    runs::{
-        resource::{DiagnosticRun, Phase},
-        schedule::DiagnosticSchedule,
-    },
+use diagbot_api::{
+    run::{DiagnosticRun, Phase},
+    schedule::DiagnosticSchedule,
 };
+use diagbot_audit::{Event, Word};
 use diagbot_sandbox::{installation::Plan, kubernetes::KubernetesConfig, wait};
 use diagbot_tests::rules::{self, Place};
 use k8s_openapi::api::{

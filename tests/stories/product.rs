@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use diagbot::runs::resource::DiagnosticRun;
+use diagbot_api::run::DiagnosticRun;
 use diagbot_sandbox::{
     installation::{Installation, Plan},
     kubernetes::{Fault, FaultKind},

@@ -8,13 +8,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use diagbot::{
-    artifacts::Store,
-    clock::Clock,
-    config::Config,
-    record::{Entry, Event, Line},
-    runs::resource::DiagnosticRun,
-};
+use diagbot::config::Config;
+use diagbot_api::run::DiagnosticRun;
+use diagbot_artifacts::Store;
+use diagbot_audit::{Entry, Event, Line};
+use diagbot_base::clock::Clock;
 use diagbot_sandbox::{
     installation::Plan,
     people::fetch,

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use diagbot::{
-    captures::resource::{CapturePhase, DiagnosticCapture},
-    runs::resource::{DiagnosticRun, Phase},
+use diagbot_api::{
+    capture::{CapturePhase, DiagnosticCapture},
+    run::{DiagnosticRun, Phase},
 };
 use diagbot_sandbox::{
     installation::{Plan, Signal},

@@ -3,7 +3,7 @@
 
 use std::{fs, time::Duration};
 
-use diagbot::runs::resource::{DiagnosticRun, Phase};
+use diagbot_api::run::{DiagnosticRun, Phase};
 use diagbot_sandbox::{
     installation::Plan,
     pagerduty::{TOKEN, signature},

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, process::Command, time::Instant};
 
-use diagbot::runs::resource::{DiagnosticRun, Phase};
+use diagbot_api::run::{DiagnosticRun, Phase};
 use diagbot_sandbox::{installation::Plan, wait};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;

@@ -5,14 +5,12 @@ pub(crate) mod world;
 
 use std::time::{Duration, Instant};
 
-use diagbot::{
-    access::Requester,
-    captures::resource::{CapturePhase, CaptureStatus},
-    runs::{
-        resource::Phase,
-        service::{AcceptError, CancelOutcome, RunFilter, ServiceError},
-    },
+use diagbot_api::{
+    capture::{CapturePhase, CaptureStatus},
+    requester::Requester,
+    run::Phase,
 };
+use diagbot_runs::service::{AcceptError, CancelOutcome, RunFilter, ServiceError};
 use diagbot_sandbox::kubernetes::FaultKind;
 use world::{ADA, BOB, GUEST, World, code, request};
 
@@ -320,11 +318,11 @@ async fn what_a_former_leader_writes_late_is_refused() {
         })
         .await;
     let term = replica.service.leadership().current().unwrap();
-    let former = diagbot::cluster::lease::Term {
+    let former = diagbot_cluster::lease::Term {
         epoch: term.epoch - 1,
         ..term
     };
-    let over = diagbot::cluster::lease::Term {
+    let over = diagbot_cluster::lease::Term {
         valid_until: Instant::now(),
         ..term
     };

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use diagbot::runs::{
-    request::{RequestKey, RunRequest},
-    resource::{Appeal, Cause, DiagnosticRun, KeyKind, Origin, Phase},
+use diagbot_api::{
+    approval::Appeal,
+    request_key::RequestKey,
+    run::{Cause, DiagnosticRun, KeyKind, Origin, Phase},
     schedule::DiagnosticSchedule,
 };
+use diagbot_runs::request::RunRequest;
 use diagbot_sandbox::{installation::Plan, wait};
 use jiff::{SignedDuration, Timestamp, ToSpan as _, tz::TimeZone};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use diagbot::{
-    captures::resource::DiagnosticCapture,
-    runs::{resource::Phase, schedule::DiagnosticSchedule},
-};
+use diagbot_api::{capture::DiagnosticCapture, run::Phase, schedule::DiagnosticSchedule};
 use diagbot_sandbox::{
     installation::Plan,
     pagerduty::TOKEN,

@@ -4,8 +4,9 @@ mod bot;
 pub(crate) mod people;
 
 use bot::Bot;
-use diagbot::{captures::resource::CapturePhase, runs::resource::CONDITION_REPORTED, slack::scopes::SCOPES};
+use diagbot_api::{capture::CapturePhase, run::CONDITION_REPORTED};
 use diagbot_sandbox::slack::SlackConfig;
+use diagbot_slack::scopes::SCOPES;
 use people::public;
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use diagbot::{captures::resource::CapturePhase, runs::resource::Phase};
+use diagbot_api::{capture::CapturePhase, run::Phase};
 
 use crate::{
     product::{LEDGER, Product},

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use diagbot::runs::resource::DiagnosticRun;
+use diagbot_api::run::DiagnosticRun;
 use diagbot_sandbox::{
     installation::Plan,
     pagerduty::signature,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use diagbot::runs::resource::Phase;
+use diagbot_api::run::Phase;
 use diagbot_sandbox::{
     installation::{Plan, Signal},
     kubernetes::{Fault, FaultKind},

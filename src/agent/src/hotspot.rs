@@ -11,6 +11,7 @@ use std::{
 };
 
 use diagbot_wire::{args::StepArgs, result::Failure};
+pub(crate) use listener::Signalled;
 use rustix::io::Errno;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -24,7 +25,6 @@ use crate::{
     process::Process,
     step::{Context, StepError},
 };
-pub(crate) use listener::Signalled;
 
 /// The JVM's temporary folder is fixed: it does not follow `java.io.tmpdir`.
 pub(crate) const FOLDER: &str = "/tmp";

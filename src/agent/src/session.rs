@@ -5,6 +5,7 @@ mod delivery;
 
 use std::{process::ExitCode, rc::Rc, time::Duration};
 
+use delivery::Delivery;
 use diagbot_analysis::redact::{RuleError, Rules};
 use diagbot_wire::{
     VERSION,
@@ -26,7 +27,6 @@ use crate::{
     relay::{self, Staged},
     step::{self, Context, StepError},
 };
-use delivery::Delivery;
 
 /// Longest wait for a JVM that still writes a dump that nobody wants any more: within the half minute that a kubelet leaves
 /// by default between SIGTERM and SIGKILL.

@@ -3,9 +3,9 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use diagbot::{
-    captures::resource::ArtifactRecord,
-    runs::resource::{DiagnosticRun, Phase},
+use diagbot_api::{
+    capture::ArtifactRecord,
+    run::{DiagnosticRun, Phase},
 };
 use kube::{Api, api::ListParams};
 use sha2::{Digest as _, Sha256};

@@ -4,11 +4,10 @@ mod lanes;
 
 use base64::Engine as _;
 use hmac::{Hmac, Mac as _};
+pub use lanes::{LANES, Md5Lanes};
 use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-
-pub use lanes::{LANES, Md5Lanes};
 
 /// Length and digests of a whole artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+/// A query parameter of a URL that writes: the longest body that it is for. S3 ignores, but signs, parameters that begin with
+/// `x-` (<https://docs.aws.amazon.com/AmazonS3/latest/userguide/LogFormat.html>); `diagbot store` refuses what is longer.
+pub const MOST_BYTES_PARAMETER: &str = "x-diagbot-most-bytes";
+
 /// Smallest part we use, in bytes. S3 refuses parts under 5 MiB (but the last one).
 pub const MIN_PART_BYTES: u64 = 8 * 1024 * 1024;
 /// We plan for at most this many parts; S3 allows 10,000.

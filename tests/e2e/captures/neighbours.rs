@@ -5,7 +5,7 @@
 //! namespace), a container of the agent's user with a process namespace of its own, and one that is root with the runtime's
 //! default capabilities. A file in the pod's shared memory is the control: each of them must find that.
 
-use diagbot::captures::resource::CapturePhase;
+use diagbot_api::capture::CapturePhase;
 use serde_json::{Value, json};
 
 use super::{

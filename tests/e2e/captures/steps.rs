@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use diagbot::captures::resource::{StepMethod, StepSpec};
+use diagbot_api::capture::{StepMethod, StepSpec};
 use diagbot_wire::args::{OutputKind, ProcessSelector, StepArgs};
 
 /// A diagnostic that a story asks for.

@@ -2,22 +2,15 @@
 
 use std::{path::Path, process::Command, sync::Arc, time::Duration};
 
-use diagbot::{
-    artifacts::{
-        Store, StoreConfig, Transfer,
-        store::{StoreServer, StoreServerConfig},
-    },
-    captures::{
-        CapturesConfig, CapturesContext, SecretKey,
-        config::PullPolicy,
-        controller,
-        resource::{ANNOTATION_CANCEL, ArtifactRecord, CaptureSpec, CaptureStatus, DiagnosticCapture, PinnedTarget},
-    },
-    clock::Clock,
-    cluster::{ClusterConfig, Clusters, lease::Leadership},
-    record::Recorder,
-    telemetry::metrics::Metrics,
+use diagbot_api::capture::{
+    ANNOTATION_CANCEL, ArtifactRecord, CaptureSpec, CaptureStatus, DiagnosticCapture, PinnedTarget,
 };
+use diagbot_artifacts::{Store, StoreConfig, Transfer};
+use diagbot_audit::Recorder;
+use diagbot_base::{clock::Clock, telemetry::metrics::Metrics};
+use diagbot_captures::{CapturesConfig, CapturesContext, SecretKey, config::PullPolicy, controller};
+use diagbot_cluster::{ClusterConfig, Clusters, lease::Leadership};
+use diagbot_store_server::{StoreServer, StoreServerConfig};
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -127,7 +120,7 @@ impl World {
         self.stop = CancellationToken::new();
         let context = CapturesContext {
             clusters: self.clusters.clone(),
-            store: diagbot::artifacts::Destination::Store(self.store.clone()),
+            store: diagbot_artifacts::Destination::Store(self.store.clone()),
             record: Recorder::new("story", Clock::System),
             leadership: Leadership::always(epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).expect("long enough")),

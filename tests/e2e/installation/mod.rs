@@ -30,7 +30,6 @@ pub(crate) use self::{
     settings::agent_image,
     story::{Turn, Variation, shared_turn, story},
 };
-
 use crate::{
     kubectl::{apply, kubectl, log, ready},
     link,

@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use diagbot::{
-    captures::resource::{CapturePhase, DiagnosticCapture},
-    runs::{request::RequestKey, resource::DiagnosticRun},
+use diagbot_api::{
+    capture::{CapturePhase, DiagnosticCapture},
+    request_key::RequestKey,
+    run::DiagnosticRun,
 };
 use diagbot_sandbox::wait::until;
 use kube::{Api, api::ListParams};

@@ -2,24 +2,19 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use diagbot::{
-    artifacts::{
-        Store,
-        store::{StoreServer, StoreServerConfig},
-    },
-    captures::{
-        CapturesContext, SecretKey, controller,
-        resource::{ANNOTATION_CANCEL, ArtifactRecord, CaptureSpec, CaptureStatus, DiagnosticCapture, PinnedTarget},
-    },
-    clock::Clock,
-    cluster::{ClusterConfig, Clusters, lease::Leadership},
-    record::Recorder,
-    telemetry::metrics::Metrics,
+use diagbot_api::capture::{
+    ANNOTATION_CANCEL, ArtifactRecord, CaptureSpec, CaptureStatus, DiagnosticCapture, PinnedTarget,
 };
+use diagbot_artifacts::Store;
+use diagbot_audit::Recorder;
+use diagbot_base::{clock::Clock, telemetry::metrics::Metrics};
+use diagbot_captures::{CapturesContext, SecretKey, controller};
+use diagbot_cluster::{ClusterConfig, Clusters, lease::Leadership};
 use diagbot_sandbox::{
     kubernetes::{Fault, FaultKind, KubernetesConfig, KubernetesServer},
     store::{self, StoreProxy},
 };
+use diagbot_store_server::{StoreServer, StoreServerConfig};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::MicroTime};
 use kube::{
     Api,
@@ -122,7 +117,7 @@ impl World {
         let config = json!({"image": AGENT_IMAGE, "launchLimitS": 10});
         let context = CapturesContext {
             clusters: self.clusters.clone(),
-            store: diagbot::artifacts::Destination::Store(self.store.clone()),
+            store: diagbot_artifacts::Destination::Store(self.store.clone()),
             record: Recorder::new("story", Clock::System),
             leadership: Leadership::always(self.epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).unwrap()),

@@ -4,9 +4,9 @@
 use std::{collections::BTreeMap, fs};
 
 use anyhow::Context as _;
-use diagbot::{
-    captures::resource::DiagnosticCapture,
-    runs::resource::{DiagnosticRun, Phase},
+use diagbot_api::{
+    capture::DiagnosticCapture,
+    run::{DiagnosticRun, Phase},
 };
 use diagbot_sandbox::{installation::Installation, people::Message};
 use jiff::{SignedDuration, Timestamp};

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::ensure;
-use diagbot::{captures::resource::CapturePhase, runs::resource::DiagnosticRun};
+use diagbot_api::{capture::CapturePhase, run::DiagnosticRun};
 use diagbot_sandbox::{
     installation::{Installation, Plan, Signal},
     kubernetes::KubernetesConfig,

@@ -7,7 +7,8 @@
 use std::fs;
 
 use anyhow::Context as _;
-use diagbot::{captures::resource::DiagnosticCapture, runs::retention};
+use diagbot_api::capture::DiagnosticCapture;
+use diagbot_runs::retention;
 use diagbot_sandbox::installation::Installation;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
-use diagbot::{
-    captures::resource::CapturePhase,
-    runs::resource::{DiagnosticRun, Phase},
+use diagbot_api::{
+    capture::CapturePhase,
+    run::{DiagnosticRun, Phase},
 };
 use diagbot_sandbox::{
     installation::{Installation, Plan},

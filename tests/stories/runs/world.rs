@@ -2,23 +2,25 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use diagbot::{
-    access::{Access, AccessConfig, ChannelFacts, Directory, DirectoryError, PersonFacts, Requester},
-    admission::{Door, RateConfig},
-    artifacts::Store,
-    captures::resource::{ANNOTATION_CANCEL, CapturePhase, DiagnosticCapture},
-    clock::Clock,
-    cluster::{ClusterConfig, Clusters, census::Census, lease, target},
-    record::Recorder,
-    runs::{
-        controller::{self, RunsContext},
-        request::{RequestKey, RunName, RunRequest},
-        resource::{DiagnosticRun, Origin, RunStatus},
-        service::{RunService, ServiceParts},
-    },
-    telemetry::metrics::Metrics,
+use diagbot_api::{
+    capture::{ANNOTATION_CANCEL, CapturePhase, DiagnosticCapture},
+    request_key::{RequestKey, RunName},
+    requester::Requester,
+    run::{DiagnosticRun, Origin, RunStatus},
+    target,
 };
+use diagbot_artifacts::Store;
+use diagbot_audit::Recorder;
+use diagbot_base::{clock::Clock, telemetry::metrics::Metrics};
 use diagbot_catalog::{Catalog, load::Allowances};
+use diagbot_cluster::{ClusterConfig, Clusters, census::Census, lease};
+use diagbot_runs::{
+    access::{Access, AccessConfig, ChannelFacts, Directory, DirectoryError, PersonFacts},
+    admission::{Door, RateConfig},
+    controller::{self, RunsContext},
+    request::RunRequest,
+    service::{RunService, ServiceParts},
+};
 use diagbot_sandbox::kubernetes::{Fault, FaultKind, KubernetesConfig, KubernetesServer};
 use futures::future::BoxFuture;
 use k8s_openapi::{
@@ -140,7 +142,7 @@ pub(crate) fn request(id: &str, user: &str, diagnostic: &str, target: &str) -> R
         armed_until: None,
         dry_run: false,
         confirmed: false,
-        appeal: diagbot::runs::consent::Appeal::default(),
+        appeal: diagbot_api::approval::Appeal::default(),
         received_at: Clock::System.now(),
     }
 }
@@ -224,7 +226,7 @@ impl World {
         let context = RunsContext {
             service: service.clone(),
             agent_image: "registry.sandbox/agent@sha256:0".to_owned(),
-            budgets: diagbot::admission::BudgetConfig::default(),
+            budgets: diagbot_runs::admission::BudgetConfig::default(),
             concurrency: 32,
             metrics,
         };

@@ -4,21 +4,18 @@
 
 use std::sync::Arc;
 
-use diagbot::{
-    clock::Clock,
-    runs::request::RunName,
-    slack::{
-        api::SlackApi,
-        config::{SlackConfig, SlackTokens},
-        context::SlackContext,
-        directory::SlackDirectory,
-        front,
-        socket::SocketHealth,
-        thread,
-    },
-    telemetry::metrics::Metrics,
-};
+use diagbot_api::request_key::RunName;
+use diagbot_base::{clock::Clock, telemetry::metrics::Metrics};
 use diagbot_sandbox::slack::{SlackConfig as LocalSlack, SlackServer};
+use diagbot_slack::{
+    api::SlackApi,
+    config::{SlackConfig, SlackTokens},
+    context::SlackContext,
+    directory::SlackDirectory,
+    front,
+    socket::SocketHealth,
+    thread,
+};
 use serde_json::json;
 
 use super::people::People;
@@ -78,9 +75,7 @@ impl Bot {
     pub(crate) async fn newest(&self) -> RunName {
         let mut runs = self.world.runs().await;
         runs.sort_by_key(|run| run.spec.received_at.0);
-        runs.last()
-            .and_then(diagbot::runs::resource::DiagnosticRun::name)
-            .unwrap()
+        runs.last().and_then(diagbot_api::run::DiagnosticRun::name).unwrap()
     }
 
     pub(crate) async fn stop(self) {

@@ -15,7 +15,6 @@ use diagbot_wire::{
     redaction::{RedactionReport, original_digest},
     result::{ArtifactReport, Failure, SignedResult, StepOutcome, StepResult, Via},
 };
-
 use tokio::task::JoinSet;
 
 use super::Session;

@@ -8,17 +8,17 @@ mod hashing;
 
 use std::{cell::Cell, collections::VecDeque, fs::File, sync::Arc, time::Duration};
 
+pub(crate) use connection::Store;
 use diagbot_wire::{
     digest::{Digests, PartMd5},
     journal::Event,
     upload::{Grant, part_size_bytes},
 };
+pub(crate) use error::UploadError;
+pub(crate) use hashing::{Hashing, PartPlan};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::{clock::now_ms, inbox::Inbox, journal::Journal};
-pub(crate) use connection::Store;
-pub(crate) use error::UploadError;
-pub(crate) use hashing::{Hashing, PartPlan};
 
 /// Parts under way at once: a store takes longer for the end of a part (its disk) than for the way there.
 const IN_FLIGHT: usize = 4;

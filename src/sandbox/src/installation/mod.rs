@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use diagbot::runs::resource::DiagnosticRun;
+use diagbot_api::run::DiagnosticRun;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{

@@ -40,16 +40,15 @@ mod watch;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
 pub use alone::serve_alone;
 pub use answer::ApiError;
 use cluster::Cluster;
 pub use faults::{Fault, FaultKind};
 pub use node::{container_init, workload};
 pub use seed::SeedError;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// How a sandbox cluster is made.
 #[derive(Debug, Clone, Default)]

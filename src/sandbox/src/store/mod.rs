@@ -18,6 +18,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use faults::Faults;
+pub use faults::{Fault, FaultKind};
+use forward::{Body, Dropped, full};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Collected};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -25,13 +28,9 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
+pub use operation::Operation;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-use faults::Faults;
-pub use faults::{Fault, FaultKind};
-use forward::{Body, Dropped, full};
-pub use operation::Operation;
 
 /// A running proxy.
 #[derive(Debug)]

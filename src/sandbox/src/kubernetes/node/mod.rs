@@ -27,19 +27,6 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::Signal;
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::{process::Command, sync::OnceCell};
-use tokio_util::sync::CancellationToken;
-
-use super::{
-    cluster::Cluster,
-    kind,
-    pod::list,
-    seed::NODE,
-    store::{Change, Key, now, text},
-};
 pub(super) use container::{Output, Run, exit_code};
 use events::{Weight, record_of_pod};
 pub(super) use fate::Disturbance;
@@ -49,8 +36,21 @@ pub use init::container_init;
 use isolation::Isolation;
 pub(super) use journal::Segment;
 use launch::{Identity, Place as Where, Spawner};
+use rustix::process::Signal;
+use serde_json::{Value, json};
 use status::{Place, Section};
+use tempfile::TempDir;
+use tokio::{process::Command, sync::OnceCell};
+use tokio_util::sync::CancellationToken;
 pub use workload::workload;
+
+use super::{
+    cluster::Cluster,
+    kind,
+    pod::list,
+    seed::NODE,
+    store::{Change, Key, now, text},
+};
 
 /// Scheme of container IDs.
 pub(super) const ID_PREFIX: &str = "sandbox://";

@@ -10,12 +10,11 @@ mod views;
 
 use std::{sync::Arc, time::Duration};
 
+pub(super) use chat::Draft;
+pub(super) use files::upload;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
-
-pub(super) use chat::Draft;
-pub(super) use files::upload;
 pub(super) use views::keep as keep_view;
 
 use super::{

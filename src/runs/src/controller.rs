@@ -1,0 +1,531 @@
+//! The reconciler of runs: while this process leads, looks at every run that changed and does what the plan says.
+//!
+//! Owns which run is looked at when. Wake-ups carry no data; a run is looked at by one task at a time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use diagbot_api::{
+    capture::DiagnosticCapture,
+    request_key::RunName,
+    run::{DiagnosticRun, Phase, RunStatus, Telling},
+};
+use diagbot_base::{
+    retry::{self, Backoff},
+    telemetry::metrics::Metrics,
+};
+use diagbot_cluster::deadline;
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use kube::{
+    Api,
+    api::{DeleteParams, Preconditions},
+};
+use tokio::{task::JoinSet, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    act::{ActError, Actor, Done, Gathered},
+    admission::BudgetConfig,
+    admissions::Admissions,
+    plan::{Action, Facts, plan},
+    records::{Records, reflection},
+    retention,
+    service::RunService,
+    slots::Slots,
+    switch::Switch,
+    unrecorded,
+};
+
+/// Runs that are looked at at once.
+const PARALLEL: usize = 16;
+/// Actions of one look; a run that needs more is looked at again.
+const STEPS: usize = 32;
+/// How often everything is looked at though nothing said so.
+const TICK: Duration = Duration::from_secs(5);
+/// How often finished runs are swept.
+const SWEEP: Duration = Duration::from_mins(1);
+/// Longest wait for one call of the sweep.
+const CALL: Duration = Duration::from_secs(5);
+/// Most runs that one sweep removes.
+const SWEPT: usize = 100;
+
+/// What the controller is made from.
+#[derive(Debug, Clone)]
+pub struct RunsContext {
+    /// The service.
+    pub service: RunService,
+    /// Image of captures whose diagnostic names none.
+    pub agent_image: String,
+    /// How much may be captured at a time and in an hour.
+    pub budgets: BudgetConfig,
+    /// Captures under way at once in one cluster.
+    pub concurrency: usize,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Reconciles runs while this process leads, until `stop`.
+pub async fn run(ctx: RunsContext, stop: CancellationToken) {
+    let clusters = ctx.service.clusters().clone();
+    let home = clusters.home();
+    let namespace = clusters.namespace();
+    let (records, watch) = reflection::<DiagnosticCapture>();
+    let watching = watch.run(
+        Api::namespaced(home.stream_client.clone(), namespace),
+        stop.child_token(),
+    );
+    let reconciler = Arc::new(Reconciler {
+        captures: Api::namespaced(home.client.clone(), namespace),
+        namespace: namespace.to_owned(),
+        clusters: names(&ctx.service),
+        records,
+        switch: Switch::new(home.client.clone(), namespace),
+        admissions: Admissions::default(),
+        slots: Slots::new(ctx.concurrency),
+        ctx,
+    });
+    let switching = {
+        let (reconciler, stop) = (Arc::clone(&reconciler), stop.clone());
+        async move { reconciler.switch.follow(&reconciler.ctx.service, stop).await }
+    };
+    let looking = Loop::new(reconciler).run(stop);
+    tokio::join!(watching, switching, looking);
+}
+
+/// The clusters' names, the home cluster first.
+fn names(service: &RunService) -> Vec<String> {
+    let home = service.clusters().home().name.to_string();
+    let others = service.clusters().names().map(ToString::to_string);
+    let others = others.filter(|name| *name != home);
+    std::iter::once(home.clone()).chain(others).collect()
+}
+
+/// Which runs are to be looked at, and who looks.
+struct Loop {
+    reconciler: Arc<Reconciler>,
+    due: BTreeSet<RunName>,
+    looked_at: BTreeSet<RunName>,
+    later: BTreeMap<RunName, Instant>,
+    failures: BTreeMap<RunName, Backoff>,
+    looks: JoinSet<(RunName, Look)>,
+}
+
+/// What a look at a run says about the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Not before something changes.
+    Rest,
+    /// At that time.
+    At(Timestamp),
+    /// At once.
+    Again,
+    /// After a growing wait.
+    Failed,
+}
+
+impl Loop {
+    fn new(reconciler: Arc<Reconciler>) -> Self {
+        Self {
+            reconciler,
+            due: BTreeSet::new(),
+            looked_at: BTreeSet::new(),
+            later: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            looks: JoinSet::new(),
+        }
+    }
+
+    async fn run(mut self, stop: CancellationToken) {
+        let service = self.reconciler.ctx.service.clone();
+        let mut leadership = service.leadership();
+        let mut runs = Box::pin(service.changes());
+        let mut captures = Box::pin(self.reconciler.records.changes());
+        let mut pauses = Box::pin(service.pause_changes());
+        let mut switched = self.reconciler.switch.changes();
+        let mut tick = tokio::time::interval(TICK);
+        let mut sweep = tokio::time::interval(SWEEP);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let next = self.later.values().min().copied();
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(run) = runs.next() => self.due.extend(run.name()),
+                Some(capture) = captures.next() => self.due.extend(capture.spec.run.parse::<RunName>()),
+                () = leadership.changed() => self.everything(),
+                Some(_) = pauses.next() => self.everything_now(),
+                Ok(()) = switched.changed() => self.everything_now(),
+                _ = tick.tick() => {
+                    self.everything();
+                    unrecorded::settle(&service).await;
+                }
+                _ = sweep.tick() => self.reconciler.sweep().await,
+                () = until(next) => self.take_due(),
+                Some(looked) = self.looks.join_next() => match looked {
+                    Ok((name, look)) => self.looked(name, look),
+                    Err(error) => tracing::error!(error = %diagbot_base::telemetry::Chain(&error), "a look at a run did not end well"),
+                },
+            }
+            self.start();
+        }
+        // Actions are bounded by the term; what is under way may end.
+        while self.looks.join_next().await.is_some() {}
+    }
+
+    /// Marks every run that is not over.
+    fn everything(&mut self) {
+        let runs = self.reconciler.ctx.service.records().all();
+        let running = runs.iter().filter(|run| !run.phase().is_final());
+        let waiting = |name: &RunName| !self.later.contains_key(name);
+        self.due.extend(running.filter_map(|run| run.name()).filter(waiting));
+    }
+
+    /// Marks every run that is not over, also those that wait for their time.
+    fn everything_now(&mut self) {
+        self.later.clear();
+        self.everything();
+    }
+
+    fn take_due(&mut self) {
+        let now = Instant::now();
+        let due: Vec<RunName> = self
+            .later
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in due {
+            self.later.remove(&name);
+            self.due.insert(name);
+        }
+    }
+
+    fn start(&mut self) {
+        if self.reconciler.ctx.service.leadership().current().is_none() {
+            return;
+        }
+        while self.looks.len() < PARALLEL {
+            let Some(name) = self.due.iter().find(|name| !self.looked_at.contains(*name)).cloned() else {
+                return;
+            };
+            self.due.remove(&name);
+            self.later.remove(&name);
+            self.looked_at.insert(name.clone());
+            let reconciler = Arc::clone(&self.reconciler);
+            self.looks.spawn(async move {
+                let look = reconciler.look(&name).await;
+                (name, look)
+            });
+        }
+    }
+
+    fn looked(&mut self, name: RunName, look: Look) {
+        self.looked_at.remove(&name);
+        if look != Look::Failed {
+            self.failures.remove(&name);
+        }
+        match look {
+            Look::Rest => {}
+            Look::Again => {
+                self.due.insert(name);
+            }
+            Look::At(time) => {
+                let wait = time.duration_since(self.reconciler.ctx.service.now());
+                let wait = Duration::try_from(wait).unwrap_or_default();
+                self.later.insert(name, Instant::now() + wait);
+            }
+            Look::Failed => {
+                let fresh = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
+                let wait = self.failures.entry(name.clone()).or_insert(fresh).next_delay();
+                self.later.insert(name, Instant::now() + wait);
+            }
+        }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => retry::pause(time.saturating_duration_since(Instant::now())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Looks at one run.
+struct Reconciler {
+    ctx: RunsContext,
+    captures: Api<DiagnosticCapture>,
+    records: Records<DiagnosticCapture>,
+    switch: Switch,
+    admissions: Admissions,
+    slots: Slots,
+    clusters: Vec<String>,
+    namespace: String,
+}
+
+impl Reconciler {
+    async fn look(&self, name: &RunName) -> Look {
+        match self.follow(name).await {
+            Ok(look) => look,
+            Err(ActError::NotLeading) => Look::Rest,
+            Err(error) => {
+                tracing::warn!(error = %diagbot_base::telemetry::Chain(&error), run.id = %name, "the run is looked at again");
+                Look::Failed
+            }
+        }
+    }
+
+    /// Reads, decides and acts until there is nothing to do.
+    async fn follow(&self, name: &RunName) -> Result<Look, ActError> {
+        let service = &self.ctx.service;
+        let Some(reflected) = service.records().get(&self.namespace, name.as_str()) else {
+            return Ok(Look::Rest);
+        };
+        let mut run = DiagnosticRun::clone(&reflected);
+        // The reflection may be late: before an act that no resourceVersion guards, the run is read.
+        let mut fresh = false;
+        let mut gathered = Gathered::default();
+        for _ in 0..STEPS {
+            let term = service.leadership().current().ok_or(ActError::NotLeading)?;
+            let actor = Actor {
+                service,
+                captures: &self.captures,
+                metrics: &self.ctx.metrics,
+                term,
+            };
+            self.gather(&run, &actor, &mut gathered).await?;
+            let action = match self.decide(&run, &gathered) {
+                Action::Wait(None) => return Ok(Look::Rest),
+                Action::Wait(Some(time)) => return Ok(Look::At(time)),
+                action => action,
+            };
+            let unguarded = matches!(action, Action::CreateCapture(_) | Action::CancelCaptures(_));
+            if unguarded && !fresh {
+                match self.reread(name, &actor).await? {
+                    Some(read) => run = read,
+                    None => return Ok(Look::Rest),
+                }
+                fresh = true;
+                continue;
+            }
+            if let Action::CreateCapture(capture) = action {
+                match self.make(&run, *capture, &actor).await? {
+                    Some(Done::Capture(capture)) => gathered.take(*capture),
+                    Some(Done::CaptureRefused { capture, answer }) => gathered.refused = Some((capture, answer)),
+                    // Another run took the last slot meanwhile, or somebody wrote first.
+                    _ => return Ok(Look::Again),
+                }
+                continue;
+            }
+            if matches!(action, Action::Survey(_)) {
+                self.look_at_the_switch(&actor).await?;
+            }
+            let entering = self.admissions.entering(service, term, &run, &action).await;
+            let entering = entering.map_err(|source| ActError::Call {
+                doing: "read what was admitted before",
+                source,
+            })?;
+            let done = match entering {
+                None => actor.perform(&run, action).await?,
+                // Decided once more on what has been admitted meanwhile: one run is admitted at a time.
+                Some(admitting) => {
+                    let done = actor.perform(&run, self.decide(&run, &gathered)).await?;
+                    if let Done::Written(written) = &done {
+                        admitting.admitted(written);
+                    }
+                    done
+                }
+            };
+            match done {
+                Done::Written(written) => {
+                    log_phase(&run, &written);
+                    run = *written;
+                    fresh = true;
+                }
+                Done::Target(answer) => gathered.target = Some(answer),
+                Done::Reviewed(answer) => gathered.review = Some(answer),
+                Done::Surveyed(answer) => gathered.survey = Some(answer),
+                Done::Cancelled(captures) => captures.into_iter().for_each(|capture| gathered.take(capture)),
+                Done::Stale | Done::Capture(_) | Done::CaptureRefused { .. } => {
+                    match self.reread(name, &actor).await? {
+                        Some(read) => {
+                            // People were told something meanwhile: what was found out still counts.
+                            if !differs_in_telling_only(&run, &read) {
+                                gathered = Gathered::default();
+                            }
+                            run = read;
+                            fresh = true;
+                        }
+                        None => return Ok(Look::Rest),
+                    }
+                }
+            }
+        }
+        Ok(Look::Again)
+    }
+
+    fn decide(&self, run: &DiagnosticRun, gathered: &Gathered) -> Action {
+        let service = &self.ctx.service;
+        let pauses = self.switch.pauses(service);
+        let uses = self.admissions.uses(service, run);
+        let slots = self.free_slots(run);
+        let facts = Facts {
+            run,
+            captures: &gathered.captures,
+            refused: gathered.refused.as_ref(),
+            catalog: service.catalog(),
+            agent_image: &self.ctx.agent_image,
+            clusters: &self.clusters,
+            target: gathered.target.as_ref(),
+            review: gathered.review.as_ref(),
+            survey: gathered.survey.as_ref(),
+            pauses: &pauses,
+            budgets: &self.ctx.budgets,
+            uses: &uses,
+            slots,
+            now: service.now(),
+        };
+        plan(&facts).unwrap_or_else(|fault| {
+            tracing::error!(
+                error = %diagbot_base::telemetry::Chain(&fault),
+                "the plan is faulty; the run stays as it is"
+            );
+            Action::Wait(None)
+        })
+    }
+
+    /// How many captures of the run's cluster may be made now; counted only where the run makes some.
+    fn free_slots(&self, run: &DiagnosticRun) -> usize {
+        let cluster = run.status.iter().flat_map(|status| &status.captures).next();
+        match cluster.filter(|_| run.phase() == Phase::Capturing) {
+            Some(capture) => self.slots.free(&self.records.all(), &capture.target.cluster),
+            None => 0,
+        }
+    }
+
+    /// The run's captures: from the reflection, and from the API server where it matters that one is really not there.
+    async fn gather(&self, run: &DiagnosticRun, actor: &Actor<'_>, gathered: &mut Gathered) -> Result<(), ActError> {
+        let phase = run.phase();
+        if !matches!(phase, Phase::Capturing | Phase::Cancelling) {
+            return Ok(());
+        }
+        for summary in run.status.iter().flat_map(|status| &status.captures) {
+            let known = |c: &Arc<DiagnosticCapture>| c.metadata.name.as_ref() == Some(&summary.name);
+            if gathered.captures.iter().any(known) || summary.phase.is_final() {
+                continue;
+            }
+            if let Some(capture) = self.records.get(&self.namespace, &summary.name) {
+                gathered.captures.push(capture);
+            } else if (summary.uid.is_some() || phase == Phase::Cancelling)
+                && let Some(capture) = actor.capture(&summary.name).await?
+            {
+                gathered.take(capture);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a capture where a slot is free for it.
+    async fn make(
+        &self,
+        run: &DiagnosticRun,
+        capture: DiagnosticCapture,
+        actor: &Actor<'_>,
+    ) -> Result<Option<Done>, ActError> {
+        if !self.slots.take(&self.records.all(), &capture) {
+            return Ok(None);
+        }
+        let name = capture.metadata.name.clone().unwrap_or_default();
+        let done = actor.perform(run, Action::CreateCapture(Box::new(capture))).await;
+        if !matches!(done, Ok(Done::Capture(_))) {
+            self.slots.release(&name);
+        }
+        done.map(Some)
+    }
+
+    async fn reread(&self, name: &RunName, actor: &Actor<'_>) -> Result<Option<DiagnosticRun>, ActError> {
+        let limit = CALL.min(actor.term.remaining());
+        let read = deadline(limit, self.ctx.service.api().get_opt(name.as_str()));
+        read.await.map_err(|source| ActError::Call {
+            doing: "read the run",
+            source,
+        })
+    }
+
+    /// What is surveyed starts next, unless the off-switch was thrown meanwhile.
+    async fn look_at_the_switch(&self, actor: &Actor<'_>) -> Result<(), ActError> {
+        let looked = self.switch.look(&self.ctx.service, CALL.min(actor.term.remaining()));
+        looked.await.map_err(|source| ActError::Call {
+            doing: "look at the off-switch",
+            source,
+        })
+    }
+
+    /// Removes finished runs by age and number; their captures go with them.
+    async fn sweep(&self) {
+        let service = &self.ctx.service;
+        let Some(term) = service.leadership().current() else {
+            return;
+        };
+        // Which runs a series holds is not known before the schedules are.
+        if !service.schedules().ready() {
+            return;
+        }
+        let runs = service.records().all();
+        let held = retention::held(&runs, &service.schedules().all());
+        let removable = retention::removable(&runs, &held, service.now());
+        for run in removable.into_iter().take(SWEPT) {
+            let params = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: run.metadata.uid.clone(),
+                    resource_version: run.metadata.resource_version.clone(),
+                }),
+                ..DeleteParams::background()
+            };
+            let name = run.metadata.name.clone().unwrap_or_default();
+            let removal = service.api().delete(&name, &params);
+            match deadline(CALL.min(term.remaining()), removal).await {
+                Ok(_) => tracing::debug!(run.id = name, "the finished run is forgotten"),
+                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                Err(error) => {
+                    tracing::warn!(error = %diagbot_base::telemetry::Chain(&error), "finished runs could not be removed");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Whether what was recorded between two reads of a run is only what people were told.
+fn differs_in_telling_only(former: &DiagnosticRun, read: &DiagnosticRun) -> bool {
+    let rest = |run: &DiagnosticRun| RunStatus {
+        telling: Telling::default(),
+        conditions: Vec::new(),
+        epoch: 0,
+        ..run.status.clone().unwrap_or_default()
+    };
+    former.metadata.uid == read.metadata.uid
+        && former.metadata.annotations == read.metadata.annotations
+        && former.metadata.deletion_timestamp == read.metadata.deletion_timestamp
+        && rest(former) == rest(read)
+}
+
+fn log_phase(before: &DiagnosticRun, after: &DiagnosticRun) {
+    if before.phase() == after.phase() {
+        return;
+    }
+    let status = after.status.as_ref();
+    tracing::info!(
+        run.id = after.metadata.name.as_deref().unwrap_or_default(),
+        run.phase = after.phase().as_str(),
+        run.diagnostic = after.diagnostic_name(),
+        run.requester = after.spec.requester.user_name(),
+        run.reason = status
+            .and_then(|s| s.reason.as_ref())
+            .map(|reason| reason.code.as_str()),
+        "the run moved on"
+    );
+}

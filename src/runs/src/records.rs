@@ -1,0 +1,123 @@
+//! The durable runs as this process sees them: a reflection of the home cluster, a moment late. Owns the watch; never
+//! writes. Decisions that must not be made on a late view are made by writes with a resourceVersion.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt as _, stream};
+use kube::{
+    Api, Resource,
+    runtime::{
+        WatchStreamExt as _,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::sync::broadcast;
+use tokio_stream::wrappers::{BroadcastStream, errors::BroadcastStreamRecvError};
+use tokio_util::sync::CancellationToken;
+
+/// A watch is made anew after this time, in seconds: one that went quiet is noticed a little later.
+const WATCH_S: u32 = 15;
+/// Changes that a slow reader may be behind before it is shown everything again.
+const BACKLOG: usize = 256;
+
+/// A reflection of all objects of one kind in the bot's namespace. Cheap to clone.
+#[derive(Clone)]
+pub struct Records<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    reader: Store<K>,
+    changes: broadcast::Sender<Arc<K>>,
+}
+
+/// The watch that feeds [`Records`].
+pub struct Reflection<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    writer: reflector::store::Writer<K>,
+    records: Records<K>,
+}
+
+/// A reflection, empty until [`Reflection::run`] has read once.
+pub fn reflection<K>() -> (Records<K>, Reflection<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let (reader, writer) = reflector::store();
+    let (changes, _) = broadcast::channel(BACKLOG);
+    let records = Records { reader, changes };
+    (records.clone(), Reflection { writer, records })
+}
+
+impl<K> Records<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    /// The object of that name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        self.reader.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    /// Every object.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.reader.state()
+    }
+
+    /// Objects that changed, were deleted, or may have changed; a reader that falls behind is shown all of them again.
+    pub fn changes(&self) -> impl Stream<Item = Arc<K>> + Send + use<K> {
+        let reader = self.reader.clone();
+        BroadcastStream::new(self.changes.subscribe()).flat_map(move |change| {
+            stream::iter(match change {
+                Ok(object) => vec![object],
+                Err(BroadcastStreamRecvError::Lagged(_)) => reader.state(),
+            })
+        })
+    }
+
+    /// Whether everything was read at least once.
+    pub fn ready(&self) -> bool {
+        futures::FutureExt::now_or_never(self.reader.wait_until_ready()).is_some_and(|ready| ready.is_ok())
+    }
+
+    fn tell(&self, object: Arc<K>) {
+        // Nobody may be listening.
+        let _ = self.changes.send(object);
+    }
+}
+
+impl<K> Reflection<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
+{
+    /// Watches until `stop`. Broken watches are begun again, with a growing wait.
+    pub async fn run(self, api: Api<K>, stop: CancellationToken) {
+        let Self { writer, records } = self;
+        let events = watcher(api, watcher::Config::default().timeout(WATCH_S))
+            .default_backoff()
+            .modify(|object| object.meta_mut().managed_fields = None)
+            .reflect(writer);
+        let mut events = std::pin::pin!(events);
+        loop {
+            let event = tokio::select! {
+                () = stop.cancelled() => return,
+                event = events.next() => event,
+            };
+            match event {
+                Some(Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object))) => {
+                    records.tell(Arc::new(object));
+                }
+                Some(Ok(watcher::Event::InitDone)) => records.all().into_iter().for_each(|object| records.tell(object)),
+                Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => {}
+                Some(Err(error)) => tracing::warn!(
+                    error = %diagbot_base::telemetry::Chain(&error),
+                    kind = %K::kind(&()),
+                    "the watch broke and is begun again"
+                ),
+                None => return,
+            }
+        }
+    }
+}
