@@ -172,3 +172,24 @@ fn every_test_that_security_md_names_exists() {
     assert!(!has_test("tests/stories/deploy.rs", "every_test_that_nobody_wrote"));
     assert!(!has_test("tests/stories/deploy.rs", "has_test"));
 }
+
+#[test]
+fn every_file_that_the_documents_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for document in [
+        "README.md",
+        "docs/architecture.md",
+        "docs/bounds.md",
+        "deploy/README.md",
+        "SECURITY.md",
+    ] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        let files = quoted(&text).into_iter().filter(|word| {
+            let below = ["src/", "tests/", "docs/", "deploy/", "commands/"];
+            below.iter().any(|folder| word.starts_with(folder)) && !word.contains("::") && !word.contains(['*', ' '])
+        });
+        for file in files {
+            assert!(root.join(file).exists(), "{document} names {file}");
+        }
+    }
+}

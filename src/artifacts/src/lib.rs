@@ -1,4 +1,4 @@
-//! The store of artifacts: uploads, links, verification, and the `diagbot store` server ([`store`]).
+//! The client of the object store: uploads, links, verification. Begin to read at [`Store`].
 //!
 //! Owns every call to S3 and every presigned URL. Knows no runs, no captures and no Slack: callers bring a key, an upload
 //! and what the agent reported, and get a proof or an error that says whether trying again can help.
