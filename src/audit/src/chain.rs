@@ -27,7 +27,7 @@ pub struct SinkAway;
 
 /// Where everything that happens is told. Cheap to clone.
 #[derive(Clone)]
-pub struct Recorder(Arc<Shared>);
+pub struct AuditLog(Arc<Shared>);
 
 struct Shared {
     clock: Clock,
@@ -61,7 +61,7 @@ enum Failure {
 
 /// How the record gets on, for readiness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeping {
+pub enum SinkState {
     /// The store takes entries. How often another's object stood in the way before.
     Works(usize),
     /// The store does not take them.
@@ -79,7 +79,7 @@ pub(super) struct Waiting {
     since: Instant,
 }
 
-impl fmt::Debug for Recorder {
+impl fmt::Debug for AuditLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recorder")
             .field("writer", &self.writer())
@@ -87,10 +87,10 @@ impl fmt::Debug for Recorder {
     }
 }
 
-impl Recorder {
+impl AuditLog {
     /// A new chain. `writer` must differ between processes, also between two starts of one pod.
     pub fn new(writer: &str, clock: Clock) -> Self {
-        let recorder = Self(Arc::new(Shared {
+        let audit_log = Self(Arc::new(Shared {
             clock,
             state: Mutex::new(State {
                 writer: writer.to_owned(),
@@ -104,10 +104,10 @@ impl Recorder {
             }),
             added: Notify::new(),
         }));
-        recorder.add(Event::Began {
+        audit_log.add(Event::Began {
             program: env!("CARGO_PKG_VERSION").to_owned(),
         });
-        recorder
+        audit_log
     }
 
     /// The chain's name.
@@ -155,12 +155,12 @@ impl Recorder {
     }
 
     /// How the record gets on.
-    pub fn keeping(&self) -> Keeping {
+    pub fn sink_state(&self) -> SinkState {
         let state = self.state();
         match state.failing {
-            Some(Failure::Away) => Keeping::Away,
-            Some(Failure::Displaced) => Keeping::Displaced,
-            None => Keeping::Works(state.displaced.len()),
+            Some(Failure::Away) => SinkState::Away,
+            Some(Failure::Displaced) => SinkState::Displaced,
+            None => SinkState::Works(state.displaced.len()),
         }
     }
 
@@ -259,9 +259,9 @@ mod tests {
 
     #[test]
     fn entries_are_numbered_and_each_holds_the_hash_of_the_former() {
-        let recorder = Recorder::new("w", Clock::default());
-        recorder.add(Event::Stopped);
-        let waiting = recorder.waiting(9);
+        let audit_log = AuditLog::new("w", Clock::default());
+        audit_log.add(Event::Stopped);
+        let waiting = audit_log.waiting(9);
         let entries: Vec<Entry> = waiting
             .iter()
             .map(|w| serde_json::from_str(&w.line.entry).expect("an entry"))
@@ -273,42 +273,42 @@ mod tests {
 
     #[test]
     fn sensitive_things_wait_for_the_store_and_others_go_on_while_there_is_room() {
-        let recorder = Recorder::new("w", Clock::default());
-        recorder.attach();
-        assert_eq!(recorder.room_for(true), Ok(()));
-        recorder.failed();
-        assert_eq!(recorder.room_for(true), Err(SinkAway));
-        assert_eq!(recorder.room_for(false), Ok(()));
-        recorder.stored(1);
-        assert_eq!(recorder.room_for(true), Ok(()));
-        recorder.failed();
+        let audit_log = AuditLog::new("w", Clock::default());
+        audit_log.attach();
+        assert_eq!(audit_log.room_for(true), Ok(()));
+        audit_log.failed();
+        assert_eq!(audit_log.room_for(true), Err(SinkAway));
+        assert_eq!(audit_log.room_for(false), Ok(()));
+        audit_log.stored(1);
+        assert_eq!(audit_log.room_for(true), Ok(()));
+        audit_log.failed();
         for _ in 0..=MOST_WAITING {
-            recorder.add(Event::Stopped);
+            audit_log.add(Event::Stopped);
         }
-        assert_eq!(recorder.room_for(false), Err(SinkAway));
-        assert_eq!(recorder.waiting(usize::MAX).len(), MOST_WAITING);
+        assert_eq!(audit_log.room_for(false), Err(SinkAway));
+        assert_eq!(audit_log.waiting(usize::MAX).len(), MOST_WAITING);
     }
     #[test]
     fn a_displaced_chain_goes_on_under_a_new_name_without_a_loss() {
-        let recorder = Recorder::new("w", Clock::default());
-        recorder.attach();
-        let first = recorder.waiting(1).remove(0).head;
-        recorder.stored(1);
+        let audit_log = AuditLog::new("w", Clock::default());
+        audit_log.attach();
+        let first = audit_log.waiting(1).remove(0).head;
+        audit_log.stored(1);
         let cancel = |run: &str| Event::Cancel {
             run: run.to_owned(),
             person: "slack:T1:U1".to_owned(),
         };
-        recorder.add(cancel("d-1"));
-        recorder.add(cancel("d-2"));
-        let before = recorder.waiting(9);
-        recorder.displaced("w2".to_owned(), "record/w/2".to_owned());
+        audit_log.add(cancel("d-1"));
+        audit_log.add(cancel("d-2"));
+        let before = audit_log.waiting(9);
+        audit_log.displaced("w2".to_owned(), "record/w/2".to_owned());
         assert_eq!(
-            (recorder.keeping(), recorder.room_for(true)),
-            (Keeping::Displaced, Err(SinkAway))
+            (audit_log.sink_state(), audit_log.room_for(true)),
+            (SinkState::Displaced, Err(SinkAway))
         );
-        recorder.failed();
-        assert_eq!(recorder.keeping(), Keeping::Displaced);
-        let after: Vec<Entry> = recorder
+        audit_log.failed();
+        assert_eq!(audit_log.sink_state(), SinkState::Displaced);
+        let after: Vec<Entry> = audit_log
             .waiting(9)
             .iter()
             .map(|w| serde_json::from_str(&w.line.entry).expect("an entry"))
@@ -325,12 +325,12 @@ mod tests {
         assert_eq!(after.iter().map(|e| e.seq).collect::<Vec<_>>(), [1, 2, 3]);
         for (was, is) in before.iter().zip(&after[1..]) {
             assert_eq!((&was.event, was.head.at), (&is.event, is.at));
-            assert!(recorder.is_own(&was.line.render()), "not told again as another's");
+            assert!(audit_log.is_own(&was.line.render()), "not told again as another's");
         }
-        recorder.stored(3);
+        audit_log.stored(3);
         assert_eq!(
-            (recorder.keeping(), recorder.room_for(true)),
-            (Keeping::Works(1), Ok(()))
+            (audit_log.sink_state(), audit_log.room_for(true)),
+            (SinkState::Works(1), Ok(()))
         );
     }
 }

@@ -1,7 +1,7 @@
 //! The record: who asked for what, who decided, what was started, what came of it and who got it. One hash chain for each
 //! process that writes.
 //!
-//! Owns the entries ([`Event`]), the chain ([`Recorder`]), its way to the store ([`keep`]) and the proof that nothing is
+//! Owns the entries ([`Event`]), the chain ([`AuditLog`]), its way to the store ([`keep`]) and the proof that nothing is
 //! missing ([`verify`]). Knows no runs and no Slack: callers say what happened. No entry ever holds a URL, a token or captured
 //! text.
 //!
@@ -17,10 +17,10 @@
 mod anchor;
 mod chain;
 mod entry;
-mod keeper;
+mod sink;
 pub mod verify;
 
 pub use anchor::{AnchorError, LEASE, heads};
-pub use chain::{Keeping, Recorder, SinkAway};
+pub use chain::{AuditLog, SinkAway, SinkState};
 pub use entry::{Entry, Event, Head, Line, Word};
-pub use keeper::{FOLDER, KeeperParts, RecordConfig, keep};
+pub use sink::{FOLDER, RecordConfig, SinkParts, keep};

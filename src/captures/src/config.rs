@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use diagbot_artifacts::Destination;
-use diagbot_audit::Recorder;
+use diagbot_audit::AuditLog;
 use diagbot_base::{clock::Clock, telemetry::metrics::Metrics};
 use diagbot_cluster::{Clusters, lease::Leadership};
 use serde::Deserialize;
@@ -123,7 +123,7 @@ pub struct CapturesContext {
     /// Where artifacts go.
     pub store: Destination,
     /// Where everything that is done is told.
-    pub record: Recorder,
+    pub record: AuditLog,
     /// Whether we lead.
     pub leadership: Leadership,
     /// The bot's Secret.

@@ -1,9 +1,9 @@
 //! Kubernetes: clients, targets, their resolution, the leader's lease. Knows no runs and no Slack.
 
-pub mod census;
 mod client;
 pub mod lease;
+pub mod pod_index;
+pub mod pod_signals;
 pub mod resolve;
-pub mod symptoms;
 
 pub use client::{CallError, Cluster, ClusterConfig, ClusterError, Clusters, deadline};

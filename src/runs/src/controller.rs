@@ -11,7 +11,7 @@ use std::{
 use diagbot_api::{
     capture::DiagnosticCapture,
     request_key::RunName,
-    run::{DiagnosticRun, Phase, RunStatus, Telling},
+    run::{DiagnosticRun, Phase, RunStatus, ThreadStatus},
 };
 use diagbot_base::{
     retry::{self, Backoff},
@@ -502,7 +502,7 @@ impl Reconciler {
 /// Whether what was recorded between two reads of a run is only what people were told.
 fn differs_in_telling_only(former: &DiagnosticRun, read: &DiagnosticRun) -> bool {
     let rest = |run: &DiagnosticRun| RunStatus {
-        telling: Telling::default(),
+        telling: ThreadStatus::default(),
         conditions: Vec::new(),
         epoch: 0,
         ..run.status.clone().unwrap_or_default()

@@ -17,8 +17,8 @@ const CALL: Duration = Duration::from_secs(5);
 
 /// Takes up what waits, once the store takes entries again.
 pub(super) async fn settle(service: &RunService) {
-    let recorder = service.recorder();
-    if recorder.room_for(true).is_err() {
+    let audit_log = service.audit_log();
+    if audit_log.room_for(true).is_err() {
         return;
     }
     let leadership = service.leadership();
@@ -29,8 +29,8 @@ pub(super) async fn settle(service: &RunService) {
             continue;
         }
         let name = run.metadata.name.clone().unwrap_or_default();
-        for line in left.iter().filter(|line| !recorder.is_own(line)) {
-            recorder.add(Event::Recovered {
+        for line in left.iter().filter(|line| !audit_log.is_own(line)) {
+            audit_log.add(Event::Recovered {
                 run: name.clone(),
                 line: line.clone(),
             });

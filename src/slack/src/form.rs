@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use diagbot_api::target::{TargetRef, is_name, parse};
 use diagbot_catalog::{Catalog, Diagnostic, ParameterError};
-use diagbot_cluster::census::Sighting;
+use diagbot_cluster::pod_index::PodEntry;
 use serde::{Deserialize, Serialize};
 
 use crate::inbound::FormState;
@@ -139,12 +139,12 @@ fn parameters(state: &FormState, diagnostic: &Diagnostic, faults: &mut Faults) -
     given
 }
 
-/// A sighting as the value of an option: what people would type. None where it is too long for one; it can still be typed.
-pub fn option_value(sighting: &Sighting) -> Option<String> {
+/// A entry as the value of an option: what people would type. None where it is too long for one; it can still be typed.
+pub fn option_value(pod_entry: &PodEntry) -> Option<String> {
     let target = TargetRef {
-        namespace: Some(sighting.namespace.clone()),
-        kind: Some(sighting.kind),
-        name: sighting.name.clone(),
+        namespace: Some(pod_entry.namespace.clone()),
+        kind: Some(pod_entry.kind),
+        name: pod_entry.name.clone(),
         ..TargetRef::default()
     };
     Some(target.to_string()).filter(|text| text.len() <= OPTION_VALUE)

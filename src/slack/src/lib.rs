@@ -1,7 +1,7 @@
 //! The Slack front: what people type and click becomes requests, and what becomes of runs is told to people.
 //!
 //! Owns everything that Slack is: the socket, the Web API, the grammar, the messages. Talks to
-//! [`diagbot_runs`] only, never to a cluster or the store. On every replica [`front`] takes requests in; on the leader
+//! [`diagbot_runs`] only, never to a cluster or the store. On every replica [`handlers`] takes requests in; on the leader
 //! [`thread`] tells people.
 //!
 //! ```text
@@ -16,8 +16,8 @@ pub mod context;
 pub mod dial;
 pub mod directory;
 pub mod form;
-pub mod front;
 pub mod grammar;
+pub mod handlers;
 pub mod inbound;
 pub mod scopes;
 pub mod socket;

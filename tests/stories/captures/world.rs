@@ -6,7 +6,7 @@ use diagbot_api::capture::{
     ANNOTATION_CANCEL, ArtifactRecord, CaptureSpec, CaptureStatus, DiagnosticCapture, PinnedTarget,
 };
 use diagbot_artifacts::Store;
-use diagbot_audit::Recorder;
+use diagbot_audit::AuditLog;
 use diagbot_base::{clock::Clock, telemetry::metrics::Metrics};
 use diagbot_captures::{CapturesContext, SecretKey, controller};
 use diagbot_cluster::{ClusterConfig, Clusters, lease::Leadership};
@@ -118,7 +118,7 @@ impl World {
         let context = CapturesContext {
             clusters: self.clusters.clone(),
             store: diagbot_artifacts::Destination::Store(self.store.clone()),
-            record: Recorder::new("story", Clock::System),
+            record: AuditLog::new("story", Clock::System),
             leadership: Leadership::always(self.epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).unwrap()),
             config: serde_json::from_value(config).unwrap(),

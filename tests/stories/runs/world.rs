@@ -10,10 +10,10 @@ use diagbot_api::{
     target,
 };
 use diagbot_artifacts::Store;
-use diagbot_audit::Recorder;
+use diagbot_audit::AuditLog;
 use diagbot_base::{clock::Clock, telemetry::metrics::Metrics};
 use diagbot_catalog::{Catalog, load::Allowances};
-use diagbot_cluster::{ClusterConfig, Clusters, census::Census, lease};
+use diagbot_cluster::{ClusterConfig, Clusters, lease, pod_index::PodIndex};
 use diagbot_runs::{
     access::{Access, AccessConfig, ChannelFacts, Directory, DirectoryError, PersonFacts},
     admission::{Door, RateConfig},
@@ -214,9 +214,9 @@ impl World {
             access: Access::new(directory, AccessConfig::default(), Clock::System),
             store: Store::connect(&store, Clock::System).await.unwrap(),
             door: Door::new(RateConfig::default()),
-            record: Recorder::new("story", Clock::System),
+            record: AuditLog::new("story", Clock::System),
             leadership: leadership.clone(),
-            census: Census::default(),
+            pod_index: PodIndex::default(),
             clock: Clock::System,
         };
         let (service, watch) = RunService::new(parts);

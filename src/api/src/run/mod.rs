@@ -259,7 +259,7 @@ pub struct RunStatus {
     pub entered: BTreeMap<String, MicroTime>,
     /// What people were told, and where.
     #[serde(default)]
-    pub telling: Telling,
+    pub telling: ThreadStatus,
     /// Conventional conditions; [`CONDITION_REPORTED`] among them.
     #[serde(default)]
     pub conditions: Vec<Condition>,
@@ -440,7 +440,7 @@ pub struct CaptureSummary {
 /// What people were told. Written by the thread's reconciler alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Telling {
+pub struct ThreadStatus {
     /// Channel that was posted to; differs from the origin's where that could not be posted to.
     #[serde(default)]
     pub channel: Option<String>,

@@ -1,21 +1,21 @@
 use diagbot_base::clock::Clock;
 
 use super::*;
-use crate::Recorder;
+use crate::AuditLog;
 
 const WRITER: &str = "bot-1";
 
 /// A chain of six entries, and its head.
 fn good() -> (Vec<String>, Head) {
-    let recorder = Recorder::new(WRITER, Clock::default());
+    let audit_log = AuditLog::new(WRITER, Clock::default());
     for run in 0..4 {
-        recorder.add(Event::Cancel {
+        audit_log.add(Event::Cancel {
             run: format!("d-{run}"),
             person: "slack:T1:U1".to_owned(),
         });
     }
-    recorder.add(Event::Stopped);
-    let waiting = recorder.waiting(usize::MAX);
+    audit_log.add(Event::Stopped);
+    let waiting = audit_log.waiting(usize::MAX);
     let head = waiting.last().expect("entries").head.clone();
     (waiting.iter().map(|w| w.line.render()).collect(), head)
 }
@@ -83,7 +83,7 @@ fn a_tampered_chain_says_what_was_done_and_up_to_when_it_is_whole() {
 #[test]
 fn a_chain_that_began_later_vouches_for_the_ones_before_it() {
     let (lines, head) = good();
-    let later = Recorder::new("bot-2", Clock::default());
+    let later = AuditLog::new("bot-2", Clock::default());
     later.add(Event::Found {
         heads: [(WRITER.to_owned(), head)].into(),
     });
@@ -100,9 +100,9 @@ fn a_chain_that_began_later_vouches_for_the_ones_before_it() {
     assert_eq!(gone[WRITER].faults, [Fault::Cut { last: 0, anchored: 6 }]);
 }
 
-/// A recorder's lines, and the head of them.
-fn written(recorder: &Recorder) -> (Vec<String>, Head) {
-    let waiting = recorder.waiting(usize::MAX);
+/// A audit log's lines, and the head of them.
+fn written(audit_log: &AuditLog) -> (Vec<String>, Head) {
+    let waiting = audit_log.waiting(usize::MAX);
     let head = waiting.last().expect("entries").head.clone();
     (waiting.iter().map(|w| w.line.render()).collect(), head)
 }
@@ -144,7 +144,7 @@ fn found(writer: &str, head: &Head) -> Event {
 
 /// The genuine chain and its anchor, and one by a writer whom nothing anchors, which says `event`.
 fn beside(lines: Vec<String>, head: &Head, event: Event) -> Report {
-    let invented = Recorder::new("ghost", Clock::default());
+    let invented = AuditLog::new("ghost", Clock::default());
     invented.add(event);
     let chains = [(WRITER.to_owned(), lines), ("ghost".to_owned(), written(&invented).0)];
     verify(&chains.into(), &[(WRITER.to_owned(), head.clone())].into())
@@ -214,8 +214,8 @@ fn an_invented_chain_does_not_accuse_another() {
 fn invented_chains_do_not_vouch_for_each_other() {
     let (lines, head) = good();
     let mut chains: BTreeMap<_, _> = [(WRITER.to_owned(), lines)].into();
-    let (one, one_head) = written(&Recorder::new("ghost-1", Clock::default()));
-    let two = Recorder::new("ghost-2", Clock::default());
+    let (one, one_head) = written(&AuditLog::new("ghost-1", Clock::default()));
+    let two = AuditLog::new("ghost-2", Clock::default());
     two.add(found("ghost-1", &one_head));
     let (two, two_head) = written(&two);
     let mut one = one;
@@ -228,7 +228,7 @@ fn invented_chains_do_not_vouch_for_each_other() {
 #[test]
 fn a_changed_entry_proves_nothing_before_it() {
     let (lines, head) = good();
-    let other = Recorder::new("bot-2", Clock::default());
+    let other = AuditLog::new("bot-2", Clock::default());
     other.add(found(
         WRITER,
         &Head {
@@ -251,7 +251,7 @@ fn a_changed_entry_proves_nothing_before_it() {
 #[test]
 fn a_displaced_chain_is_whole_up_to_where_the_next_one_goes_on() {
     let (lines, head) = good();
-    let next = Recorder::new("bot-1-next-0", Clock::default());
+    let next = AuditLog::new("bot-1-next-0", Clock::default());
     let displaced = Event::Displaced {
         chain: WRITER.to_owned(),
         stored: Some(head),

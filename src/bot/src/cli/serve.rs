@@ -4,10 +4,10 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 use anyhow::Context as _;
 use diagbot_artifacts::{Destination, Store};
-use diagbot_audit::{KeeperParts, Keeping, Recorder};
+use diagbot_audit::{AuditLog, SinkParts, SinkState};
 use diagbot_base::{clock::Clock, tasks::Tasks, telemetry::metrics::Metrics};
 use diagbot_captures::CapturesContext;
-use diagbot_cluster::{Clusters, census::Census, lease};
+use diagbot_cluster::{Clusters, lease, pod_index::PodIndex};
 use diagbot_runs::{
     self,
     access::Access,
@@ -51,16 +51,16 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let mut tasks = Tasks::new();
     let stop = tasks.stop_signal();
     let identity = identity();
-    let recorder = Recorder::new(&identity, clock.clone());
-    let keeper = KeeperParts {
-        recorder: recorder.clone(),
+    let audit_log = AuditLog::new(&identity, clock.clone());
+    let sink = SinkParts {
+        audit_log: audit_log.clone(),
         store: store.clone(),
         leases: Api::namespaced(clusters.home().client.clone(), &config.namespace),
         config: config.record,
         clock: clock.clone(),
         metrics: metrics.clone(),
     };
-    tasks.start("record", diagbot_audit::keep(keeper, stop.clone()));
+    tasks.start("record", diagbot_audit::keep(sink, stop.clone()));
     let (sender, leadership) = lease::leadership(&metrics);
     tasks.start(
         "leader election",
@@ -76,7 +76,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
 
     let api = SlackApi::new(&config.slack, &secrets.slack, metrics.clone())?;
     let directory = Arc::new(SlackDirectory::new(api.clone()));
-    let (census, pods) = Census::new(&clusters);
+    let (pod_index, pods) = PodIndex::new(&clusters);
     tasks.start("watch of pods", pods.run(stop.clone()));
     let (service, watch) = RunService::new(ServiceParts {
         clusters: clusters.clone(),
@@ -84,9 +84,9 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
         door: Door::new(config.rates),
         access: Access::new(directory, config.access.clone(), clock.clone()),
         store: store.clone(),
-        record: recorder.clone(),
+        record: audit_log.clone(),
         leadership: leadership.clone(),
-        census,
+        pod_index,
         clock: clock.clone(),
     });
     tasks.start("watch of runs", watch.run(stop.clone()));
@@ -101,7 +101,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let captures = CapturesContext {
         clusters,
         store: Destination::Store(store),
-        record: recorder.clone(),
+        record: audit_log.clone(),
         leadership,
         secret: Arc::new(secrets.key),
         config: config.agent,
@@ -120,11 +120,11 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     };
     tasks.start(
         "slack",
-        diagbot_slack::front::run(context.clone(), health.clone(), stop.clone()),
+        diagbot_slack::handlers::run(context.clone(), health.clone(), stop.clone()),
     );
     tasks.start("telling", diagbot_slack::thread::run(context, stop.clone()));
     let watched = service.clone();
-    let readiness: http::Readiness = Arc::new(move || readiness(&health, &service, &recorder));
+    let readiness: http::Readiness = Arc::new(move || readiness(&health, &service, &audit_log));
     tasks.start("schedules", schedules::controller::run(watched.clone(), stop.clone()));
     start_triggers(&config.triggers, &watched, &metrics, &mut tasks).await?;
     tasks.start("http", http::serve(listener, metrics, readiness, stop.clone()));
@@ -160,7 +160,7 @@ async fn start_triggers(
 }
 
 /// What must work for this replica to be of use.
-fn readiness(slack: &SocketHealth, runs: &RunService, recorder: &Recorder) -> Vec<Check> {
+fn readiness(slack: &SocketHealth, runs: &RunService, audit_log: &AuditLog) -> Vec<Check> {
     let (connected, detail) = slack.report();
     let watching = runs.ready();
     let words = if watching {
@@ -179,27 +179,27 @@ fn readiness(slack: &SocketHealth, runs: &RunService, recorder: &Recorder) -> Ve
             ok: watching,
             detail: words.to_owned(),
         },
-        record(recorder.keeping()),
+        record(audit_log.sink_state()),
     ]
 }
 
 /// A store that is away makes no replica unready: it would neither start nor be replaced while it still does what is not
 /// sensitive. Somebody who writes in the record's place does, until the entries are stored elsewhere.
-fn record(keeping: Keeping) -> Check {
-    let detail = match keeping {
-        Keeping::Works(0) => "entries are stored".to_owned(),
-        Keeping::Works(times) => {
+fn record(sink_state: SinkState) -> Check {
+    let detail = match sink_state {
+        SinkState::Works(0) => "entries are stored".to_owned(),
+        SinkState::Works(times) => {
             format!("entries are stored in a new chain: another's object stood in the record's place, times: {times}")
         }
-        Keeping::Away => "the store takes no entries: sensitive diagnostics are refused".to_owned(),
-        Keeping::Displaced => {
+        SinkState::Away => "the store takes no entries: sensitive diagnostics are refused".to_owned(),
+        SinkState::Displaced => {
             "another's object stands in the record's place: sensitive diagnostics are refused until a new chain is stored"
                 .to_owned()
         }
     };
     Check {
         name: "record",
-        ok: keeping != Keeping::Displaced,
+        ok: sink_state != SinkState::Displaced,
         detail,
     }
 }

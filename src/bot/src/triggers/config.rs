@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 
 use diagbot_api::{requester::is_trigger_name, run::OFFER};
 use diagbot_catalog::{Catalog, Entry, Impact};
-use diagbot_cluster::symptoms::Sign;
+use diagbot_cluster::pod_signals::Signal;
 use serde::Deserialize;
 use url::Url;
 
@@ -65,7 +65,7 @@ pub struct KubernetesConfig {
     /// What counts: `oom-killed`, `crash-looping`, `liveness-failed`, and of workloads in an incident `terminating` and
     /// `evicted`. Default: all of them.
     #[serde(default = "all_signs")]
-    pub signals: Vec<Sign>,
+    pub signals: Vec<Signal>,
     /// A workload is in an incident for so long after a person or an alert asked about it. Default: 1 hour.
     #[serde(default = "default_incident", with = "humantime_serde")]
     pub incident: Duration,
@@ -168,8 +168,8 @@ const fn default_window() -> Duration {
     Duration::from_mins(15)
 }
 
-fn all_signs() -> Vec<Sign> {
-    Sign::ALL.to_vec()
+fn all_signs() -> Vec<Signal> {
+    Signal::ALL.to_vec()
 }
 
 const fn default_incident() -> Duration {

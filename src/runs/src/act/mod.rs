@@ -148,9 +148,9 @@ impl Actor<'_> {
         let mut run = run.clone();
         let name = run.metadata.name.clone().unwrap_or_default();
         for event in consent::said(&run, &status) {
-            self.service.recorder().add(event);
+            self.service.audit_log().add(event);
         }
-        let held = self.service.recorder().held(&name);
+        let held = self.service.audit_log().held(&name);
         if !held.is_empty() {
             status.unrecorded = held;
         }
@@ -182,7 +182,7 @@ impl Actor<'_> {
         let outcome = run.phase().as_str();
         self.metrics.runs_finished.get_or_create(&Outcome { outcome }).inc();
         let reason = run.status.as_ref().and_then(|status| status.reason.as_ref());
-        self.service.recorder().add(diagbot_audit::Event::Ended {
+        self.service.audit_log().add(diagbot_audit::Event::Ended {
             run: run.metadata.name.clone().unwrap_or_default(),
             person: run.spec.requester.user_name(),
             phase: run.phase().as_str().to_owned(),

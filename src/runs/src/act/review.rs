@@ -67,7 +67,7 @@ impl Actor<'_> {
         (cluster, namespace): (&str, &str),
         diagnostic: &str,
     ) {
-        self.service.recorder().add(diagbot_audit::Event::Decision {
+        self.service.audit_log().add(diagbot_audit::Event::Decision {
             run: run.metadata.name.clone().unwrap_or_default(),
             person: decision.user.clone(),
             verb: verb.as_str().to_owned(),
@@ -83,7 +83,7 @@ impl Actor<'_> {
     fn check_record(&self, run: &DiagnosticRun, diagnostic: &str) -> Result<Option<Reason>, ActError> {
         let known = self.service.catalog().get(diagnostic);
         let sensitive = known.is_none_or(|d| d.sensitivity == Sensitivity::Sensitive);
-        match self.service.recorder().room_for(sensitive) {
+        match self.service.audit_log().room_for(sensitive) {
             Ok(()) => Ok(None),
             Err(away) if self.waited(run) < RECORD_PATIENCE => Err(ActError::Record(away)),
             Err(_) => Ok(Some(Reason::RecordAway)),

@@ -126,7 +126,7 @@ impl RunService {
     }
 
     fn record_request(&self, request: &RunRequest, name: &RunName) {
-        self.recorder().add(diagbot_audit::Event::Request {
+        self.audit_log().add(diagbot_audit::Event::Request {
             run: name.to_string(),
             person: request.requester.user_name(),
             channel: request.origin.channel.clone(),

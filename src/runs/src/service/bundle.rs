@@ -81,7 +81,7 @@ impl RunService {
             ("diagbot-sensitive".to_owned(), contents.sensitive.to_string()),
         ];
         let archive = store.archive(&key, &contents.files, contents.at, &tags).await?;
-        self.recorder().add(diagbot_audit::Event::Bundle {
+        self.audit_log().add(diagbot_audit::Event::Bundle {
             run: run.to_string(),
             person: by.user_name(),
             objects: contents.objects.clone(),
@@ -92,7 +92,7 @@ impl RunService {
         let version = archive.version.as_deref();
         let url = store.link(&key, version, &file_name, contents.sensitive).await?;
         let expires_at: Timestamp = url.expires_at;
-        self.recorder().add(diagbot_audit::Event::Link {
+        self.audit_log().add(diagbot_audit::Event::Link {
             run: run.to_string(),
             person: by.user_name(),
             objects: vec![key.to_string()],

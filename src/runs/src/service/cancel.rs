@@ -63,7 +63,7 @@ impl RunService {
             let params = PatchParams::default();
             match deadline(CALL, self.0.api.patch(run.as_str(), &params, &patch)).await {
                 Ok(_) => {
-                    self.recorder().add(diagbot_audit::Event::Cancel {
+                    self.audit_log().add(diagbot_audit::Event::Cancel {
                         run: run.to_string(),
                         person: by.user_name(),
                     });
@@ -96,7 +96,7 @@ impl RunService {
         for diagnostic in run.diagnostics() {
             let decision = self.decide(verb, run, diagnostic, by).await?;
             let (cluster, namespace) = run.place(&self.clusters().home().name);
-            self.recorder().add(diagbot_audit::Event::Decision {
+            self.audit_log().add(diagbot_audit::Event::Decision {
                 run: run.metadata.name.clone().unwrap_or_default(),
                 person: decision.user.clone(),
                 verb: verb.as_str().to_owned(),

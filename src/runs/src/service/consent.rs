@@ -68,7 +68,7 @@ impl RunService {
             let params = PatchParams::default();
             match deadline(CALL, self.0.api.patch(run.as_str(), &params, &patch)).await {
                 Ok(_) => {
-                    self.recorder().add(Event::Approval {
+                    self.audit_log().add(Event::Approval {
                         run: run.to_string(),
                         person: by.user_name(),
                         verdict: if approved { Word::SaidYes } else { Word::SaidNo },

@@ -76,7 +76,7 @@ impl RunService {
             }
         }
         if !links.is_empty() {
-            self.recorder().add(diagbot_audit::Event::Link {
+            self.audit_log().add(diagbot_audit::Event::Link {
                 run: run.metadata.name.clone().unwrap_or_default(),
                 person: by.user_name(),
                 objects,

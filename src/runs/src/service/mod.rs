@@ -12,14 +12,13 @@ use diagbot_api::{
     schedule::DiagnosticSchedule,
 };
 use diagbot_artifacts::Store;
-use diagbot_audit::Recorder;
+use diagbot_audit::AuditLog;
 use diagbot_base::clock::Clock;
 use diagbot_catalog::Catalog;
 use diagbot_cluster::{
-    Clusters,
-    census::Census,
-    deadline,
+    Clusters, deadline,
     lease::{Leadership, Term},
+    pod_index::PodIndex,
 };
 use futures::Stream;
 use jiff::Timestamp;
@@ -109,11 +108,11 @@ pub struct ServiceParts {
     /// How often people may ask.
     pub door: Door,
     /// Where everything that is done is told.
-    pub record: Recorder,
+    pub record: AuditLog,
     /// Whether this process leads.
     pub leadership: Leadership,
     /// The pods, for what people are offered while typing.
-    pub census: Census,
+    pub pod_index: PodIndex,
     /// The time.
     pub clock: Clock,
 }
@@ -253,7 +252,7 @@ impl RunService {
     }
 
     /// Where everything that is done is told.
-    pub(super) fn recorder(&self) -> &Recorder {
+    pub(super) fn audit_log(&self) -> &AuditLog {
         &self.0.parts.record
     }
 

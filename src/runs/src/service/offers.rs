@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use diagbot_api::{decision::Verb, requester::Requester};
-use diagbot_cluster::{Cluster, census::Sighting, resolve::Visible};
+use diagbot_cluster::{Cluster, pod_index::PodEntry, resolve::Visible};
 use futures::{StreamExt as _, stream};
 
 use super::{RunService, ServiceError};
@@ -34,22 +34,22 @@ impl RunService {
         channel: &str,
         cluster: &str,
         sought: &Sought,
-    ) -> Result<Vec<Sighting>, ServiceError> {
+    ) -> Result<Vec<PodEntry>, ServiceError> {
         let Some(known) = self.clusters().get(cluster) else {
             return Ok(Vec::new());
         };
-        let census = &self.0.parts.census;
+        let pod_index = &self.0.parts.pod_index;
         let namespaces = match sought {
-            Sought::Part(text) => census.namespaces(cluster, text),
+            Sought::Part(text) => pod_index.namespaces(cluster, text),
             Sought::Names(names) => {
-                let found = census.named(cluster, names, &Visible::All, OFFERED);
-                found.into_iter().map(|sighting| sighting.namespace).collect()
+                let found = pod_index.named(cluster, names, &Visible::All, OFFERED);
+                found.into_iter().map(|pod_entry| pod_entry.namespace).collect()
             }
         };
         let visible = self.visible(by, channel, known, namespaces).await?;
         Ok(match sought {
-            Sought::Part(text) => census.search(cluster, text, &visible, OFFERED),
-            Sought::Names(names) => census.named(cluster, names, &visible, OFFERED),
+            Sought::Part(text) => pod_index.search(cluster, text, &visible, OFFERED),
+            Sought::Names(names) => pod_index.named(cluster, names, &visible, OFFERED),
         })
     }
 

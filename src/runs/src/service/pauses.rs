@@ -92,7 +92,7 @@ impl RunService {
 
     /// Puts a switch on record, with who switched it.
     pub(crate) fn record_switch(&self, place: &Scope, person: &str, paused: bool) {
-        self.recorder().add(Event::Pause {
+        self.audit_log().add(Event::Pause {
             person: person.to_owned(),
             scope: place.to_string(),
             paused,
@@ -125,7 +125,7 @@ impl RunService {
             };
             let review = self.access().review(switching, by, Some(channel));
             let decision = review.await?;
-            self.recorder().add(Event::Decision {
+            self.audit_log().add(Event::Decision {
                 run: String::new(),
                 person: decision.user.clone(),
                 verb: Verb::Cancel.as_str().to_owned(),

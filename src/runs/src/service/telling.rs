@@ -3,7 +3,7 @@
 use diagbot_api::{
     condition,
     request_key::RunName,
-    run::{CONDITION_REPORTED, RunStatus, Telling},
+    run::{CONDITION_REPORTED, RunStatus, ThreadStatus},
 };
 use diagbot_base::failpoint;
 use diagbot_cluster::{deadline, lease::Term};
@@ -17,7 +17,7 @@ const ATTEMPTS: u32 = 8;
 
 impl RunService {
     /// What people were told, as the API server has it: a new leader asks before it tells on.
-    pub async fn telling(&self, run: &RunName) -> Result<Telling, ServiceError> {
+    pub async fn telling(&self, run: &RunName) -> Result<ThreadStatus, ServiceError> {
         let found = self.fresh(run).await?;
         Ok(found.status.map(|status| status.telling).unwrap_or_default())
     }
@@ -26,7 +26,7 @@ impl RunService {
     pub async fn record_telling(
         &self,
         run: &RunName,
-        telling: Telling,
+        telling: ThreadStatus,
         reported: bool,
         term: &Term,
     ) -> Result<(), ServiceError> {
@@ -36,7 +36,7 @@ impl RunService {
     async fn write_telling(
         &self,
         run: &RunName,
-        telling: Telling,
+        telling: ThreadStatus,
         reported: bool,
         term: &Term,
     ) -> Result<(), ServiceError> {

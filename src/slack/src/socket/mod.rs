@@ -9,11 +9,11 @@
 //! the process to one connection more than slots, so that the worst rollout stays within Slack's ten (see
 //! [`crate::config`]). A handler that panics costs its own envelope, which Slack delivers again.
 
+mod connection;
 mod envelope;
 mod health;
-mod link;
-mod opener;
-mod slot;
+mod supervisor;
+mod throttle;
 
 #[cfg(test)]
 mod tests;
@@ -27,7 +27,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{envelope::Envelope, health::SocketHealth};
-use self::{opener::Opener, slot::Slot};
+use self::{supervisor::ConnectionSupervisor, throttle::ConnectThrottle};
 use crate::{api::SlackApi, config::SlackConfig};
 
 /// How an envelope is acknowledged.
@@ -65,17 +65,17 @@ pub struct SocketParts {
 /// switched off) no connection is opened any more; health and log say why.
 pub async fn run(config: &SlackConfig, parts: SocketParts, stop: CancellationToken) {
     parts.health.expect(config.usual_connections());
-    let opener = Arc::new(Opener::new(parts.api.clone()));
+    let throttle = Arc::new(ConnectThrottle::new(parts.api.clone()));
     let permits = Arc::new(Semaphore::new(config.connections + 1));
     let mut slots = JoinSet::new();
     for _ in 0..config.connections {
-        let slot = Slot {
+        let supervisor = ConnectionSupervisor {
             parts: parts.clone(),
-            opener: Arc::clone(&opener),
+            throttle: Arc::clone(&throttle),
             permits: Arc::clone(&permits),
             stop: stop.clone(),
         };
-        slots.spawn(slot.keep());
+        slots.spawn(supervisor.keep());
     }
     while let Some(ended) = slots.join_next().await {
         if let Err(error) = ended {

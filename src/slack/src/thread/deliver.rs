@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use diagbot_api::run::Telling;
+use diagbot_api::run::ThreadStatus;
 use diagbot_base::{failpoint, retry::Permanence as _};
 use diagbot_cluster::lease::Term;
 use tokio::time::timeout;
 
 use super::{
-    desk::Desk,
+    desired::{DIRECT, DesiredMessage, ROOT},
     memory::{Memory, Next},
+    parts::NotifierParts,
     tell::{TERM_WAIT, after_record, warn},
-    wanted::{DIRECT, ROOT, Wanted},
 };
 use crate::{
     api::{ApiError, Metadata, Posted, Rejection},
@@ -27,7 +27,7 @@ const REFUSED_WAIT: Duration = Duration::from_mins(1);
 
 /// How often a post of unknown outcome was made; the suffix of its part name in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Try {
+enum DeliveryAttempt {
     /// Once.
     First,
     /// Again, marked, since the channel can't be read.
@@ -38,7 +38,7 @@ enum Try {
     Last,
 }
 
-impl Try {
+impl DeliveryAttempt {
     const fn suffix(self) -> &'static str {
         match self {
             Self::First => "",
@@ -48,7 +48,7 @@ impl Try {
         }
     }
 
-    fn of(telling: &Telling, part: &str) -> Option<Self> {
+    fn of(telling: &ThreadStatus, part: &str) -> Option<Self> {
         let suffix = telling.uncertain.as_deref()?.strip_prefix(part)?;
         [Self::First, Self::Repeat, Self::GivenUp, Self::Last]
             .into_iter()
@@ -59,11 +59,11 @@ impl Try {
 /// One message on its way to people.
 pub(super) struct Delivery<'a> {
     /// Who sends it.
-    pub(super) desk: &'a Desk,
+    pub(super) parts: &'a NotifierParts,
     /// The run.
     pub(super) view: &'a RunView<'a>,
     /// The message.
-    pub(super) wanted: &'a Wanted<'a>,
+    pub(super) desired: &'a DesiredMessage<'a>,
     /// What is remembered of the run.
     pub(super) memory: &'a mut Memory,
     /// The leader's epoch in which it is sent.
@@ -74,10 +74,10 @@ impl Delivery<'_> {
     /// Brings the message to people: posts it, or edits it where it was posted.
     pub(super) async fn bring(&mut self) -> Result<(), Next> {
         let telling = self.memory.telling.clone().unwrap_or_default();
-        let ts = if self.wanted.part == ROOT {
+        let ts = if self.desired.part == ROOT {
             telling.root_ts.clone()
         } else {
-            telling.parts.get(&self.wanted.part).cloned()
+            telling.parts.get(&self.desired.part).cloned()
         };
         match ts {
             Some(ts) => {
@@ -91,27 +91,27 @@ impl Delivery<'_> {
 
     /// The term, as long as it allows for an act that the world can see.
     fn term(&mut self) -> Result<Term, Next> {
-        let term = self.desk.term(self.epoch);
+        let term = self.parts.term(self.epoch);
         term.ok_or_else(|| self.memory.pause(TERM_WAIT))
     }
 
     async fn message(&self) -> Message {
-        self.desk.compose(self.view, self.wanted, self.memory).await
+        self.parts.compose(self.view, self.desired, self.memory).await
     }
 
     async fn edit(&mut self, at: Posted) -> Result<(), Next> {
-        let settled = self.wanted.settled;
+        let settled = self.desired.settled;
         if let Some(due) = self.memory.edit_due(settled).filter(|due| *due > Instant::now()) {
             return Err(Next::At(due));
         }
-        self.desk
+        self.parts
             .budget(|budget, now| budget.edit(settled, now))
             .map_err(|wait| Next::At(Instant::now() + wait))?;
         let message = self.message().await;
         let metadata = self.metadata("1");
         // A former leader's late edit would cover what the present one has told.
         let term = self.term()?;
-        let update = failpoint::around(EDIT, self.desk.context.api.update(&at, &message, &metadata));
+        let update = failpoint::around(EDIT, self.parts.context.api.update(&at, &message, &metadata));
         let update = timeout(term.remaining(), update);
         let updated = update
             .await
@@ -120,24 +120,24 @@ impl Delivery<'_> {
             Ok(()) => {
                 let now = Instant::now();
                 self.memory.edited_at = Some(now);
-                self.memory.note_sent(self.wanted, now);
+                self.memory.note_sent(self.desired, now);
                 Ok(())
             }
             Err(ApiError::Refused(Rejection::MessageGone(_))) if !self.memory.reposted => {
                 // Somebody deleted it: once more, since the end of a run must be told.
                 self.memory.reposted = true;
                 if let Some(telling) = &mut self.memory.telling {
-                    telling.root_ts = telling.root_ts.take().filter(|_| self.wanted.part != ROOT);
-                    telling.parts.remove(&self.wanted.part);
+                    telling.root_ts = telling.root_ts.take().filter(|_| self.desired.part != ROOT);
+                    telling.parts.remove(&self.desired.part);
                 }
                 Err(self.memory.pause(Duration::ZERO))
             }
             Err(ApiError::Refused(Rejection::MessageGone(_))) => {
-                self.memory.note_sent(self.wanted, Instant::now());
+                self.memory.note_sent(self.desired, Instant::now());
                 Ok(())
             }
             Err(ApiError::RateLimited { after }) => {
-                self.desk.block_edits(after);
+                self.parts.block_edits(after);
                 Err(Next::At(Instant::now() + after))
             }
             Err(error) => Err(self.trouble(&error)),
@@ -145,38 +145,40 @@ impl Delivery<'_> {
     }
 
     /// Posts, after a look at the channel where an earlier post may have arrived.
-    async fn post_once(&mut self, telling: Telling) -> Result<(), Next> {
-        let (mut channel, mut thread) = place(self.view, self.wanted, self.memory, &telling);
-        let made = match Try::of(&telling, &self.wanted.part) {
-            None => Try::First,
+    async fn post_once(&mut self, telling: ThreadStatus) -> Result<(), Next> {
+        let (mut channel, mut thread) = place(self.view, self.desired, self.memory, &telling);
+        let made = match DeliveryAttempt::of(&telling, &self.desired.part) {
+            None => DeliveryAttempt::First,
             // Recorded by us, and then the term was too short: nothing was posted.
             Some(before) if self.memory.unmade => before,
             Some(before) => match self.look(&channel, thread.as_deref()).await {
                 Ok(Some(ts)) => return self.adopt(Posted { channel, ts }).await,
-                Ok(None) => Try::First,
+                Ok(None) => DeliveryAttempt::First,
                 Err(ApiError::Refused(_)) => match before {
-                    Try::First => Try::Repeat,
-                    Try::Repeat | Try::GivenUp if self.wanted.settled => Try::Last,
-                    Try::Repeat | Try::GivenUp | Try::Last => return self.give_up(before).await,
+                    DeliveryAttempt::First => DeliveryAttempt::Repeat,
+                    DeliveryAttempt::Repeat | DeliveryAttempt::GivenUp if self.desired.settled => DeliveryAttempt::Last,
+                    DeliveryAttempt::Repeat | DeliveryAttempt::GivenUp | DeliveryAttempt::Last => {
+                        return self.give_up(before).await;
+                    }
                 },
                 Err(error) => return Err(self.trouble(&error)),
             },
         };
-        if made == Try::Last {
+        if made == DeliveryAttempt::Last {
             (channel, thread) = (self.view.run.spec.requester.user.clone(), None);
         }
-        self.desk
+        self.parts
             .budget(|budget, now| budget.post(&channel, now))
             .map_err(|wait| Next::At(Instant::now() + wait))?;
         let mut message = self.message().await;
         match made {
-            Try::First | Try::GivenUp => {}
-            Try::Repeat => message = repeated(message),
+            DeliveryAttempt::First | DeliveryAttempt::GivenUp => {}
+            DeliveryAttempt::Repeat => message = repeated(message),
             // Never a third one in the channel: the person gets it.
-            Try::Last => message = invitation(message, &self.view.run.spec.origin.channel),
+            DeliveryAttempt::Last => message = invitation(message, &self.view.run.spec.origin.channel),
         }
         self.term()?;
-        let uncertain = format!("{}{}", self.wanted.part, made.suffix());
+        let uncertain = format!("{}{}", self.desired.part, made.suffix());
         self.memory.unmade = true;
         self.record(|telling| telling.uncertain = Some(uncertain)).await?;
         let term = self.term()?;
@@ -198,7 +200,7 @@ impl Delivery<'_> {
         message: &Message,
         metadata: &Metadata,
     ) -> Result<Posted, ApiError> {
-        let post = self.desk.context.api.post(channel, thread, message, Some(metadata));
+        let post = self.parts.context.api.post(channel, thread, message, Some(metadata));
         timeout(term.remaining(), failpoint::around(POST, post))
             .await
             .unwrap_or_else(|elapsed| Err(ApiError::LostAnswer { source: elapsed.into() }))
@@ -206,10 +208,10 @@ impl Delivery<'_> {
 
     /// Looks for an earlier post of this part.
     async fn look(&self, channel: &str, thread: Option<&str>) -> Result<Option<String>, ApiError> {
-        let seen = self.desk.context.api.seen(channel, thread).await?;
+        let seen = self.parts.context.api.seen(channel, thread).await?;
         Ok(seen
             .into_iter()
-            .find(|seen| seen.metadata.run == self.view.name.as_str() && seen.metadata.part == self.wanted.part)
+            .find(|seen| seen.metadata.run == self.view.name.as_str() && seen.metadata.part == self.desired.part)
             .map(|seen| seen.ts))
     }
 
@@ -220,15 +222,15 @@ impl Delivery<'_> {
     }
 
     async fn adopt_sent(&mut self, posted: Posted) -> Result<(), Next> {
-        self.memory.note_sent(self.wanted, Instant::now());
+        self.memory.note_sent(self.desired, Instant::now());
         self.keep(posted).await
     }
 
     async fn keep(&mut self, posted: Posted) -> Result<(), Next> {
         let sent = self.memory.sent.clone();
-        let part = self.wanted.part.clone();
-        let keep = |telling: &mut Telling| {
-            let again = Try::of(telling, &part).is_some_and(|made| made != Try::First);
+        let part = self.desired.part.clone();
+        let keep = |telling: &mut ThreadStatus| {
+            let again = DeliveryAttempt::of(telling, &part).is_some_and(|made| made != DeliveryAttempt::First);
             if again && !telling.repeated.contains(&part) {
                 telling.repeated.push(part.clone());
             }
@@ -246,10 +248,14 @@ impl Delivery<'_> {
     }
 
     /// Two answers were lost and the channel can't be read: a third message would be worse than none.
-    async fn give_up(&mut self, before: Try) -> Result<(), Next> {
-        self.memory.note_sent(self.wanted, Instant::now());
-        let given_up = if before == Try::Last { Try::Last } else { Try::GivenUp };
-        let uncertain = format!("{}{}", self.wanted.part, given_up.suffix());
+    async fn give_up(&mut self, before: DeliveryAttempt) -> Result<(), Next> {
+        self.memory.note_sent(self.desired, Instant::now());
+        let given_up = if before == DeliveryAttempt::Last {
+            DeliveryAttempt::Last
+        } else {
+            DeliveryAttempt::GivenUp
+        };
+        let uncertain = format!("{}{}", self.desired.part, given_up.suffix());
         tracing::error!(
             run.id = self.view.name.as_str(),
             "Slack lost both answers to a post; whether people see it is not known"
@@ -265,11 +271,11 @@ impl Delivery<'_> {
 
     /// Writes the record, and keeps it in memory once written. In memory it stays as it was where the write fails, except
     /// that a post that was made is never forgotten.
-    async fn record(&mut self, change: impl FnOnce(&mut Telling)) -> Result<(), Next> {
+    async fn record(&mut self, change: impl FnOnce(&mut ThreadStatus)) -> Result<(), Next> {
         let mut telling = self.memory.telling.clone().unwrap_or_default();
         change(&mut telling);
         let ended = telling.root_ts.is_some();
-        let written = self.desk.record(self.view.name, &telling, false, self.epoch).await;
+        let written = self.parts.record(self.view.name, &telling, false, self.epoch).await;
         if written.is_ok() || ended {
             self.memory.telling = Some(telling);
         }
@@ -286,7 +292,7 @@ impl Delivery<'_> {
         }
         match error {
             ApiError::RateLimited { after } => {
-                self.desk.block_posts(channel, *after);
+                self.parts.block_posts(channel, *after);
                 Next::At(Instant::now() + *after)
             }
             ApiError::Refused(Rejection::NotInChannel | Rejection::ChannelNotFound | Rejection::ChannelClosed(_))
@@ -306,7 +312,7 @@ impl Delivery<'_> {
     fn metadata(&self, generation: &str) -> Metadata {
         Metadata {
             run: self.view.name.as_str().to_owned(),
-            part: self.wanted.part.clone(),
+            part: self.desired.part.clone(),
             generation: generation.trim_start_matches('+').to_owned(),
         }
     }
@@ -332,15 +338,20 @@ impl Delivery<'_> {
 }
 
 /// Channel and thread of a message.
-fn place(view: &RunView<'_>, wanted: &Wanted<'_>, memory: &Memory, telling: &Telling) -> (String, Option<String>) {
+fn place(
+    view: &RunView<'_>,
+    desired: &DesiredMessage<'_>,
+    memory: &Memory,
+    telling: &ThreadStatus,
+) -> (String, Option<String>) {
     let origin = &view.run.spec.origin;
-    if memory.direct || wanted.part == DIRECT {
+    if memory.direct || desired.part == DIRECT {
         return (view.run.spec.requester.user.clone(), None);
     }
     let channel = telling.channel.clone().unwrap_or_else(|| origin.channel.clone());
     let elsewhere = telling.channel.as_ref().is_some_and(|told| *told != origin.channel);
     let of_origin = origin.thread_ts.clone().filter(|_| !elsewhere && !memory.unthreaded);
-    let thread = if wanted.part == ROOT {
+    let thread = if desired.part == ROOT {
         of_origin
     } else {
         of_origin.or_else(|| telling.root_ts.clone())

@@ -5,10 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use diagbot_api::run::Telling;
+use diagbot_api::run::ThreadStatus;
 use diagbot_base::retry::Backoff;
 
-use super::wanted::{ROOT, Wanted};
+use super::desired::{DesiredMessage, ROOT};
 
 /// Between two edits of one run's messages (Slack's advice; the whole app has 50 a minute).
 pub(super) const BETWEEN_EDITS: Duration = Duration::from_secs(3);
@@ -28,7 +28,7 @@ pub(super) enum Next {
 #[derive(Debug)]
 pub(super) struct Memory {
     /// What is recorded; none until it was read in this term.
-    pub(super) telling: Option<Telling>,
+    pub(super) telling: Option<ThreadStatus>,
     /// Digests of what was last sent, by part; ahead of the record.
     pub(super) sent: BTreeMap<String, String>,
     /// The last post or edit.
@@ -98,10 +98,10 @@ impl Memory {
     }
 
     /// A message was sent.
-    pub(super) fn note_sent(&mut self, wanted: &Wanted<'_>, now: Instant) {
+    pub(super) fn note_sent(&mut self, desired: &DesiredMessage<'_>, now: Instant) {
         self.backoff = Self::default().backoff;
         self.sent_at = Some(now);
-        self.sent.insert(wanted.part.clone(), wanted.digest.clone());
+        self.sent.insert(desired.part.clone(), desired.digest.clone());
     }
 
     /// When an edit may be made. Progress waits since the last post or edit; the end of a run only since the last edit, so

@@ -1,6 +1,6 @@
 //! Telling people what becomes of their runs: its own reconciler, on the leader only.
 //!
-//! From a run follow the messages that people should see (`wanted`, pure); what is recorded as told is taken away; the rest
+//! From a run follow the messages that people should see (`desired`, pure); what is recorded as told is taken away; the rest
 //! is sent (`tell`). Owns pace, order and repetition of posts. Never changes a run but its record of what was told.
 //!
 //! # Design notes
@@ -15,10 +15,10 @@
 
 mod budget;
 mod deliver;
-mod desk;
+mod desired;
 mod memory;
+mod parts;
 mod tell;
-mod wanted;
 
 #[cfg(test)]
 mod tests;
@@ -41,8 +41,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    desk::Desk,
     memory::{Memory, Next},
+    parts::NotifierParts,
 };
 use crate::context::SlackContext;
 
@@ -61,27 +61,27 @@ const FINISH: Duration = Duration::from_secs(5);
 pub async fn run(context: SlackContext, stop: CancellationToken) {
     let mut leadership = context.service.leadership();
     let mut changes = std::pin::pin!(context.service.changes());
-    let desk = Arc::new(Desk::new(context.clone()));
+    let parts = Arc::new(NotifierParts::new(context.clone()));
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut board = Board::default();
+    let mut notifier = Notifier::default();
     loop {
-        board.lead(leadership.current(), &context);
-        board.start_due(&desk);
-        let next_due = board.next_due();
+        notifier.lead(leadership.current(), &context);
+        notifier.start_due(&parts);
+        let next_due = notifier.next_due();
         tokio::select! {
             () = stop.cancelled() => break,
             () = leadership.changed() => {}
-            _ = sweep.tick() => board.look_at_all(&context),
-            Some(run) = changes.next() => board.wake(&context, &run),
-            Some(done) = board.under_way.join_next() => match done {
-                Ok((name, memory, next)) => board.put_back(&name, memory, next),
+            _ = sweep.tick() => notifier.look_at_all(&context),
+            Some(run) = changes.next() => notifier.wake(&context, &run),
+            Some(done) = notifier.under_way.join_next() => match done {
+                Ok((name, memory, next)) => notifier.put_back(&name, memory, next),
                 Err(error) => tracing::error!(error = %diagbot_base::telemetry::Chain(&error), "telling about a run failed"),
             },
             () = sleep_until(next_due.into()) => {}
         }
     }
-    let finish = async { while board.under_way.join_next().await.is_some() {} };
+    let finish = async { while notifier.under_way.join_next().await.is_some() {} };
     if timeout(FINISH, finish).await.is_err() {
         tracing::info!("telling was cut off by the end of the process; the next leader goes on");
     }
@@ -89,15 +89,15 @@ pub async fn run(context: SlackContext, stop: CancellationToken) {
 
 /// The runs that people are being told about.
 #[derive(Default)]
-struct Board {
+struct Notifier {
     term: Option<Term>,
-    cards: HashMap<RunName, Card>,
+    entries: HashMap<RunName, RunEntry>,
     under_way: JoinSet<(RunName, Memory, Next)>,
 }
 
-/// One run on the board.
+/// One run on the notifier.
 #[derive(Default)]
-struct Card {
+struct RunEntry {
     /// None while its telling is under way.
     memory: Option<Memory>,
     /// When to look again.
@@ -111,7 +111,7 @@ struct Card {
 /// The oldest request of each channel whose first message is to be posted.
 type Heads<'a> = HashMap<&'a str, (Timestamp, &'a RunName)>;
 
-impl Card {
+impl RunEntry {
     /// Whether no older run's first message comes first.
     fn has_turn(&self, name: &RunName, heads: &Heads<'_>) -> bool {
         let head = self
@@ -132,7 +132,7 @@ fn queued(run: &DiagnosticRun) -> Option<(String, Timestamp)> {
     certain.then(|| (run.spec.origin.channel.clone(), run.spec.received_at.0))
 }
 
-impl Board {
+impl Notifier {
     /// Follows leadership: a new term begins from what is recorded.
     fn lead(&mut self, term: Option<Term>, context: &SlackContext) {
         let before = self.term.map(|term| term.epoch);
@@ -140,8 +140,8 @@ impl Board {
         if before == term.map(|term| term.epoch) {
             return;
         }
-        // Telling under way ends by itself, since each act checks its own term; its result meets no card.
-        self.cards.clear();
+        // Telling under way ends by itself, since each act checks its own term; its result meets no entry.
+        self.entries.clear();
         self.look_at_all(context);
     }
 
@@ -161,72 +161,76 @@ impl Board {
             return;
         }
         let name = run.name();
-        let predecessor = wanted::pressed(&run.spec.key).map(|button| button.run().clone());
+        let predecessor = desired::pressed(&run.spec.key).map(|button| button.run().clone());
         for name in name.into_iter().chain(predecessor) {
             let run = context.service.get(&name);
             let told = run
                 .as_ref()
-                .is_none_or(|run| wanted::is_told(run, &desk::successors(context, run)));
-            if told && !self.cards.contains_key(&name) {
+                .is_none_or(|run| desired::is_told(run, &parts::successors(context, run)));
+            if told && !self.entries.contains_key(&name) {
                 continue;
             }
-            let card = self.cards.entry(name).or_insert_with(|| Card {
+            let run_entry = self.entries.entry(name).or_insert_with(|| RunEntry {
                 memory: Some(Memory::default()),
                 queued: run.as_deref().and_then(queued),
-                ..Card::default()
+                ..RunEntry::default()
             });
-            card.changed |= card.memory.is_none();
+            run_entry.changed |= run_entry.memory.is_none();
             let now = Instant::now();
-            if card.memory.as_ref().is_some_and(|memory| memory.may_wake(now)) {
-                card.due = Some(now);
+            if run_entry.memory.as_ref().is_some_and(|memory| memory.may_wake(now)) {
+                run_entry.due = Some(now);
             }
         }
     }
 
     /// Starts what is due, as far as there is room.
-    fn start_due(&mut self, desk: &Arc<Desk>) {
+    fn start_due(&mut self, parts: &Arc<NotifierParts>) {
         let Some(term) = self.term else { return };
         let now = Instant::now();
         let heads = self.heads();
         let mut due: Vec<(Instant, RunName)> = self
-            .cards
+            .entries
             .iter()
-            .filter(|(name, card)| card.has_turn(name, &heads))
-            .filter_map(|(name, card)| Some((card.due.filter(|due| *due <= now)?, name.clone())))
+            .filter(|(name, run_entry)| run_entry.has_turn(name, &heads))
+            .filter_map(|(name, run_entry)| Some((run_entry.due.filter(|due| *due <= now)?, name.clone())))
             .collect();
         due.sort();
         for (_, name) in due {
             if self.under_way.len() >= AT_ONCE {
                 return;
             }
-            let Some(card) = self.cards.get_mut(&name) else {
+            let Some(run_entry) = self.entries.get_mut(&name) else {
                 continue;
             };
-            card.due = None;
-            let Some(memory) = card.memory.take() else { continue };
-            let desk = Arc::clone(desk);
+            run_entry.due = None;
+            let Some(memory) = run_entry.memory.take() else {
+                continue;
+            };
+            let parts = Arc::clone(parts);
             self.under_way.spawn(async move {
-                let (memory, next) = desk.tell(&name, memory, term.epoch).await;
+                let (memory, next) = parts.tell(&name, memory, term.epoch).await;
                 (name, memory, next)
             });
         }
     }
 
     fn put_back(&mut self, name: &RunName, memory: Memory, next: Next) {
-        let Some(card) = self.cards.get_mut(name) else { return };
-        let changed = std::mem::take(&mut card.changed);
+        let Some(run_entry) = self.entries.get_mut(name) else {
+            return;
+        };
+        let changed = std::mem::take(&mut run_entry.changed);
         if memory.needs_no_turn() {
-            card.queued = None;
+            run_entry.queued = None;
         }
         match next {
             Next::Done if !changed => {
-                self.cards.remove(name);
+                self.entries.remove(name);
                 return;
             }
-            Next::Done | Next::Idle => card.due = changed.then(Instant::now),
-            Next::At(due) => card.due = Some(due),
+            Next::Done | Next::Idle => run_entry.due = changed.then(Instant::now),
+            Next::At(due) => run_entry.due = Some(due),
         }
-        card.memory = Some(memory);
+        run_entry.memory = Some(memory);
     }
 
     fn next_due(&self) -> Instant {
@@ -235,14 +239,17 @@ impl Board {
             return far;
         }
         let heads = self.heads();
-        let ready = self.cards.iter().filter(|(name, card)| card.has_turn(name, &heads));
-        ready.filter_map(|(_, card)| card.due).min().unwrap_or(far)
+        let ready = self
+            .entries
+            .iter()
+            .filter(|(name, run_entry)| run_entry.has_turn(name, &heads));
+        ready.filter_map(|(_, run_entry)| run_entry.due).min().unwrap_or(far)
     }
 
     fn heads(&self) -> Heads<'_> {
         let mut heads = Heads::new();
-        for (name, card) in &self.cards {
-            if let Some((channel, asked)) = &card.queued {
+        for (name, run_entry) in &self.entries {
+            if let Some((channel, asked)) = &run_entry.queued {
                 let head = heads.entry(channel).or_insert((*asked, name));
                 *head = (*head).min((*asked, name));
             }

@@ -9,16 +9,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{
     deliver::Delivery,
-    desk::{Desk, compared, successors},
+    desired::{COUNTED, DIRECT, DesiredMessage, SUCCESSOR, desired, mark},
     memory::{Memory, Next},
-    wanted::{COUNTED, DIRECT, SUCCESSOR, Wanted, mark, wanted},
+    parts::{NotifierParts, compared, successors},
 };
 use crate::views::{Links, Message, RunView, invitation, repeated};
 
 /// When to look again after a term that was too short: it is renewed by then, or another leads.
 pub(super) const TERM_WAIT: Duration = Duration::from_secs(2);
 
-impl Desk {
+impl NotifierParts {
     /// Looks at a run and sends what is due. Never sends more than one message of it at a time.
     pub(super) async fn tell(&self, name: &RunName, mut memory: Memory, epoch: u64) -> (Memory, Next) {
         memory.not_before = None;
@@ -60,14 +60,14 @@ impl Desk {
             compared: sick.as_deref(),
             hidden: hidden(run, audience, memory),
         };
-        for wanted in wanted(&view, audience) {
-            if memory.sent.get(&wanted.part) == Some(&wanted.digest) {
+        for desired in desired(&view, audience) {
+            if memory.sent.get(&desired.part) == Some(&desired.digest) {
                 continue;
             }
             let mut delivery = Delivery {
-                desk: self,
+                parts: self,
                 view: &view,
-                wanted: &wanted,
+                desired: &desired,
                 memory,
                 epoch,
             };
@@ -108,12 +108,12 @@ impl Desk {
     }
 
     /// The message with links, signed now: for everybody who reads the channel, so none to sensitive artifacts.
-    pub(super) async fn compose(&self, view: &RunView<'_>, wanted: &Wanted<'_>, memory: &Memory) -> Message {
+    pub(super) async fn compose(&self, view: &RunView<'_>, desired: &DesiredMessage<'_>, memory: &Memory) -> Message {
         let asked_in = &view.run.spec.origin.channel;
         let told_in = memory.telling.as_ref().and_then(|telling| telling.channel.as_ref());
         let mut links: Vec<ArtifactLink> = Vec::new();
-        let direct = wanted.part == DIRECT;
-        if wanted.settled && wanted.linked && (direct || !view.hidden) {
+        let direct = desired.part == DIRECT;
+        if desired.settled && desired.linked && (direct || !view.hidden) {
             let place = async { direct || self.may_hold_links(told_in.unwrap_or(asked_in)).await };
             let sign = self.context.service.links_of(view.run);
             let (may_hold, signed) = tokio::join!(place, sign);
@@ -124,15 +124,15 @@ impl Desk {
             }
         }
         let mut message = if links.is_empty() {
-            wanted.message(view, Links::Withheld)
+            desired.message(view, Links::Withheld)
         } else {
-            wanted.message(view, Links::Signed(&links))
+            desired.message(view, Links::Signed(&links))
         };
         if !direct && (memory.direct || told_in.is_some_and(|channel| channel != asked_in)) {
             message = invitation(message, asked_in);
         }
         let again = memory.telling.as_ref().map(|telling| telling.repeated.as_slice());
-        if again.is_some_and(|parts| parts.contains(&wanted.part)) {
+        if again.is_some_and(|parts| parts.contains(&desired.part)) {
             message = repeated(message);
         }
         if memory.plain { message.plain() } else { message }

@@ -2,13 +2,13 @@ use diagbot_api::{
     approval::Audience,
     capture::CapturePhase,
     request_key::RequestKey,
-    run::{Phase, RunStatus, Telling},
+    run::{Phase, RunStatus, ThreadStatus},
 };
 
 use super::*;
 use crate::{
     button::Button,
-    thread::wanted::{SUCCESSOR, is_told, pressed, wanted},
+    thread::desired::{SUCCESSOR, desired, is_told, pressed},
     views::{
         RunView, Successor,
         tests::{capture, run},
@@ -41,7 +41,7 @@ fn several_captures_get_a_message_each_once_they_have_ended_and_one_gets_none() 
             compared: None,
             hidden: false,
         };
-        wanted(&view, Audience::default())
+        desired(&view, Audience::default())
             .into_iter()
             .map(|w| w.part)
             .collect::<Vec<_>>()
@@ -83,9 +83,9 @@ fn a_told_run_is_told_again_only_when_a_button_of_it_started_something() {
     assert!(is_told(&told, &[]));
     assert!(!is_told(&told, std::slice::from_ref(&next)));
     if let Some(status) = &mut told.status {
-        status.telling = Telling {
+        status.telling = ThreadStatus {
             sent: [(SUCCESSOR.to_owned(), next.name.to_string())].into(),
-            ..Telling::default()
+            ..ThreadStatus::default()
         };
     }
     assert!(is_told(&told, std::slice::from_ref(&next)));

@@ -1,7 +1,7 @@
 //! How the form looks: a field for each thing that a command has, made from the catalog.
 
 use diagbot_catalog::{Catalog, Diagnostic, Parameter, ParameterKind};
-use diagbot_cluster::census::Sighting;
+use diagbot_cluster::pod_index::PodEntry;
 use serde_json::{Value, json};
 use slack_morphism::prelude::*;
 
@@ -66,12 +66,12 @@ pub fn closing(message: &Message) -> Value {
 }
 
 /// What is offered while a person types a target.
-pub fn offers(sightings: &[Sighting]) -> Value {
-    let choices: Vec<Choice> = sightings
+pub fn offers(pod_entries: &[PodEntry]) -> Value {
+    let choices: Vec<Choice> = pod_entries
         .iter()
-        .filter_map(|sighting| {
-            let place = format!("{} in {}", sighting.kind, sighting.namespace);
-            Some(choice(&sighting.name, &option_value(sighting)?, Some(&place)))
+        .filter_map(|pod_entry| {
+            let place = format!("{} in {}", pod_entry.kind, pod_entry.namespace);
+            Some(choice(&pod_entry.name, &option_value(pod_entry)?, Some(&place)))
         })
         .take(OPTIONS)
         .collect();

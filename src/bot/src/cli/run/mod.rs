@@ -17,7 +17,7 @@ use diagbot_api::{
     target::{self, TargetRef},
 };
 use diagbot_artifacts::{Destination, Folder, Store};
-use diagbot_audit::Recorder;
+use diagbot_audit::AuditLog;
 use diagbot_base::{
     clock::Clock,
     telemetry::{Chain, metrics::Metrics},
@@ -143,7 +143,7 @@ async fn begin(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let captures = CapturesContext {
         clusters: Clusters::alone(cluster.clone()),
         store: destination.clone(),
-        record: Recorder::new("terminal", clock.clone()),
+        record: AuditLog::new("terminal", clock.clone()),
         leadership: Leadership::always(1),
         secret: Arc::new(SecretKey::try_from(rand::random::<[u8; 32]>().to_vec())?),
         config: settings.agent,

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use diagbot_api::{
     requester::Requester,
-    run::{RunStatus, Telling},
+    run::{RunStatus, ThreadStatus},
     schedule::{ScheduleSpec, series::Series},
     target,
 };
@@ -189,10 +189,10 @@ fn what_is_told_goes_on_in_the_thread_that_the_first_message_began_and_the_last_
         assert!(request.origin.quiet);
         let mut run = run(&request, Phase::Succeeded);
         if hour == 2 {
-            run.status.get_or_insert_default().telling = Telling {
+            run.status.get_or_insert_default().telling = ThreadStatus {
                 channel: Some("C1".into()),
                 root_ts: Some("171.2".into()),
-                ..Telling::default()
+                ..ThreadStatus::default()
             };
         }
         made.push(run);

@@ -7,7 +7,7 @@ use diagbot_api::{
     target::{TargetKind, parse},
 };
 use diagbot_catalog::{Catalog, load::Allowances};
-use diagbot_cluster::symptoms::{Sign, Symptom};
+use diagbot_cluster::pod_signals::{PodSignal, Signal};
 use diagbot_runs::request::RunRequest;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -220,8 +220,8 @@ fn a_window_has_one_key_and_another_fingerprint_or_target_another() {
     assert_ne!(first, other.key(at("2026-11-23T01:00:00Z"), window));
 }
 
-fn symptom(sign: Sign, pod: &str) -> Symptom {
-    Symptom {
+fn pod_signal(sign: Signal, pod: &str) -> PodSignal {
+    PodSignal {
         sign,
         namespace: "shop".into(),
         pod: pod.into(),
@@ -237,14 +237,14 @@ fn symptom(sign: Sign, pod: &str) -> Symptom {
 #[test]
 fn sick_pods_of_one_workload_are_one_subject_and_each_end_of_a_container_is_one_event() {
     let (first, second) = (
-        kubernetes::alert("local", &symptom(Sign::CrashLooping, "billing-1-a")),
-        kubernetes::alert("local", &symptom(Sign::OomKilled, "billing-1-b")),
+        kubernetes::alert("local", &pod_signal(Signal::CrashLooping, "billing-1-a")),
+        kubernetes::alert("local", &pod_signal(Signal::OomKilled, "billing-1-b")),
     );
     assert_eq!(first.fingerprint, second.fingerprint);
     assert_ne!(first.event, second.event);
-    let again = Symptom {
+    let again = PodSignal {
         restarts: 4,
-        ..symptom(Sign::CrashLooping, "billing-1-a")
+        ..pod_signal(Signal::CrashLooping, "billing-1-a")
     };
     assert_ne!(first.event, kubernetes::alert("local", &again).event);
     assert_eq!(first.title, "crash-looping: billing-1-a (container app): exit code 1");
@@ -301,7 +301,7 @@ fn sick_pods_of_one_workload_are_one_subject_and_each_end_of_a_container_is_one_
 fn a_workload_in_an_incident_is_known_by_its_pods_owner_and_not_by_how_its_name_begins() {
     let now = "2026-11-23T01:10:00Z".parse().unwrap();
     let config = KubernetesConfig {
-        signals: Sign::ALL.to_vec(),
+        signals: Signal::ALL.to_vec(),
         incident: std::time::Duration::from_hours(1),
     };
     let asked = |pod: &str, workload: Option<&str>, key: KeyKind| {
@@ -323,12 +323,12 @@ fn a_workload_in_an_incident_is_known_by_its_pods_owner_and_not_by_how_its_name_
         .expect("a run");
         [std::sync::Arc::new(run)]
     };
-    let goes = |pod: &str, workload: &str| Symptom {
+    let goes = |pod: &str, workload: &str| PodSignal {
         workload: (TargetKind::Deployment, workload.into()),
-        ..symptom(Sign::Terminating, pod)
+        ..pod_signal(Signal::Terminating, pod)
     };
-    let concerns = |runs: &[std::sync::Arc<DiagnosticRun>], cluster: &str, symptom: &Symptom| {
-        kubernetes::is_in_incident(runs, cluster, symptom, &config, now)
+    let concerns = |runs: &[std::sync::Arc<DiagnosticRun>], cluster: &str, pod_signal: &PodSignal| {
+        kubernetes::is_in_incident(runs, cluster, pod_signal, &config, now)
     };
     let api = asked(
         "checkout-api-7d9f8b6c5-a",

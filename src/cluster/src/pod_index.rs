@@ -34,7 +34,7 @@ const PAGE: u32 = 500;
 
 /// Something that a person may mean.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Sighting {
+pub struct PodEntry {
     /// Namespace.
     pub namespace: String,
     /// A pod, or a workload that pods belong to.
@@ -45,18 +45,18 @@ pub struct Sighting {
 
 /// The pods of every cluster. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Census(Arc<BTreeMap<String, RwLock<Pods>>>);
+pub struct PodIndex(Arc<BTreeMap<String, RwLock<Pods>>>);
 
-impl fmt::Debug for Census {
+impl fmt::Debug for PodIndex {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Census").finish_non_exhaustive()
     }
 }
 
-/// The watches that feed a census; run them as a task.
+/// The watches that feed a pod index; run them as a task.
 #[derive(Debug)]
-pub struct CensusWatch {
-    census: Census,
+pub struct PodIndexWatch {
+    pod_index: PodIndex,
     clusters: Vec<Cluster>,
 }
 
@@ -97,8 +97,8 @@ impl Pods {
     }
 
     /// Workloads before pods, those that begin with the text before those that hold it.
-    fn search(&self, text: &Wanted<'_>, visible: &Visible, most: usize) -> Vec<Sighting> {
-        let mut found: BTreeSet<(bool, bool, Sighting)> = BTreeSet::new();
+    fn search(&self, text: &Wanted<'_>, visible: &Visible, most: usize) -> Vec<PodEntry> {
+        let mut found: BTreeSet<(bool, bool, PodEntry)> = BTreeSet::new();
         let seen = |namespace: &str| text.is_in(namespace) && visible.contains(namespace);
         for (namespace, pods) in self.namespaces.iter().filter(|(namespace, _)| seen(namespace)) {
             let workloads = pods.values().flatten().map(|(kind, name)| (*kind, &**name));
@@ -118,7 +118,7 @@ impl Pods {
                 found.insert((
                     rank.0,
                     rank.1,
-                    Sighting {
+                    PodEntry {
                         namespace: namespace.to_string(),
                         kind,
                         name: name.to_owned(),
@@ -129,7 +129,7 @@ impl Pods {
                 }
             }
         }
-        found.into_iter().map(|(.., sighting)| sighting).collect()
+        found.into_iter().map(|(.., pod_entry)| pod_entry).collect()
     }
 }
 
@@ -171,9 +171,9 @@ impl<'a> Wanted<'a> {
     }
 }
 
-impl Census {
-    /// An empty census of the clusters, and the watches that fill it.
-    pub fn new(clusters: &Clusters) -> (Self, CensusWatch) {
+impl PodIndex {
+    /// An empty pod index of the clusters, and the watches that fill it.
+    pub fn new(clusters: &Clusters) -> (Self, PodIndexWatch) {
         let clusters: Vec<Cluster> = clusters
             .names()
             .filter_map(|name| clusters.get(name.as_str()).cloned())
@@ -182,12 +182,12 @@ impl Census {
             .iter()
             .map(|cluster| (cluster.name.to_string(), RwLock::default()))
             .collect();
-        let census = Self(Arc::new(pods));
-        let watch = CensusWatch {
-            census: census.clone(),
+        let pod_index = Self(Arc::new(pods));
+        let watch = PodIndexWatch {
+            pod_index: pod_index.clone(),
             clusters,
         };
-        (census, watch)
+        (pod_index, watch)
     }
 
     /// Namespaces of the cluster that hold pods, and that fit what was typed.
@@ -200,12 +200,12 @@ impl Census {
     }
 
     /// Pods and workloads in visible namespaces whose name fits `[namespace/][kind/]part of a name`, best first, at most `most`.
-    pub fn search(&self, cluster: &str, text: &str, visible: &Visible, most: usize) -> Vec<Sighting> {
+    pub fn search(&self, cluster: &str, text: &str, visible: &Visible, most: usize) -> Vec<PodEntry> {
         self.read(cluster, |pods| pods.search(&Wanted::of(text), visible, most))
     }
 
     /// Pods and workloads in visible namespaces whose whole name is one of the words, at most `most`.
-    pub fn named(&self, cluster: &str, words: &BTreeSet<String>, visible: &Visible, most: usize) -> Vec<Sighting> {
+    pub fn named(&self, cluster: &str, words: &BTreeSet<String>, visible: &Visible, most: usize) -> Vec<PodEntry> {
         self.read(cluster, |pods| {
             let seen = pods
                 .namespaces
@@ -216,9 +216,9 @@ impl Census {
                 let pods = pods.keys().map(|name| (TargetKind::Pod, &**name));
                 workloads.chain(pods).map(move |(kind, name)| (namespace, kind, name))
             });
-            let found: BTreeSet<Sighting> = names
+            let found: BTreeSet<PodEntry> = names
                 .filter(|(.., name)| words.contains(*name))
-                .map(|(namespace, kind, name)| Sighting {
+                .map(|(namespace, kind, name)| PodEntry {
                     namespace: namespace.to_string(),
                     kind,
                     name: name.to_owned(),
@@ -265,10 +265,10 @@ impl Census {
     }
 }
 
-impl CensusWatch {
+impl PodIndexWatch {
     /// Watches until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let follow = join_all(self.clusters.iter().map(|cluster| self.census.follow(cluster)));
+        let follow = join_all(self.clusters.iter().map(|cluster| self.pod_index.follow(cluster)));
         tokio::select! {
             () = stop.cancelled() => {}
             _ = follow => stop.cancelled().await,
@@ -298,7 +298,7 @@ mod tests {
         }
     }
 
-    fn census() -> Pods {
+    fn pod_index() -> Pods {
         let mut pods = Pods::default();
         pods.insert(pod("shop", "checkout-7d9f-a", Some("checkout")));
         pods.insert(pod("shop", "checkout-7d9f-b", Some("checkout")));
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn workloads_come_first_then_beginnings_then_parts() {
-        let pods = census();
+        let pods = pod_index();
         assert_eq!(
             found(&pods, "check", 10),
             [
@@ -346,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_gone_is_not_offered_nor_is_its_workload() {
-        let mut pods = census();
+        let mut pods = pod_index();
         pods.remove(&pod("shop", "checkout-7d9f-a", None));
         assert_eq!(found(&pods, "checkout-7d9f", 10), ["shop/pod/checkout-7d9f-b"]);
         pods.remove(&pod("shop", "checkout-7d9f-b", None));

@@ -12,7 +12,7 @@ use diagbot_catalog::Entry;
 use diagbot_runs::service::{CancelOutcome, RunFilter, RunService, ServiceError};
 use futures::{FutureExt as _, future::BoxFuture};
 
-use super::{Front, Said, reply::Outcome};
+use super::{Handlers, RequestContext, reply::Outcome};
 use crate::{
     context::SlackContext,
     grammar::{self, Place, Request},
@@ -32,13 +32,13 @@ enum Meant {
     Named(String),
 }
 
-impl Front {
+impl Handlers {
     /// Answers a text.
-    pub(super) async fn answer(&self, said: Said<'_>) -> Outcome {
+    pub(super) async fn answer(&self, request_context: RequestContext<'_>) -> Outcome {
         let context = &self.0.context;
         let command = &context.config.command;
         let catalog = context.service.catalog();
-        let request = match grammar::parse(said.text, catalog) {
+        let request = match grammar::parse(request_context.text, catalog) {
             Ok(request) => request,
             Err(fault) => return self.fault(&fault),
         };
@@ -55,12 +55,12 @@ impl Front {
         }
         // Runs count for themselves; what stops something is never counted.
         let looks = !matches!(request, Request::Run(_) | Request::Cancel(_) | Request::Pause { .. });
-        if looks && let Err(message) = self.look(said.by) {
+        if looks && let Err(message) = self.look(request_context.by) {
             return Outcome::Say(message);
         }
         match request {
-            Request::Run(call) => self.run(call, said).await,
-            Request::Schedule(call) => self.schedule(call, &said),
+            Request::Run(call) => self.run(call, request_context).await,
+            Request::Schedule(call) => self.schedule(call, &request_context),
             Request::Health => self.health(),
             Request::List => Outcome::Say(answers::list(catalog, command)),
             Request::Help(name) => Outcome::Say(match name.and_then(|name| catalog.entry(&name)) {
@@ -68,18 +68,18 @@ impl Front {
                 Some(Entry::Runbook(runbook)) => answers::help_runbook(runbook, catalog, command),
                 None => answers::help(command),
             }),
-            Request::Status(id) => match self.meant(id, &said, false) {
+            Request::Status(id) => match self.meant(id, &request_context, false) {
                 Ok(meant) => Outcome::Slow {
                     meanwhile: answers::looking(),
-                    work: self.telling_status(meant, &said),
+                    work: self.telling_status(meant, &request_context),
                 },
                 Err(message) => Outcome::Say(message),
             },
             Request::Runs { target, since } => Outcome::Slow {
                 meanwhile: answers::looking(),
-                work: self.listing(target, since, &said),
+                work: self.listing(target, since, &request_context),
             },
-            Request::Cancel(id) => match self.meant(id, &said, true) {
+            Request::Cancel(id) => match self.meant(id, &request_context, true) {
                 Ok(meant) => Outcome::Slow {
                     meanwhile: match &meant {
                         Meant::This(run) => run
@@ -88,13 +88,13 @@ impl Front {
                         // Whether there is one is not everybody's to know.
                         Meant::Named(_) => answers::looking(),
                     },
-                    work: self.cancelling_seen(meant, &said),
+                    work: self.cancelling_seen(meant, &request_context),
                 },
                 Err(message) => Outcome::Say(message),
             },
             Request::Pause { stop, word, place } => Outcome::Slow {
                 meanwhile: answers::looking(),
-                work: self.switching(stop, word, place, &said),
+                work: self.switching(stop, word, place, &request_context),
             },
         }
     }
@@ -111,10 +111,10 @@ impl Front {
         stop: bool,
         word: Option<String>,
         place: Place,
-        said: &Said<'_>,
+        request_context: &RequestContext<'_>,
     ) -> BoxFuture<'static, Message> {
-        let (front, context) = (self.clone(), self.0.context.clone());
-        let (by, channel) = (said.by.clone(), said.origin.channel.clone());
+        let (handlers, context) = (self.clone(), self.0.context.clone());
+        let (by, channel) = (request_context.by.clone(), request_context.origin.channel.clone());
         async move {
             let service = &context.service;
             let scope = service.scope(word, place.cluster, place.namespace);
@@ -125,7 +125,7 @@ impl Front {
             };
             match switched {
                 Ok(outcome) => {
-                    let heard = front.announce(&channel, &outcome, &by).await;
+                    let heard = handlers.announce(&channel, &outcome, &by).await;
                     answers::switched(&outcome, heard, &context.config.command)
                 }
                 Err(ServiceError::Denied(reason)) => answers::not_switched(Some(&reason)),
@@ -139,18 +139,18 @@ impl Front {
     }
 
     /// The run of that id; without an id the thread's, else the person's latest.
-    fn meant(&self, id: Option<String>, said: &Said<'_>, running: bool) -> Result<Meant, Message> {
+    fn meant(&self, id: Option<String>, request_context: &RequestContext<'_>, running: bool) -> Result<Meant, Message> {
         let context = &self.0.context;
         let command = &context.config.command;
         if let Some(id) = id {
             return Ok(Meant::Named(id));
         }
-        let of_thread = said
+        let of_thread = request_context
             .thread
-            .and_then(|ts| context.service.find_by_thread(&said.origin.channel, ts));
+            .and_then(|ts| context.service.find_by_thread(&request_context.origin.channel, ts));
         let latest = || {
             let filter = RunFilter {
-                requester: Some(said.by.clone()),
+                requester: Some(request_context.by.clone()),
                 running,
                 most: Some(1),
                 ..RunFilter::default()
@@ -162,10 +162,10 @@ impl Front {
     }
 
     /// A run's state. One that was named by its id is there only for those who may be told of it.
-    fn telling_status(&self, meant: Meant, said: &Said<'_>) -> BoxFuture<'static, Message> {
+    fn telling_status(&self, meant: Meant, request_context: &RequestContext<'_>) -> BoxFuture<'static, Message> {
         let context = self.0.context.clone();
-        let (by, channel) = (said.by.clone(), said.origin.channel.clone());
-        let private = matches!(said.key, RequestKey::Command { .. });
+        let (by, channel) = (request_context.by.clone(), request_context.origin.channel.clone());
+        let private = matches!(request_context.key, RequestKey::Command { .. });
         async move {
             let (name, run) = match seen(&context, meant, &by, &channel).await {
                 Ok(seen) => seen,
@@ -191,10 +191,10 @@ impl Front {
         &self,
         target: Option<TargetRef>,
         since: Option<jiff::SignedDuration>,
-        said: &Said<'_>,
+        request_context: &RequestContext<'_>,
     ) -> BoxFuture<'static, Message> {
         let context = self.0.context.clone();
-        let (by, channel) = (said.by.clone(), said.origin.channel.clone());
+        let (by, channel) = (request_context.by.clone(), request_context.origin.channel.clone());
         async move {
             let name = target.as_ref().map(|target| target.name.clone());
             let filter = RunFilter {
@@ -226,9 +226,9 @@ impl Front {
     }
 
     /// The same for a run that was named by its id: it is there only for those who may be told of it.
-    fn cancelling_seen(&self, meant: Meant, said: &Said<'_>) -> BoxFuture<'static, Message> {
+    fn cancelling_seen(&self, meant: Meant, request_context: &RequestContext<'_>) -> BoxFuture<'static, Message> {
         let context = self.0.context.clone();
-        let (by, channel) = (said.by.clone(), said.origin.channel.clone());
+        let (by, channel) = (request_context.by.clone(), request_context.origin.channel.clone());
         async move {
             match seen(&context, meant, &by, &channel).await {
                 Ok((name, _)) => cancel(&context.service, &name, &by, &channel).await,

@@ -13,10 +13,10 @@ use futures::{FutureExt as _, future::BoxFuture};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Front,
+    Handlers,
     accept::Created,
     answer::failure,
-    reply::{Outcome, Speaker},
+    reply::{Actor, Outcome},
 };
 use crate::{
     button::{ATTEMPTS, Button},
@@ -28,10 +28,10 @@ use crate::{
 /// How long offers are good: an incident is over by then, and its pods are others.
 const OFFERED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
-impl Front {
+impl Handlers {
     /// A click. Whatever it starts is recorded before the acknowledgement.
     pub(super) async fn click(&self, click: Click) -> Ack {
-        let speaker = Speaker::Person {
+        let actor = Actor::Person {
             response_url: click.response_url.clone(),
             channel: click.channel.clone(),
             user: click.by.user.clone(),
@@ -39,7 +39,7 @@ impl Front {
         for (action_id, value) in &click.actions {
             if action_id == SAVE {
                 let work = self.save_schedule(value.clone(), click.by.clone());
-                self.afterwards(self.clone().say_result(speaker.clone(), work));
+                self.afterwards(self.clone().say_result(actor.clone(), work));
                 continue;
             }
             let Some(button) = Button::parse(action_id, value) else {
@@ -51,26 +51,26 @@ impl Front {
                 Button::Link { .. } | Button::Bundle { .. } | Button::Grant { .. }
             );
             if looks && let Err(message) = self.look(&click.by) {
-                self.say_later(speaker.clone(), message);
+                self.say_later(actor.clone(), message);
                 continue;
             }
             match &button {
                 Button::Cancel { run } => {
                     let work = self.cancelling(run.clone(), click.by.clone(), click.channel.clone());
-                    self.afterwards(self.clone().say_result(speaker.clone(), work));
+                    self.afterwards(self.clone().say_result(actor.clone(), work));
                 }
                 Button::Link { run } => {
                     let work = self.linking(run.clone(), click.by.clone(), click.channel.clone());
-                    self.afterwards(self.clone().say_result(speaker.clone(), work));
+                    self.afterwards(self.clone().say_result(actor.clone(), work));
                 }
                 Button::Bundle { run } => {
                     let work = self.bundling(run.clone(), click.by.clone(), click.channel.clone());
-                    self.afterwards(self.clone().say_result(speaker.clone(), work));
+                    self.afterwards(self.clone().say_result(actor.clone(), work));
                 }
                 Button::Approve { run } | Button::Refuse { run } => {
                     let approved = matches!(button, Button::Approve { .. });
                     let work = self.consenting(run.clone(), &click, approved);
-                    self.afterwards(self.clone().say_result(speaker.clone(), work));
+                    self.afterwards(self.clone().say_result(actor.clone(), work));
                 }
                 Button::Grant { run } => {
                     let service = &self.0.context.service;
@@ -81,7 +81,7 @@ impl Front {
                             None => answers::no_grant(run),
                         },
                     };
-                    self.say_later(speaker.clone(), message);
+                    self.say_later(actor.clone(), message);
                 }
                 Button::Choose { .. }
                 | Button::Take { .. }
@@ -89,7 +89,7 @@ impl Front {
                 | Button::Again { .. }
                 | Button::AskOwners { .. }
                 | Button::Compare { .. } => {
-                    self.start(&button, &click, speaker.clone()).await;
+                    self.start(&button, &click, actor.clone()).await;
                 }
             }
         }
@@ -97,14 +97,14 @@ impl Front {
     }
 
     /// A button that starts a run.
-    async fn start(&self, button: &Button, click: &Click, speaker: Speaker) {
+    async fn start(&self, button: &Button, click: &Click, actor: Actor) {
         let context = &self.0.context;
         let Some(run) = context.service.get(button.run()) else {
-            return self.say_later(speaker, answers::button_over(button.run()));
+            return self.say_later(actor, answers::button_over(button.run()));
         };
         let (Some(target), Some(diagnostic)) = (target(button, &run), diagnostic(button, &run, context.clock.now()))
         else {
-            return self.say_later(speaker, answers::button_over(button.run()));
+            return self.say_later(actor, answers::button_over(button.run()));
         };
         let request = RunRequest {
             key: self.attempt(button, &click.by),
@@ -133,16 +133,16 @@ impl Front {
             received_at: context.clock.now(),
         };
         match self.create(request).await {
-            Created::Recorded(accepted) if accepted.repeated => self.tell_who_was_first(&accepted.name, click, speaker),
+            Created::Recorded(accepted) if accepted.repeated => self.tell_who_was_first(&accepted.name, click, actor),
             // The new run's message in the thread is the answer.
             Created::Recorded(_) => {}
-            Created::Answered(Outcome::Say(message) | Outcome::Recorded(message)) => self.say_later(speaker, message),
+            Created::Answered(Outcome::Say(message) | Outcome::Recorded(message)) => self.say_later(actor, message),
             Created::Answered(Outcome::Slow { meanwhile, work } | Outcome::Uncertain { meanwhile, work }) => {
-                let front = self.clone();
+                let handlers = self.clone();
                 let both = async move {
-                    front.say(&speaker, &meanwhile).await;
+                    handlers.say(&actor, &meanwhile).await;
                     let message = work.await;
-                    front.say(&speaker, &message).await;
+                    handlers.say(&actor, &message).await;
                 };
                 self.afterwards(both.boxed());
             }
@@ -163,14 +163,14 @@ impl Front {
         free.unwrap_or_else(|| key(0))
     }
 
-    fn tell_who_was_first(&self, name: &RunName, click: &Click, speaker: Speaker) {
+    fn tell_who_was_first(&self, name: &RunName, click: &Click, actor: Actor) {
         let Some(first) = self.0.context.service.get(name) else {
             return;
         };
         // A redelivery of one's own click is nothing to tell; pressing again after one was denied is.
         if first.spec.requester != click.by || first.phase() == Phase::Denied {
             let message = answers::already_pressed(name, &first.spec.requester, first.spec.received_at.0);
-            self.say_later(speaker, message);
+            self.say_later(actor, message);
         }
     }
 
@@ -181,7 +181,9 @@ impl Front {
         async move {
             match service.consent(&run, &by, &channel, approved).await {
                 Ok(ConsentOutcome::Said { approved }) => answers::said(&run, approved),
-                Ok(ConsentOutcome::SaidBefore(said)) => answers::said_before(&run, &said.by, said.approved, said.at),
+                Ok(ConsentOutcome::SaidBefore(request_context)) => {
+                    answers::said_before(&run, &request_context.by, request_context.approved, request_context.at)
+                }
                 Ok(ConsentOutcome::Over(phase)) => answers::asked_no_more(&run, phase),
                 Err(error) => failure(&run, &error),
             }

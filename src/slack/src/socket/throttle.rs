@@ -16,7 +16,7 @@ const REFILL: Duration = Duration::from_secs(30);
 
 /// Asks for addresses.
 #[derive(Debug)]
-pub(super) struct Opener {
+pub(super) struct ConnectThrottle {
     api: SlackApi,
     bucket: Mutex<Bucket>,
 }
@@ -36,7 +36,7 @@ pub(super) enum OpenError {
     Retry(ApiError),
 }
 
-impl Opener {
+impl ConnectThrottle {
     pub(super) fn new(api: SlackApi) -> Self {
         let bucket = Mutex::new(Bucket {
             calls: BURST,

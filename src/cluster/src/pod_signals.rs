@@ -3,8 +3,8 @@
 //! Owns how a pod's state is read and watched. Never decides what follows from it.
 //!
 //! # Design notes
-//! Nothing is kept: each state is reduced to its symptoms as it comes, and a first list comes in pages. The same state gives
-//! the same symptoms again and again, so each carries what tells it from another one: the pod's UID, the container and its
+//! Nothing is kept: each state is reduced to its signals as it comes, and a first list comes in pages. The same state gives
+//! the same signals again and again, so each carries what tells it from another one: the pod's UID, the container and its
 //! restarts.
 
 use std::time::Duration;
@@ -34,7 +34,7 @@ const CALL: Duration = Duration::from_secs(5);
 /// Kinds of trouble, as a configuration names them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Sign {
+pub enum Signal {
     /// A container was killed for memory.
     OomKilled,
     /// A container ends again and again, and is started later each time.
@@ -47,7 +47,7 @@ pub enum Sign {
     Evicted,
 }
 
-impl Sign {
+impl Signal {
     /// Every kind.
     pub const ALL: [Self; 5] = [
         Self::OomKilled,
@@ -69,11 +69,11 @@ impl Sign {
     }
 }
 
-/// One sign of trouble.
+/// One signal of trouble.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Symptom {
+pub struct PodSignal {
     /// What.
-    pub sign: Sign,
+    pub signal: Signal,
     /// Namespace.
     pub namespace: String,
     /// Pod.
@@ -92,19 +92,28 @@ pub struct Symptom {
     pub words: String,
 }
 
-/// Watches a namespace for these signs; never ends.
-pub fn watch(cluster: &Cluster, namespace: &str, signs: &[Sign]) -> BoxStream<'static, Symptom> {
-    let wanted = |among: &[Sign]| {
-        let wanted: Vec<Sign> = signs.iter().filter(|sign| among.contains(sign)).copied().collect();
+/// Watches a namespace for these signals; never ends.
+pub fn watch(cluster: &Cluster, namespace: &str, signals: &[Signal]) -> BoxStream<'static, PodSignal> {
+    let wanted = |among: &[Signal]| {
+        let wanted: Vec<Signal> = signals
+            .iter()
+            .filter(|signal| among.contains(signal))
+            .copied()
+            .collect();
         (!wanted.is_empty()).then_some(wanted)
     };
-    let of_pods = wanted(&[Sign::OomKilled, Sign::CrashLooping, Sign::Terminating, Sign::Evicted]);
-    let pods = of_pods.map(|signs| pods(cluster, namespace, signs).boxed());
-    let probes = wanted(&[Sign::LivenessFailed]).map(|_| probes(cluster, namespace).boxed());
+    let of_pods = wanted(&[
+        Signal::OomKilled,
+        Signal::CrashLooping,
+        Signal::Terminating,
+        Signal::Evicted,
+    ]);
+    let pods = of_pods.map(|signals| pods(cluster, namespace, signals).boxed());
+    let probes = wanted(&[Signal::LivenessFailed]).map(|_| probes(cluster, namespace).boxed());
     futures::stream::select_all(pods.into_iter().chain(probes)).boxed()
 }
 
-fn pods(cluster: &Cluster, namespace: &str, signs: Vec<Sign>) -> impl Stream<Item = Symptom> + use<> {
+fn pods(cluster: &Cluster, namespace: &str, signals: Vec<Signal>) -> impl Stream<Item = PodSignal> + use<> {
     let api: Api<Pod> = Api::namespaced(cluster.stream_client.clone(), namespace);
     let config = watcher::Config::default().page_size(PAGE).timeout(WATCH_S);
     watcher(api, config).default_backoff().flat_map(move |event| {
@@ -116,13 +125,13 @@ fn pods(cluster: &Cluster, namespace: &str, signs: Vec<Sign>) -> impl Stream<Ite
                 Vec::new()
             }
         };
-        let wanted: Vec<Symptom> = shown.into_iter().filter(|symptom| signs.contains(&symptom.sign)).collect();
+        let wanted: Vec<PodSignal> = shown.into_iter().filter(|pod_signal| signals.contains(&pod_signal.signal)).collect();
         futures::stream::iter(wanted)
     })
 }
 
 /// Failures of probes are told by events only.
-fn probes(cluster: &Cluster, namespace: &str) -> impl Stream<Item = Symptom> + use<> {
+fn probes(cluster: &Cluster, namespace: &str) -> impl Stream<Item = PodSignal> + use<> {
     let api: Api<Event> = Api::namespaced(cluster.stream_client.clone(), namespace);
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     let config = watcher::Config::default()
@@ -151,45 +160,47 @@ fn probes(cluster: &Cluster, namespace: &str) -> impl Stream<Item = Symptom> + u
     })
 }
 
-/// What a pod's state shows: at most one sign of each container, and one of the pod.
-pub fn of_pod(pod: &Pod) -> Vec<Symptom> {
-    let Some(symptom) = blank(pod) else { return Vec::new() };
+/// What a pod's state shows: at most one signal of each container, and one of the pod.
+pub fn of_pod(pod: &Pod) -> Vec<PodSignal> {
+    let Some(pod_signal) = blank(pod) else {
+        return Vec::new();
+    };
     let status = pod.status.clone().unwrap_or_default();
     let containers = [status.init_container_statuses, status.container_statuses];
-    let mut found: Vec<Symptom> = containers
+    let mut found: Vec<PodSignal> = containers
         .into_iter()
         .flatten()
         .flatten()
         .filter_map(|container| {
-            let (sign, at, words) = of_container(&container)?;
-            Some(Symptom {
-                sign,
+            let (signal, at, words) = of_container(&container)?;
+            Some(PodSignal {
+                signal,
                 at,
                 words,
                 container: container.name,
                 restarts: container.restart_count,
-                ..symptom.clone()
+                ..pod_signal.clone()
             })
         })
         .collect();
-    if let Some((sign, at, words)) = of_the_whole(pod) {
-        found.push(Symptom {
-            sign,
+    if let Some((signal, at, words)) = of_the_whole(pod) {
+        found.push(PodSignal {
+            signal,
             at,
             words,
-            ..symptom
+            ..pod_signal
         });
     }
     found
 }
 
 /// An end for want of memory counts before the loop that it leads to.
-fn of_container(container: &ContainerStatus) -> Option<(Sign, Timestamp, String)> {
+fn of_container(container: &ContainerStatus) -> Option<(Signal, Timestamp, String)> {
     let end = last_end(container)?;
     let at = end.finished_at.as_ref()?.0;
     let reason = end.reason.clone().unwrap_or_default();
     if reason == "OOMKilled" {
-        return Some((Sign::OomKilled, at, reason));
+        return Some((Signal::OomKilled, at, reason));
     }
     let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
     let looping = waiting.and_then(|waiting| waiting.reason.as_deref()) == Some("CrashLoopBackOff");
@@ -198,11 +209,11 @@ fn of_container(container: &ContainerStatus) -> Option<(Sign, Timestamp, String)
             "{reason}, exit code {}, restarts: {}",
             end.exit_code, container.restart_count
         );
-        (Sign::CrashLooping, at, words)
+        (Signal::CrashLooping, at, words)
     })
 }
 
-fn of_the_whole(pod: &Pod) -> Option<(Sign, Timestamp, String)> {
+fn of_the_whole(pod: &Pod) -> Option<(Signal, Timestamp, String)> {
     let status = pod.status.as_ref();
     if status.and_then(|status| status.reason.as_deref()) == Some("Evicted") {
         let conditions = status.iter().flat_map(|status| status.conditions.iter().flatten());
@@ -211,7 +222,7 @@ fn of_the_whole(pod: &Pod) -> Option<(Sign, Timestamp, String)> {
             .map(|time| time.0)
             .max()?;
         let words = status.and_then(|status| status.message.clone()).unwrap_or_default();
-        return Some((Sign::Evicted, at, words));
+        return Some((Signal::Evicted, at, words));
     }
     // The time that stands there is when the grace period ends.
     let end = pod.metadata.deletion_timestamp.as_ref()?.0;
@@ -219,8 +230,8 @@ fn of_the_whole(pod: &Pod) -> Option<(Sign, Timestamp, String)> {
     let at = end.checked_sub(grace).unwrap_or(end);
     let grace = format!("{} s of grace", grace.as_secs());
     Some(match disruption(pod) {
-        Some(cause) => (Sign::Evicted, at, format!("{cause}; {grace}")),
-        None => (Sign::Terminating, at, grace),
+        Some(cause) => (Signal::Evicted, at, format!("{cause}; {grace}")),
+        None => (Signal::Terminating, at, grace),
     })
 }
 
@@ -266,29 +277,29 @@ impl Failed {
 }
 
 /// The failure of a pod that is still the one that failed.
-fn of_event(failed: &Failed, pod: &Pod) -> Option<Symptom> {
-    let symptom = blank(pod).filter(|symptom| symptom.pod_uid == failed.pod_uid)?;
+fn of_event(failed: &Failed, pod: &Pod) -> Option<PodSignal> {
+    let pod_signal = blank(pod).filter(|pod_signal| pod_signal.pod_uid == failed.pod_uid)?;
     let statuses = pod
         .status
         .iter()
         .flat_map(|status| status.container_statuses.iter().flatten());
     let mut of_container = statuses.filter(|status| status.name == failed.container);
-    Some(Symptom {
-        sign: Sign::LivenessFailed,
+    Some(PodSignal {
+        signal: Signal::LivenessFailed,
         container: failed.container.clone(),
         restarts: of_container.next().map_or(0, |status| status.restart_count),
         at: failed.at,
         words: failed.words.clone(),
-        ..symptom
+        ..pod_signal
     })
 }
 
-/// Everything but the sign.
-fn blank(pod: &Pod) -> Option<Symptom> {
+/// Everything but the signal.
+fn blank(pod: &Pod) -> Option<PodSignal> {
     let listed = Listed::of(pod.metadata.clone())?;
     let own = (TargetKind::Pod, listed.name.clone());
-    Some(Symptom {
-        sign: Sign::Terminating,
+    Some(PodSignal {
+        signal: Signal::Terminating,
         workload: listed.owners.into_iter().next().unwrap_or(own),
         namespace: listed.namespace,
         pod: listed.name,
@@ -332,14 +343,14 @@ mod tests {
         }] })
     }
 
-    fn signs(pod: &Pod) -> Vec<(Sign, String, i32, String)> {
-        let seen = |symptom: Symptom| {
-            assert_eq!(symptom.workload, (TargetKind::Deployment, "billing".to_owned()));
+    fn signals(pod: &Pod) -> Vec<(Signal, String, i32, String)> {
+        let seen = |pod_signal: PodSignal| {
+            assert_eq!(pod_signal.workload, (TargetKind::Deployment, "billing".to_owned()));
             (
-                symptom.sign,
-                symptom.container,
-                symptom.restarts,
-                symptom.at.to_string(),
+                pod_signal.signal,
+                pod_signal.container,
+                pod_signal.restarts,
+                pod_signal.at.to_string(),
             )
         };
         of_pod(pod).into_iter().map(seen).collect()
@@ -348,31 +359,31 @@ mod tests {
     #[test]
     fn an_end_for_memory_and_a_loop_are_one_sign_each_with_the_time_of_the_end() {
         let looping = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
-        let of = |sign| vec![(sign, "app".to_owned(), 4, AT.to_owned())];
+        let of = |signal| vec![(signal, "app".to_owned(), 4, AT.to_owned())];
         let killed = pod(&container(&json!({ "running": {} }), "OOMKilled"), &json!({}));
-        assert_eq!(signs(&killed), of(Sign::OomKilled));
+        assert_eq!(signals(&killed), of(Signal::OomKilled));
         let both = pod(&container(&looping, "OOMKilled"), &json!({}));
-        assert_eq!(signs(&both), of(Sign::OomKilled));
+        assert_eq!(signals(&both), of(Signal::OomKilled));
         assert_eq!(
-            signs(&pod(&container(&looping, "Error"), &json!({}))),
-            of(Sign::CrashLooping)
+            signals(&pod(&container(&looping, "Error"), &json!({}))),
+            of(Signal::CrashLooping)
         );
         let once = pod(&container(&json!({ "running": {} }), "Error"), &json!({}));
-        assert!(signs(&once).is_empty(), "one crash is no loop");
-        assert!(signs(&pod(&json!({}), &json!({}))).is_empty());
+        assert!(signals(&once).is_empty(), "one crash is no loop");
+        assert!(signals(&pod(&json!({}), &json!({}))).is_empty());
     }
 
     #[test]
     fn a_pod_that_goes_is_told_with_the_time_at_which_it_was_asked_to() {
         let going = json!({ "deletionTimestamp": "2026-11-23T05:00:30Z", "deletionGracePeriodSeconds": 30 });
-        let whole = |sign| vec![(sign, String::new(), 0, AT.to_owned())];
-        assert_eq!(signs(&pod(&json!({}), &going)), whole(Sign::Terminating));
+        let whole = |signal| vec![(signal, String::new(), 0, AT.to_owned())];
+        assert_eq!(signals(&pod(&json!({}), &going)), whole(Signal::Terminating));
         let drained = json!({ "conditions": [{
             "type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
             "message": "Eviction API: evicting", "lastTransitionTime": AT,
         }] });
         let drained = pod(&drained, &going);
-        assert_eq!(signs(&drained), whole(Sign::Evicted));
+        assert_eq!(signals(&drained), whole(Signal::Evicted));
         assert_eq!(
             of_pod(&drained)[0].words,
             "EvictionByEvictionAPI: Eviction API: evicting; 30 s of grace"
@@ -380,7 +391,7 @@ mod tests {
         let evicted = json!({ "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource", "conditions": [
             { "type": "DisruptionTarget", "status": "True", "lastTransitionTime": AT },
         ] });
-        assert_eq!(signs(&pod(&evicted, &json!({}))), whole(Sign::Evicted));
+        assert_eq!(signals(&pod(&evicted, &json!({}))), whole(Signal::Evicted));
     }
 
     #[test]
@@ -398,8 +409,8 @@ mod tests {
         let pod = pod(&container(&json!({ "running": {} }), "Error"), &json!({}));
         let seen = |event: &Event| of_event(&Failed::of(event)?, &pod);
         let liveness = "Liveness probe failed: HTTP probe failed with statuscode: 500";
-        let symptom = seen(&event(liveness, "u1")).expect("a symptom");
-        assert_eq!((symptom.sign, symptom.restarts), (Sign::LivenessFailed, 4));
+        let pod_signal = seen(&event(liveness, "u1")).expect("a symptom");
+        assert_eq!((pod_signal.signal, pod_signal.restarts), (Signal::LivenessFailed, 4));
         assert_eq!(
             seen(&event(liveness, "u0")),
             None,

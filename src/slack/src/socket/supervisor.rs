@@ -21,8 +21,8 @@ use url::Url;
 
 use super::{
     SocketParts,
-    link::{self, End, Link},
-    opener::{OpenError, Opener},
+    connection::{self, Connection, End},
+    throttle::{ConnectThrottle, OpenError},
 };
 use crate::dial::{DialError, Stream};
 
@@ -52,14 +52,14 @@ enum ConnectError {
 }
 
 /// One slot.
-pub(super) struct Slot {
+pub(super) struct ConnectionSupervisor {
     pub(super) parts: SocketParts,
-    pub(super) opener: Arc<Opener>,
+    pub(super) throttle: Arc<ConnectThrottle>,
     pub(super) permits: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
 }
 
-impl Slot {
+impl ConnectionSupervisor {
     /// Keeps a connection until the stop signal, or until Slack's refusal is final and the last connection has ended.
     pub(super) async fn keep(self) {
         let mut links = JoinSet::new();
@@ -82,14 +82,14 @@ impl Slot {
                 let Some((socket, permit)) = opened else { continue };
                 let id = self.parts.health.opened();
                 current = Some((id, Instant::now()));
-                let link = Link {
+                let connection = Connection {
                     id,
                     parts: self.parts.clone(),
                     leaving: leaving_tx.clone(),
                     stop: self.stop.clone(),
                 };
                 links.spawn(async move {
-                    let end = link::serve(link, socket).await;
+                    let end = connection::serve(connection, socket).await;
                     drop(permit);
                     (id, end)
                 });
@@ -142,7 +142,7 @@ impl Slot {
             .acquire_owned()
             .await
             .expect("the permits are never closed");
-        let address = match self.opener.open().await {
+        let address = match self.throttle.open().await {
             Ok(address) => address,
             Err(OpenError::Fatal(reason)) => {
                 self.parts.health.fail(&reason);

@@ -9,12 +9,12 @@ use tokio::{
 };
 
 use super::*;
-use crate::{Entry, Keeping, Line};
+use crate::{Entry, Line, SinkState};
 
 const CANCELS: usize = 5;
 
-/// A keeper with entries to store; its Lease can't be reached, which it only warns of.
-async fn parts(folder: &Path, url: String, writer: &str, config: RecordConfig) -> KeeperParts {
+/// A sink with entries to store; its Lease can't be reached, which it only warns of.
+async fn parts(folder: &Path, url: String, writer: &str, config: RecordConfig) -> SinkParts {
     fs::write(folder.join("access"), "DIAGBOT\n").unwrap();
     fs::write(folder.join("secret"), "diagbot-secret\n").unwrap();
     let mut store: StoreConfig = serde_saphyr::from_str("bucket: evidence\nregion: us-east-1\n").unwrap();
@@ -22,17 +22,17 @@ async fn parts(folder: &Path, url: String, writer: &str, config: RecordConfig) -
     store.access_key_file = Some(folder.join("access"));
     store.secret_key_file = Some(folder.join("secret"));
     let clock = Clock::default();
-    let recorder = Recorder::new(writer, clock.clone());
-    recorder.attach();
+    let audit_log = AuditLog::new(writer, clock.clone());
+    audit_log.attach();
     for run in 1..=CANCELS {
-        recorder.add(Event::Cancel {
+        audit_log.add(Event::Cancel {
             run: format!("d-{run}"),
             person: "slack:T1:U1".to_owned(),
         });
     }
     let nowhere = kube::Config::new("http://127.0.0.1:9".parse().unwrap());
-    KeeperParts {
-        recorder,
+    SinkParts {
+        audit_log,
         store: Store::connect(&store, clock.clone()).await.unwrap(),
         leases: Api::namespaced(kube::Client::try_from(nowhere).unwrap(), "diagbot"),
         config,
@@ -67,7 +67,7 @@ async fn a_squatted_name_loses_no_entry() {
     let folder = TempDir::new().unwrap();
     let server = server(folder.path()).await;
     // Empty; other text; the beginning of a line of ours; a line of ours that somebody else's follows; too large.
-    let line = |parts: &KeeperParts| parts.recorder.waiting(1).remove(0).line.render();
+    let line = |parts: &SinkParts| parts.audit_log.waiting(1).remove(0).line.render();
     let contents: [fn(String) -> Bytes; 5] = [
         |_| Bytes::new(),
         |_| Bytes::from_static(b"x"),
@@ -84,7 +84,7 @@ async fn a_squatted_name_loses_no_entry() {
 
         write_all(&parts).await;
 
-        let writer = parts.recorder.writer();
+        let writer = parts.audit_log.writer();
         assert!(writer.starts_with(&format!("{squatted}{NEXT}")), "{writer}");
         let kept = stored(&parts.store, &writer).await;
         let Event::Displaced {
@@ -98,7 +98,7 @@ async fn a_squatted_name_loses_no_entry() {
         assert_eq!((former, object.as_str()), (&squatted, key.as_str()));
         let runs: Vec<_> = kept.iter().filter_map(|entry| entry.event.run()).collect();
         assert_eq!(runs, ["d-1", "d-2", "d-3", "d-4", "d-5"], "case {number}");
-        assert_eq!(parts.recorder.keeping(), Keeping::Works(1));
+        assert_eq!(parts.audit_log.sink_state(), SinkState::Works(1));
         let metrics = parts.metrics.encode();
         assert!(
             metrics.contains("diagbot_record_writes_total{outcome=\"displaced\"} 1"),
@@ -120,14 +120,14 @@ async fn until_the_new_chain_is_stored_nothing_sensitive_begins() {
         .put(&key, Bytes::from_static(b"x"), MEDIA_TYPE)
         .await
         .unwrap();
-    let batch = parts.recorder.waiting(MOST_ENTRIES);
+    let batch = parts.audit_log.waiting(MOST_ENTRIES);
     let written = write(&parts, &batch).await.unwrap();
     assert_eq!(written, Written::Displaced(key.as_str().to_owned()));
-    parts.recorder.displaced(new_name("bot-1"), key.as_str().to_owned());
-    assert!(parts.recorder.room_for(true).is_err() && parts.recorder.room_for(false).is_ok());
-    assert_eq!(parts.recorder.keeping(), Keeping::Displaced);
+    parts.audit_log.displaced(new_name("bot-1"), key.as_str().to_owned());
+    assert!(parts.audit_log.room_for(true).is_err() && parts.audit_log.room_for(false).is_ok());
+    assert_eq!(parts.audit_log.sink_state(), SinkState::Displaced);
     write_all(&parts).await;
-    assert!(parts.recorder.room_for(true).is_ok());
+    assert!(parts.audit_log.room_for(true).is_ok());
 }
 
 #[tokio::test]
@@ -135,11 +135,11 @@ async fn an_object_whose_answer_was_lost_is_ours() {
     let folder = TempDir::new().unwrap();
     let server = server(folder.path()).await;
     let parts = parts(folder.path(), server.url(), "bot-1", RecordConfig::default()).await;
-    let batch = parts.recorder.waiting(MOST_ENTRIES);
+    let batch = parts.audit_log.waiting(MOST_ENTRIES);
     assert_eq!(write(&parts, &batch[..3]).await, Ok(Written::Stored(3)));
     assert_eq!(write(&parts, &batch).await, Ok(Written::Stored(3)));
     write_all(&parts).await;
-    assert_eq!(parts.recorder.writer(), "bot-1");
+    assert_eq!(parts.audit_log.writer(), "bot-1");
     assert_eq!(stored(&parts.store, "bot-1").await.len(), CANCELS + 1);
 }
 
@@ -170,7 +170,7 @@ async fn objects_are_locked_for_the_configured_days() {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let parts = parts(folder.path(), url, "bot-1", RecordConfig { lock_days }).await;
         let now = parts.clock.now();
-        let batch = parts.recorder.waiting(MOST_ENTRIES);
+        let batch = parts.audit_log.waiting(MOST_ENTRIES);
         let (written, head) = tokio::join!(write(&parts, &batch), one_request(listener));
         assert_eq!(written, Ok(Written::Stored(batch.len())));
         let header = |name: &str| {

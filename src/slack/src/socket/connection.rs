@@ -48,7 +48,7 @@ pub(super) enum End {
 }
 
 /// What a connection needs.
-pub(super) struct Link {
+pub(super) struct Connection {
     pub(super) id: u64,
     pub(super) parts: SocketParts,
     /// Told once, when Slack asks to replace the connection.
@@ -66,25 +66,25 @@ struct UnderWay {
 }
 
 /// Serves the connection until it ends.
-pub(super) async fn serve(link: Link, mut socket: WebSocketStream<Stream>) -> End {
+pub(super) async fn serve(connection: Connection, mut socket: WebSocketStream<Stream>) -> End {
     let mut under_way = UnderWay::default();
-    let end = link.converse(&mut socket, &mut under_way).await;
+    let end = connection.converse(&mut socket, &mut under_way).await;
     if matches!(end, End::Replaced | End::Stopped) {
-        let finished = timeout(FINISH, link.finish(&mut socket, &mut under_way)).await;
+        let finished = timeout(FINISH, connection.finish(&mut socket, &mut under_way)).await;
         if finished.is_err() {
             tracing::warn!("envelopes were not acknowledged in time; Slack delivers them again");
         }
         // The other side may be gone already.
         let _ = timeout(WRITE, socket.close(None)).await;
     }
-    link.parts.health.closed(link.id);
+    connection.parts.health.closed(connection.id);
     if under_way.greeted {
-        link.parts.metrics.slack_connections.dec();
+        connection.parts.metrics.slack_connections.dec();
     }
     end
 }
 
-impl Link {
+impl Connection {
     async fn converse(&self, socket: &mut WebSocketStream<Stream>, under_way: &mut UnderWay) -> End {
         let mut pings = interval_at(Instant::now() + PING, PING);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);

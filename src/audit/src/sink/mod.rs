@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     anchor,
-    chain::{Recorder, Waiting},
+    chain::{AuditLog, Waiting},
     entry::Event,
 };
 
@@ -50,11 +50,11 @@ pub struct RecordConfig {
     pub lock_days: Option<u16>,
 }
 
-/// What the keeper works with.
+/// What the sink works with.
 #[derive(Clone)]
-pub struct KeeperParts {
+pub struct SinkParts {
     /// The chain.
-    pub recorder: Recorder,
+    pub audit_log: AuditLog,
     /// Where it goes.
     pub store: Store,
     /// Leases of the bot's namespace in the home cluster.
@@ -67,7 +67,7 @@ pub struct KeeperParts {
     pub metrics: Metrics,
 }
 
-impl KeeperParts {
+impl SinkParts {
     fn count(&self, outcome: &'static str) {
         self.metrics.record_writes.get_or_create(&Outcome { outcome }).inc();
     }
@@ -83,19 +83,19 @@ enum Written {
 }
 
 /// Keeps the record until `stop`, then writes what is left.
-pub async fn keep(parts: KeeperParts, stop: CancellationToken) {
-    parts.recorder.attach();
+pub async fn keep(parts: SinkParts, stop: CancellationToken) {
+    parts.audit_log.attach();
     let following = async {
         match anchor::heads(&parts.leases).await {
             Ok(heads) if heads.is_empty() => {}
-            Ok(heads) => parts.recorder.add(Event::Found { heads }),
+            Ok(heads) => parts.audit_log.add(Event::Found { heads }),
             Err(error) => tracing::warn!(
                 error = %diagbot_base::telemetry::Chain(&error),
                 "the heads of other chains are not known to this one"
             ),
         }
         loop {
-            parts.recorder.added().await;
+            parts.audit_log.added().await;
             retry::pause(COLLECT).await;
             write_all(&parts).await;
         }
@@ -104,17 +104,17 @@ pub async fn keep(parts: KeeperParts, stop: CancellationToken) {
         () = following => {}
         () = stop.cancelled() => {}
     }
-    parts.recorder.add(Event::Stopped);
+    parts.audit_log.add(Event::Stopped);
     if tokio::time::timeout(FAREWELL, write_all(&parts)).await.is_err() {
         tracing::warn!("the last entries of the record are only in the log");
     }
 }
 
 /// Writes everything that waits, however long the store is away.
-async fn write_all(parts: &KeeperParts) {
+async fn write_all(parts: &SinkParts) {
     let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
     loop {
-        let batch = parts.recorder.waiting(MOST_ENTRIES);
+        let batch = parts.audit_log.waiting(MOST_ENTRIES);
         if batch.is_empty() {
             return;
         }
@@ -126,14 +126,14 @@ async fn write_all(parts: &KeeperParts) {
                     object,
                     "another's object stands in the record's place: a new chain goes on"
                 );
-                let writer = new_name(&parts.recorder.writer());
-                parts.recorder.displaced(writer, object);
+                let writer = new_name(&parts.audit_log.writer());
+                parts.audit_log.displaced(writer, object);
                 backoff.wait(None).await;
                 continue;
             }
             Err(error) => {
                 parts.count("unavailable");
-                parts.recorder.failed();
+                parts.audit_log.failed();
                 tracing::warn!(error = %diagbot_base::telemetry::Chain(&error), "the record could not be stored yet");
                 backoff.wait(None).await;
                 continue;
@@ -143,8 +143,8 @@ async fn write_all(parts: &KeeperParts) {
             return;
         };
         parts.count("stored");
-        parts.recorder.stored(last.head.seq);
-        if let Err(error) = anchor::advance(&parts.leases, &parts.recorder.writer(), &last.head).await {
+        parts.audit_log.stored(last.head.seq);
+        if let Err(error) = anchor::advance(&parts.leases, &parts.audit_log.writer(), &last.head).await {
             tracing::warn!(error = %diagbot_base::telemetry::Chain(&error), "the record's head could not be anchored yet");
         }
     }
@@ -157,12 +157,12 @@ fn new_name(former: &str) -> String {
 }
 
 /// Writes the batch. An attempt whose answer was lost may have made the object, with fewer entries than there are by now.
-async fn write(parts: &KeeperParts, batch: &[Waiting]) -> Result<Written, StoreError> {
+async fn write(parts: &SinkParts, batch: &[Waiting]) -> Result<Written, StoreError> {
     let Some(first) = batch.first() else {
         return Ok(Written::Stored(0));
     };
     let name = format!("{:012}.jsonl", first.head.seq);
-    let key = parts.store.key(&[FOLDER, &parts.recorder.writer(), &name]);
+    let key = parts.store.key(&[FOLDER, &parts.audit_log.writer(), &name]);
     let text: String = batch.iter().map(|waiting| waiting.line.render()).collect();
     let bytes = Bytes::from(text);
     let until = parts

@@ -8,7 +8,7 @@ use diagbot_runs::service::PauseOutcome;
 use futures::future::BoxFuture;
 use secrecy::SecretString;
 
-use super::Front;
+use super::Handlers;
 use crate::{
     api::{ApiError, Rejection},
     views::{Message, answers},
@@ -43,7 +43,7 @@ pub(super) enum Outcome {
 
 /// Where answers go.
 #[derive(Debug, Clone)]
-pub(super) enum Speaker {
+pub(super) enum Actor {
     /// Only this person sees them.
     Person {
         /// Works without membership of the channel, five times within 30 minutes; kept in memory only.
@@ -62,14 +62,14 @@ pub(super) enum Speaker {
     },
 }
 
-impl Front {
+impl Handlers {
     /// Says it, by the next best way where one fails, and as plain text where Slack refuses its blocks. A failure of all is logged: the person sees nothing then.
-    pub(super) async fn say(&self, speaker: &Speaker, message: &Message) {
-        let mut said = self.say_once(speaker, message).await;
-        if matches!(said, Err(ApiError::Refused(Rejection::Blocks(_)))) {
-            said = self.say_once(speaker, &message.plain()).await;
+    pub(super) async fn say(&self, actor: &Actor, message: &Message) {
+        let mut request_context = self.say_once(actor, message).await;
+        if matches!(request_context, Err(ApiError::Refused(Rejection::Blocks(_)))) {
+            request_context = self.say_once(actor, &message.plain()).await;
         }
-        if let Err(error) = said {
+        if let Err(error) = request_context {
             tracing::warn!(
                 error = %diagbot_base::telemetry::Chain(&error),
                 "an answer did not reach its person"
@@ -95,14 +95,14 @@ impl Front {
         posted.is_ok()
     }
 
-    async fn say_once(&self, speaker: &Speaker, message: &Message) -> Result<(), ApiError> {
-        match speaker {
-            Speaker::Person {
+    async fn say_once(&self, actor: &Actor, message: &Message) -> Result<(), ApiError> {
+        match actor {
+            Actor::Person {
                 response_url,
                 channel,
                 user,
             } => self.say_privately(response_url.as_ref(), channel, user, message).await,
-            Speaker::Thread { channel, thread_ts } => {
+            Actor::Thread { channel, thread_ts } => {
                 let api = &self.0.context.api;
                 tried(|| async { api.post(channel, Some(thread_ts), message, None).await.map(|_| ()) }).await
             }

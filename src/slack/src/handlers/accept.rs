@@ -15,7 +15,7 @@ use diagbot_runs::{
 use futures::FutureExt as _;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Front, Said, reply::Outcome};
+use super::{Handlers, RequestContext, reply::Outcome};
 use crate::{
     grammar::{Fault, RunCall},
     views::answers,
@@ -32,15 +32,15 @@ pub(super) enum Created {
     Answered(Outcome),
 }
 
-impl Front {
+impl Handlers {
     /// A typed diagnostic.
-    pub(super) async fn run(&self, call: RunCall, said: Said<'_>) -> Outcome {
+    pub(super) async fn run(&self, call: RunCall, request_context: RequestContext<'_>) -> Outcome {
         let context = &self.0.context;
-        let defaults = context.config.defaults(&said.origin.channel);
-        let implied = said
+        let defaults = context.config.defaults(&request_context.origin.channel);
+        let implied = request_context
             .thread
             .filter(|_| call.target.is_none())
-            .and_then(|ts| context.service.find_by_thread(&said.origin.channel, ts))
+            .and_then(|ts| context.service.find_by_thread(&request_context.origin.channel, ts))
             .map(|run| target_of(&run));
         let target = match call.target(implied, &defaults) {
             Ok(target) => target,
@@ -48,14 +48,14 @@ impl Front {
         };
         if call.armed_for_s.is_some() && self.armed() >= MOST_ARMED {
             let reason = Reason::TooManyArmed { most: MOST_ARMED };
-            return Outcome::Say(answers::rejected(&said.key.run_name(), &reason.explain()));
+            return Outcome::Say(answers::rejected(&request_context.key.run_name(), &reason.explain()));
         }
         let known = call.diagnostic == OFFER || context.service.catalog().entry(&call.typed.to_lowercase()).is_some();
         let what = format!("{} {target}", call.diagnostic);
         let request = RunRequest {
-            key: said.key,
-            requester: said.by.clone(),
-            origin: said.origin,
+            key: request_context.key,
+            requester: request_context.by.clone(),
+            origin: request_context.origin,
             diagnostic: call.typed.to_lowercase(),
             parameters: call.parameters,
             target,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     later::Later,
-    reply::{Outcome, Speaker},
+    reply::{Actor, Outcome},
     seen::Seen,
 };
 use crate::{
@@ -37,7 +37,7 @@ use crate::{
 pub async fn run(context: SlackContext, health: SocketHealth, stop: CancellationToken) {
     let (later, work) = later::queue();
     let config = Arc::clone(&context.config);
-    let front = Front(Arc::new(Inner {
+    let handlers = Handlers(Arc::new(Inner {
         context: context.clone(),
         later,
         health: health.clone(),
@@ -45,8 +45,8 @@ pub async fn run(context: SlackContext, health: SocketHealth, stop: Cancellation
         stop: stop.clone(),
     }));
     let handler: Handler = Arc::new(move |envelope| {
-        let front = front.clone();
-        async move { front.take(envelope).await }.boxed()
+        let handlers = handlers.clone();
+        async move { handlers.take(envelope).await }.boxed()
     });
     let parts = SocketParts {
         api: context.api.clone(),
@@ -61,7 +61,7 @@ pub async fn run(context: SlackContext, health: SocketHealth, stop: Cancellation
 
 /// The front. Cheap to clone.
 #[derive(Clone)]
-struct Front(Arc<Inner>);
+struct Handlers(Arc<Inner>);
 
 struct Inner {
     context: SlackContext,
@@ -72,7 +72,7 @@ struct Inner {
 }
 
 /// A text of a person and where it came from.
-struct Said<'a> {
+struct RequestContext<'a> {
     by: &'a Requester,
     origin: Origin,
     /// The thread that the text stands in.
@@ -81,7 +81,7 @@ struct Said<'a> {
     key: RequestKey,
 }
 
-impl Front {
+impl Handlers {
     /// Takes one delivery.
     async fn take(&self, envelope: Envelope) -> Ack {
         match Inbound::read(&envelope) {
@@ -105,7 +105,7 @@ impl Front {
         if command.text.trim().is_empty() {
             return self.form_command(command);
         }
-        let said = Said {
+        let request_context = RequestContext {
             by: &command.by,
             origin: Origin {
                 channel: command.channel.clone(),
@@ -118,16 +118,16 @@ impl Front {
                 trigger_id: command.trigger_id.clone(),
             },
         };
-        let speaker = Speaker::Person {
+        let actor = Actor::Person {
             response_url: command.response_url.clone(),
             channel: command.channel.clone(),
             user: command.by.user.clone(),
         };
-        let message = match self.answer(said).await {
+        let message = match self.answer(request_context).await {
             Outcome::Say(message) | Outcome::Recorded(message) => message,
-            Outcome::Slow { meanwhile, work } => self.within_ack(meanwhile, work, speaker).await,
+            Outcome::Slow { meanwhile, work } => self.within_ack(meanwhile, work, actor).await,
             Outcome::Uncertain { meanwhile, work } => {
-                self.afterwards(self.clone().say_result(speaker, work));
+                self.afterwards(self.clone().say_result(actor, work));
                 meanwhile
             }
         };
@@ -143,19 +143,19 @@ impl Front {
             channel: command.channel.clone(),
             ..Memory::default()
         };
-        let speaker = Speaker::Person {
+        let actor = Actor::Person {
             response_url: command.response_url,
             channel: command.channel,
             user: command.by.user,
         };
-        self.afterwards(self.opening(command.trigger_id, memory, speaker));
+        self.afterwards(self.opening(command.trigger_id, memory, actor));
         Ack::Plain
     }
 
     /// A mention: answered in its thread. A redelivered one is answered once by this process; a run is one in any case.
     async fn mention(&self, mention: Mention) -> Ack {
         let behind = grammar::behind_mention(&mention.text, mention.bot.as_deref());
-        let said = Said {
+        let request_context = RequestContext {
             by: &mention.by,
             origin: Origin {
                 channel: mention.channel.clone(),
@@ -169,7 +169,7 @@ impl Front {
             },
         };
         let repeated = self.0.seen.insert(&mention.event_id);
-        let outcome = self.answer(said).await;
+        let outcome = self.answer(request_context).await;
         // An event that is not acknowledged is delivered again, whatever becomes of this process meanwhile.
         let ack = match &outcome {
             Outcome::Uncertain { .. } => Ack::Withheld,
@@ -178,22 +178,22 @@ impl Front {
         if repeated {
             return ack;
         }
-        let speaker = Speaker::Thread {
+        let actor = Actor::Thread {
             channel: mention.channel,
             thread_ts: mention.thread_ts.unwrap_or(mention.ts),
         };
         match outcome {
             // The run's own message is the answer.
             Outcome::Recorded(_) => {}
-            Outcome::Say(message) => self.say_later(speaker, message),
-            Outcome::Slow { work, .. } => self.afterwards(self.clone().say_result(speaker, work)),
+            Outcome::Say(message) => self.say_later(actor, message),
+            Outcome::Slow { work, .. } => self.afterwards(self.clone().say_result(actor, work)),
             Outcome::Uncertain { meanwhile, work } => {
-                let front = self.clone();
+                let handlers = self.clone();
                 self.afterwards(
                     async move {
-                        front.say(&speaker, &meanwhile).await;
+                        handlers.say(&actor, &meanwhile).await;
                         let message = work.await;
-                        front.say(&speaker, &message).await;
+                        handlers.say(&actor, &message).await;
                     }
                     .boxed(),
                 );
@@ -203,25 +203,25 @@ impl Front {
     }
 
     /// The message of `work` if it comes in time for the acknowledgement; else `meanwhile`, and the message follows.
-    async fn within_ack(&self, meanwhile: Message, mut work: BoxFuture<'static, Message>, speaker: Speaker) -> Message {
+    async fn within_ack(&self, meanwhile: Message, mut work: BoxFuture<'static, Message>, actor: Actor) -> Message {
         if let Ok(message) = tokio::time::timeout(reply::ACK_BUDGET, &mut work).await {
             return message;
         }
-        self.afterwards(self.clone().say_result(speaker, work));
+        self.afterwards(self.clone().say_result(actor, work));
         meanwhile
     }
 
-    fn say_result(self, speaker: Speaker, work: BoxFuture<'static, Message>) -> Later {
+    fn say_result(self, actor: Actor, work: BoxFuture<'static, Message>) -> Later {
         async move {
             let message = work.await;
-            self.say(&speaker, &message).await;
+            self.say(&actor, &message).await;
         }
         .boxed()
     }
 
-    fn say_later(&self, speaker: Speaker, message: Message) {
-        let front = self.clone();
-        self.afterwards(async move { front.say(&speaker, &message).await }.boxed());
+    fn say_later(&self, actor: Actor, message: Message) {
+        let handlers = self.clone();
+        self.afterwards(async move { handlers.say(&actor, &message).await }.boxed());
     }
 
     /// Hands work over that goes on after the acknowledgement.

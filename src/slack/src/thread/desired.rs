@@ -27,7 +27,7 @@ pub(super) const COUNTED: &str = "counted";
 
 /// A message that people should see.
 #[derive(Debug, Clone)]
-pub(super) struct Wanted<'a> {
+pub(super) struct DesiredMessage<'a> {
     /// Part name, stable.
     pub(super) part: String,
     /// Its content, without links.
@@ -49,7 +49,7 @@ enum Content<'a> {
 }
 
 /// The messages, in the order in which they are sent. A quiet run has none unless it failed or found something.
-pub(super) fn wanted<'a>(view: &RunView<'a>, audience: Audience) -> Vec<Wanted<'a>> {
+pub(super) fn desired<'a>(view: &RunView<'a>, audience: Audience) -> Vec<DesiredMessage<'a>> {
     if view.run.spec.origin.quiet && !is_remarkable(view.run) {
         return Vec::new();
     }
@@ -96,8 +96,8 @@ fn of<'a>(
     content: Content<'a>,
     settled: bool,
     captures: impl Iterator<Item = &'a CaptureSummary>,
-) -> Wanted<'a> {
-    Wanted {
+) -> DesiredMessage<'a> {
+    DesiredMessage {
         part,
         settled,
         digest: render(view, content, Links::Withheld).digest(),
@@ -106,7 +106,7 @@ fn of<'a>(
     }
 }
 
-impl Wanted<'_> {
+impl DesiredMessage<'_> {
     /// The message.
     pub(super) fn message(&self, view: &RunView<'_>, links: Links<'_>) -> Message {
         render(view, self.content, links)

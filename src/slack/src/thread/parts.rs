@@ -7,12 +7,12 @@ use std::{
 
 use diagbot_api::{
     request_key::{RequestKey, RunName},
-    run::{DiagnosticRun, Phase, Telling},
+    run::{DiagnosticRun, Phase, ThreadStatus},
 };
 use diagbot_cluster::lease::Term;
 use diagbot_runs::{access::Directory as _, service::ServiceError};
 
-use super::{budget::Budget, wanted};
+use super::{budget::Budget, desired};
 use crate::{
     button::{ATTEMPTS, Button},
     context::SlackContext,
@@ -25,15 +25,15 @@ const LEAST_TERM: Duration = Duration::from_secs(2);
 /// Buttons in a row that are followed back to the run of a sick replica.
 const LINKS: usize = 5;
 
-/// The desk at which people are told.
+/// The notifier's parts at which people are told.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct NotifierParts {
     pub(super) context: SlackContext,
     directory: SlackDirectory,
     budget: Mutex<Budget>,
 }
 
-impl Desk {
+impl NotifierParts {
     pub(super) fn new(context: SlackContext) -> Self {
         Self {
             directory: SlackDirectory::new(context.api.clone()),
@@ -52,7 +52,7 @@ impl Desk {
     pub(super) async fn record(
         &self,
         run: &RunName,
-        telling: &Telling,
+        telling: &ThreadStatus,
         reported: bool,
         epoch: u64,
     ) -> Result<(), ServiceError> {
@@ -103,7 +103,7 @@ pub(super) fn successors(context: &SlackContext, run: &DiagnosticRun) -> Vec<Suc
     let Some(name) = run.name().filter(|_| run.phase().is_final()) else {
         return Vec::new();
     };
-    let started = wanted::starters(&name, run).into_iter().filter_map(|button| {
+    let started = desired::starters(&name, run).into_iter().filter_map(|button| {
         let attempts = (0..ATTEMPTS).map_while(|attempt| {
             let key = RequestKey::Action {
                 run: name.clone(),
@@ -129,13 +129,13 @@ pub(super) fn compared(context: &SlackContext, run: &DiagnosticRun) -> Option<Ar
     if !run.spec.target.healthy_replica {
         return None;
     }
-    let mut button = wanted::pressed(&run.spec.key)?;
+    let mut button = desired::pressed(&run.spec.key)?;
     for _ in 0..LINKS {
         let before = context.service.get(button.run())?;
         if matches!(button, Button::Compare { .. }) {
             return Some(before);
         }
-        button = wanted::pressed(&before.spec.key)?;
+        button = desired::pressed(&before.spec.key)?;
     }
     None
 }

@@ -10,10 +10,10 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use super::{
-    Front,
+    Handlers,
     accept::Created,
     later::Later,
-    reply::{Outcome, Speaker},
+    reply::{Actor, Outcome},
 };
 use crate::{
     form::{CALLBACK, Faults, Filled, Form, MOST_FOUND, Memory, names_in, option_value},
@@ -25,21 +25,21 @@ use crate::{
 /// What options may take; Slack waits 3 s, and people watch a spinner meanwhile.
 const OFFER_BUDGET: Duration = Duration::from_millis(1_500);
 
-impl Front {
+impl Handlers {
     /// Opens a form after the acknowledgement. Where that fails the person gets help in words.
-    pub(super) fn opening(&self, trigger_id: String, memory: Memory, speaker: Speaker) -> Later {
-        let front = self.clone();
+    pub(super) fn opening(&self, trigger_id: String, memory: Memory, actor: Actor) -> Later {
+        let handlers = self.clone();
         async move {
-            let context = &front.0.context;
+            let context = &handlers.0.context;
             let defaults = context.config.defaults(&memory.channel);
             let opened = Form {
                 memory,
                 cluster: defaults.cluster.unwrap_or_else(|| context.home().to_owned()),
                 diagnostic: None,
             };
-            if let Err(error) = context.api.open_view(&trigger_id, &front.shown(&opened)).await {
+            if let Err(error) = context.api.open_view(&trigger_id, &handlers.shown(&opened)).await {
                 tracing::warn!(error = %diagbot_base::telemetry::Chain(&error), "a form could not be opened");
-                front.say(&speaker, &answers::help(&context.config.command)).await;
+                handlers.say(&actor, &answers::help(&context.config.command)).await;
             }
         }
         .boxed()
@@ -47,24 +47,24 @@ impl Front {
 
     /// A shortcut: a form, with the targets that the message names if it is one on a message.
     pub(super) fn shortcut(&self, shortcut: Shortcut) -> Ack {
-        let speaker = Speaker::Person {
+        let actor = Actor::Person {
             response_url: shortcut.response_url.clone(),
             channel: shortcut.channel.clone(),
             user: shortcut.by.user.clone(),
         };
         if let Err(message) = self.look(&shortcut.by) {
-            self.say_later(speaker, message);
+            self.say_later(actor, message);
             return Ack::Plain;
         }
-        let front = self.clone();
+        let handlers = self.clone();
         let work = async move {
-            let found = front.found_in(&shortcut).await;
+            let found = handlers.found_in(&shortcut).await;
             let memory = Memory {
                 channel: shortcut.channel,
                 thread_ts: shortcut.thread_ts,
                 found,
             };
-            front.opening(shortcut.trigger_id, memory, speaker).await;
+            handlers.opening(shortcut.trigger_id, memory, actor).await;
         };
         self.afterwards(work.boxed());
         Ack::Plain
@@ -116,10 +116,10 @@ impl Front {
         if act.form.callback != CALLBACK {
             return Ack::Plain;
         }
-        let front = self.clone();
+        let handlers = self.clone();
         let work = async move {
-            let context = &front.0.context;
-            let view = front.shown(&Form::read(&act.form, context.home()));
+            let context = &handlers.0.context;
+            let view = handlers.shown(&Form::read(&act.form, context.home()));
             if let Err(error) = context.api.update_view(&act.form.view, &act.form.hash, &view).await {
                 // Closed meanwhile, or changed again: the later change brings its own update.
                 tracing::debug!(error = %diagbot_base::telemetry::Chain(&error), "a form was not updated");
@@ -148,12 +148,12 @@ impl Front {
             Created::Recorded(_) => Ack::Plain,
             Created::Answered(Outcome::Say(message) | Outcome::Recorded(message)) => instead(&message),
             Created::Answered(Outcome::Slow { meanwhile, work } | Outcome::Uncertain { meanwhile, work }) => {
-                let speaker = Speaker::Person {
+                let actor = Actor::Person {
                     response_url: None,
                     channel,
                     user: act.by.user,
                 };
-                self.afterwards(self.clone().say_result(speaker, work));
+                self.afterwards(self.clone().say_result(actor, work));
                 instead(&meanwhile)
             }
         }

@@ -9,7 +9,7 @@ use diagbot_api::{
 use diagbot_runs::service::{RunFilter, RunService, ServiceError};
 use futures::{FutureExt as _, future::BoxFuture};
 
-use super::{Front, Said, reply::Outcome};
+use super::{Handlers, RequestContext, reply::Outcome};
 use crate::{
     grammar::schedule::{NewSchedule, ScheduleCall},
     views::{Message, schedule},
@@ -18,7 +18,7 @@ use crate::{
 /// Snapshots that a series holds unless the person says how many, and failures that are kept on record.
 const KEPT: u32 = 3;
 
-impl Front {
+impl Handlers {
     /// What works right now.
     pub(super) fn health(&self) -> Outcome {
         let service = self.0.context.service.clone();
@@ -30,11 +30,11 @@ impl Front {
     }
 
     /// Anything about schedules.
-    pub(super) fn schedule(&self, call: ScheduleCall, said: &Said<'_>) -> Outcome {
+    pub(super) fn schedule(&self, call: ScheduleCall, request_context: &RequestContext<'_>) -> Outcome {
         let context = &self.0.context;
         let service = context.service.clone();
         let command = context.config.command.clone();
-        let (by, channel) = (said.by.clone(), said.origin.channel.clone());
+        let (by, channel) = (request_context.by.clone(), request_context.origin.channel.clone());
         let now = context.clock.now();
         let work: BoxFuture<'static, Message> = match call {
             ScheduleCall::List => async move {
@@ -56,7 +56,7 @@ impl Front {
             }
             .boxed(),
             ScheduleCall::Add(new) => {
-                let defaults = context.config.defaults(&said.origin.channel);
+                let defaults = context.config.defaults(&request_context.origin.channel);
                 let target = match new.call.target(None, &defaults) {
                     Ok(target) => target,
                     Err(fault) => return self.fault(&fault),
