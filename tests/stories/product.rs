@@ -297,10 +297,10 @@ impl Product {
     /// Records of uploads that were opened and neither completed nor given up.
     pub(crate) fn open_uploads(&self) -> Vec<PathBuf> {
         let all = files(&self.installation.store_folder().join("evidence/uploads"));
-        let records = all.into_iter().filter(|file| file.ends_with("upload.json"));
+        let cache = all.into_iter().filter(|file| file.ends_with("upload.json"));
         // A record that vanishes meanwhile is no open upload.
         let open = |file: &PathBuf| fs::read_to_string(file).is_ok_and(|record| !record.contains(PROBE));
-        records.filter(open).collect()
+        cache.filter(open).collect()
     }
 }
 

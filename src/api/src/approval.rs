@@ -1,4 +1,4 @@
-//! What stands in for a person's own right, and who sees what comes of it: another person's consent, break-glass, the
+//! What stands in for a person's own right, and who sees what comes of it: another person's approval, break-glass, the
 //! audience. Values only; what follows from them is the plan's part.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{capture::PinnedTarget, decision::Decision, requester::Requester, run::RunStep};
 
-/// Annotation on a run: what a person said when asked to consent. The first one wins. Only a request: whoever leads reviews
+/// Annotation on a run: what a person said when asked to approval. The first one wins. Only a request: whoever leads reviews
 /// that person again before it counts, and records it in the status.
 pub const ANNOTATION_VERDICT: &str = "diagbot.dev/verdict";
 /// Annotation on a target's namespace: diagnostics that take a second person there, separated by commas, or `all`.
@@ -27,7 +27,7 @@ pub struct Appeal {
     pub break_glass: Option<String>,
 }
 
-/// A consent that was asked for: what exactly it covers, and what was said.
+/// A approval that was asked for: what exactly it covers, and what was said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Approval {

@@ -162,8 +162,7 @@ pub struct CaptureStatus {
     /// The trace of the capture: moments by name (`launched`, `patched`, `hello`, `ticket`, `toolStarted`, `toolEnded`, `verified`, `finished`).
     #[serde(default)]
     pub trace: BTreeMap<String, MicroTime>,
-    /// Conventional conditions: [`COMPLETE`](crate::condition::COMPLETE) or
-    /// [`FAILED`](crate::condition::FAILED) once it is over.
+    /// Conventional conditions: `Complete` or `Failed` once it is over.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

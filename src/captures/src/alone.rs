@@ -1,5 +1,5 @@
 //! Captures without a controller: pursued by the process that asked for them, with their records in its memory. The same
-//! pursuit, plan and acts; what differs is only where the record is, and that it ends with the process.
+//! task, plan and acts; what differs is only where the record is, and that it ends with the process.
 
 use std::{
     collections::BTreeMap,
@@ -19,17 +19,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    act::Scene,
+    act::TaskContext,
     config::CapturesContext,
     container,
     explain::{self, Refusal},
-    identity::{self, LearntUsers},
-    pursuit::{self, Learnt},
-    record::Record,
+    identity::{self, ImageUsers},
     relay::RELAYS,
+    status_writer::StatusWriter,
+    task::{self, SharedImageUsers},
 };
 
-/// Before a pursuit that ended early is begun again.
+/// Before a task that ended early is begun again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Longest wait for the pod of a preview.
 const CALL: Duration = Duration::from_secs(10);
@@ -38,10 +38,10 @@ const CALL: Duration = Duration::from_secs(10);
 pub struct Alone {
     context: CapturesContext,
     cluster: Cluster,
-    learnt: Learnt,
+    image_users: SharedImageUsers,
     relays: Arc<Semaphore>,
     places: Arc<Semaphore>,
-    scenes: BTreeMap<String, Arc<Scene>>,
+    contexts: BTreeMap<String, Arc<TaskContext>>,
     pursuits: JoinSet<()>,
     news: Arc<Notify>,
 }
@@ -51,10 +51,10 @@ impl Alone {
     pub fn new(context: CapturesContext) -> Self {
         Self {
             cluster: context.clusters.home().clone(),
-            learnt: Arc::new(Mutex::default()),
+            image_users: Arc::new(Mutex::default()),
             relays: Arc::new(Semaphore::new(RELAYS)),
             places: Arc::new(Semaphore::new(context.config.concurrency)),
-            scenes: BTreeMap::new(),
+            contexts: BTreeMap::new(),
             pursuits: JoinSet::new(),
             news: Arc::new(Notify::new()),
             context,
@@ -64,30 +64,30 @@ impl Alone {
     /// Begins a capture. Dropping this ends it where it stands; what it added to a pod then ends by its own deadline.
     pub fn begin(&mut self, capture: DiagnosticCapture) {
         let name = capture.name_any();
-        let scene = Arc::new(Scene {
+        let scene = Arc::new(TaskContext {
             context: self.context.clone(),
             cluster: self.cluster.clone(),
-            record: Record::in_memory(name.clone(), Arc::new(capture)),
+            status_writer: StatusWriter::in_memory(name.clone(), Arc::new(capture)),
             control: RwLock::new(None),
             numbers: tokio::sync::Mutex::new(()),
             relayed_bytes: AtomicU64::new(0),
             relays: Arc::clone(&self.relays),
         });
-        self.scenes.insert(name, Arc::clone(&scene));
-        let (learnt, places, news) = (
-            Arc::clone(&self.learnt),
+        self.contexts.insert(name, Arc::clone(&scene));
+        let (image_users, places, news) = (
+            Arc::clone(&self.image_users),
             Arc::clone(&self.places),
             Arc::clone(&self.news),
         );
         self.pursuits.spawn(async move {
-            let mut changes = scene.record.watch();
+            let mut changes = scene.status_writer.watch();
             let tell = async {
                 while changes.changed().await.is_ok() {
                     news.notify_one();
                 }
             };
             tokio::select! {
-                () = pursue(&scene, learnt, &places) => {}
+                () = drive(&scene, image_users, &places) => {}
                 () = tell => {}
             }
             news.notify_one();
@@ -96,7 +96,10 @@ impl Alone {
 
     /// All captures as they are now.
     pub fn all(&self) -> Vec<Arc<DiagnosticCapture>> {
-        self.scenes.values().map(|scene| scene.record.current()).collect()
+        self.contexts
+            .values()
+            .map(|scene| scene.status_writer.current())
+            .collect()
     }
 
     /// Returns when anything has changed since the last call.
@@ -106,8 +109,8 @@ impl Alone {
 
     /// Asks a capture to stop.
     pub async fn cancel(&self, name: &str) {
-        if let Some(scene) = self.scenes.get(name) {
-            scene.record.ask_to_stop().await;
+        if let Some(scene) = self.contexts.get(name) {
+            scene.status_writer.ask_to_stop().await;
         }
     }
 
@@ -121,7 +124,7 @@ impl Alone {
         let pod = deadline(CALL, pods.get(&target.pod))
             .await
             .map_err(|error| explain::refusal(Refusal::Cluster, &error.to_string()))?;
-        let who = identity::choose(&pod, &target.container, &LearntUsers::default());
+        let who = identity::choose(&pod, &target.container, &ImageUsers::default());
         let pull = self.context.config.pull_policy;
         container::build(capture, &pod, 1, &who, pull, &self.context.secret)
             .map(Some)
@@ -129,13 +132,13 @@ impl Alone {
     }
 }
 
-/// Pursues a capture until it is over, again where a pursuit ended before that.
-async fn pursue(scene: &Arc<Scene>, learnt: Learnt, places: &Semaphore) {
+/// Pursues a capture until it is over, again where a task ended before that.
+async fn drive(scene: &Arc<TaskContext>, image_users: SharedImageUsers, places: &Semaphore) {
     // Closed never: it lives as long as the captures.
     let Ok(_place) = places.acquire().await else { return };
     loop {
-        pursuit::pursue(Arc::clone(scene), Arc::clone(&learnt), CancellationToken::new()).await;
-        let capture = scene.record.current();
+        task::drive(Arc::clone(scene), Arc::clone(&image_users), CancellationToken::new()).await;
+        let capture = scene.status_writer.current();
         if capture.status.as_ref().is_some_and(|status| status.phase.is_final()) {
             return;
         }

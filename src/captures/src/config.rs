@@ -123,7 +123,7 @@ pub struct CapturesContext {
     /// Where artifacts go.
     pub store: Destination,
     /// Where everything that is done is told.
-    pub record: AuditLog,
+    pub audit_log: AuditLog,
     /// Whether we lead.
     pub leadership: Leadership,
     /// The bot's Secret.

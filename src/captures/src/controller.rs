@@ -1,8 +1,8 @@
-//! The captures controller: while this process leads, one pursuit for each capture that is not over.
+//! The captures controller: while this process leads, one task for each capture that is not over.
 //!
 //! # Design notes
-//! Clusters don't wait for each other: each has its own bound of pursuits under way. What wakes a pursuit carries no data
-//! but the object itself, and a pursuit that ends without a final phase (a panic, a lost race) is begun again.
+//! Clusters don't wait for each other: each has its own bound of tasks under way. What wakes a task carries no data
+//! but the object itself, and a task that ends without a final phase (a panic, a lost race) is begun again.
 
 use std::{
     collections::HashMap,
@@ -27,24 +27,24 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    act::Scene,
+    act::TaskContext,
     config::CapturesContext,
     explain::{self, Refusal},
     pods::WATCH_S,
-    pursuit::{self, Learnt},
-    record::Record,
     relay::RELAYS,
+    status_writer::StatusWriter,
     sweep,
+    task::{self, SharedImageUsers},
 };
 
-/// Before a pursuit that ended early is begun again.
+/// Before a task that ended early is begun again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Reconciles captures while this process leads, until `stop`.
 pub async fn run(context: CapturesContext, stop: CancellationToken) {
     let mut leadership = context.leadership.clone();
     let shared = Shared {
-        learnt: Arc::new(Mutex::default()),
+        image_users: Arc::new(Mutex::default()),
         relays: Arc::new(Semaphore::new(RELAYS)),
         places: context
             .clusters
@@ -67,19 +67,19 @@ pub async fn run(context: CapturesContext, stop: CancellationToken) {
 /// What outlives a term.
 struct Shared {
     context: CapturesContext,
-    learnt: Learnt,
+    image_users: SharedImageUsers,
     relays: Arc<Semaphore>,
     places: HashMap<String, Arc<Semaphore>>,
 }
 
 /// One term.
-struct Reign<'a> {
+struct LeaderTerm<'a> {
     shared: &'a Shared,
     epoch: u64,
     stop: &'a CancellationToken,
     api: Api<DiagnosticCapture>,
     known: HashMap<String, Arc<DiagnosticCapture>>,
-    scenes: HashMap<String, Arc<Scene>>,
+    contexts: HashMap<String, Arc<TaskContext>>,
     names: HashMap<Id, String>,
     pursuits: JoinSet<()>,
 }
@@ -91,13 +91,13 @@ async fn lead(shared: &Shared, term: Option<Term>, stop: &CancellationToken) {
     };
     let clusters = &shared.context.clusters;
     let streams = Api::<DiagnosticCapture>::namespaced(clusters.home().stream_client.clone(), clusters.namespace());
-    let mut reign = Reign {
+    let mut leader_term = LeaderTerm {
         shared,
         epoch: term.epoch,
         stop,
         api: Api::namespaced(clusters.home().client.clone(), clusters.namespace()),
         known: HashMap::new(),
-        scenes: HashMap::new(),
+        contexts: HashMap::new(),
         names: HashMap::new(),
         pursuits: JoinSet::new(),
     };
@@ -106,11 +106,11 @@ async fn lead(shared: &Shared, term: Option<Term>, stop: &CancellationToken) {
     loop {
         tokio::select! {
             event = events.next() => match event {
-                Some(Ok(event)) => reign.take(event),
+                Some(Ok(event)) => leader_term.take(event),
                 Some(Err(error)) => tracing::warn!(error = %error, "the watch of captures broke and is taken up again"),
                 None => return,
             },
-            Some(ended) = reign.pursuits.join_next_with_id(), if !reign.pursuits.is_empty() => {
+            Some(ended) = leader_term.pursuits.join_next_with_id(), if !leader_term.pursuits.is_empty() => {
                 let id = match ended {
                     Ok((id, ())) => id,
                     Err(error) => {
@@ -118,22 +118,22 @@ async fn lead(shared: &Shared, term: Option<Term>, stop: &CancellationToken) {
                         error.id()
                     }
                 };
-                reign.ended(id);
+                leader_term.ended(id);
             }
             () = &mut sweeps => {}
         }
     }
 }
 
-impl Reign<'_> {
+impl LeaderTerm<'_> {
     fn take(&mut self, event: watcher::Event<DiagnosticCapture>) {
         match event {
             watcher::Event::Apply(object) | watcher::Event::InitApply(object) => self.look(Arc::new(object)),
             watcher::Event::Delete(object) => {
                 self.known.remove(&object.name_any());
-                // The pursuit ends with its next write; its container ends by its own deadline.
-                if let Some(scene) = self.scenes.get(&object.name_any()) {
-                    scene.record.take(Arc::new(object));
+                // The task ends with its next write; its container ends by its own deadline.
+                if let Some(scene) = self.contexts.get(&object.name_any()) {
+                    scene.status_writer.take(Arc::new(object));
                 }
             }
             watcher::Event::Init | watcher::Event::InitDone => {}
@@ -147,8 +147,8 @@ impl Reign<'_> {
         } else {
             self.known.insert(name.clone(), Arc::clone(&object));
         }
-        if let Some(scene) = self.scenes.get(&name) {
-            scene.record.take(object);
+        if let Some(scene) = self.contexts.get(&name) {
+            scene.status_writer.take(object);
         } else if !is_final(&object) {
             self.begin(name, object, false);
         }
@@ -159,7 +159,7 @@ impl Reign<'_> {
         let context = &shared.context;
         let target = object.spec.target.cluster.clone();
         let cluster = context.clusters.get(&target).cloned();
-        let record = Record::new(
+        let status_writer = StatusWriter::new(
             self.api.clone(),
             name.clone(),
             context.leadership.clone(),
@@ -168,36 +168,36 @@ impl Reign<'_> {
         );
         let span = tracing::info_span!("capture", capture.name = %name);
         let (Some(cluster), Some(places)) = (cluster, shared.places.get(&target).cloned()) else {
-            let pursuit = refuse_cluster(record, target, context.clock.now());
-            let id = self.pursuits.spawn(tracing::Instrument::instrument(pursuit, span)).id();
+            let task = refuse_cluster(status_writer, target, context.clock.now());
+            let id = self.pursuits.spawn(tracing::Instrument::instrument(task, span)).id();
             self.names.insert(id, name);
             return;
         };
-        let scene = Arc::new(Scene {
+        let scene = Arc::new(TaskContext {
             context: context.clone(),
             cluster,
-            record,
+            status_writer,
             control: RwLock::new(None),
             numbers: tokio::sync::Mutex::new(()),
             relayed_bytes: AtomicU64::new(0),
             relays: Arc::clone(&shared.relays),
         });
-        self.scenes.insert(name.clone(), Arc::clone(&scene));
+        self.contexts.insert(name.clone(), Arc::clone(&scene));
         self.show_active();
-        let (learnt, stop) = (Arc::clone(&shared.learnt), self.stop.clone());
-        let pursuit = async move {
+        let (image_users, stop) = (Arc::clone(&shared.image_users), self.stop.clone());
+        let task = async move {
             if again {
                 retry::pause(AGAIN_AFTER).await;
             }
             // Closed never: the semaphore lives as long as the controller.
             let Ok(_place) = places.acquire().await else { return };
-            pursuit::pursue(scene, learnt, stop).await;
+            task::drive(scene, image_users, stop).await;
         };
-        let id = self.pursuits.spawn(tracing::Instrument::instrument(pursuit, span)).id();
+        let id = self.pursuits.spawn(tracing::Instrument::instrument(task, span)).id();
         self.names.insert(id, name);
     }
 
-    /// A capture that ended; the watch and its pursuit both tell, in either order.
+    /// A capture that ended; the watch and its task both tell, in either order.
     fn over(&mut self, object: &DiagnosticCapture) {
         let phase = object.status.as_ref().map(|status| status.phase).unwrap_or_default();
         if self.known.remove(&object.name_any()).is_some() {
@@ -208,14 +208,14 @@ impl Reign<'_> {
     }
 
     fn show_active(&self) {
-        let count = i64::try_from(self.scenes.len()).unwrap_or(i64::MAX);
+        let count = i64::try_from(self.contexts.len()).unwrap_or(i64::MAX);
         self.shared.context.metrics.captures_active.set(count);
     }
 
-    /// A pursuit that ended before its capture did is begun again.
+    /// A task that ended before its capture did is begun again.
     fn ended(&mut self, id: Id) {
         let Some(name) = self.names.remove(&id) else { return };
-        let latest = self.scenes.remove(&name).map(|scene| scene.record.current());
+        let latest = self.contexts.remove(&name).map(|scene| scene.status_writer.current());
         self.show_active();
         if self.stop.is_cancelled() {
             return;
@@ -229,7 +229,7 @@ impl Reign<'_> {
     }
 }
 
-impl Drop for Reign<'_> {
+impl Drop for LeaderTerm<'_> {
     /// What is under way is the next leader's.
     fn drop(&mut self) {
         self.shared.context.metrics.captures_active.set(0);
@@ -240,10 +240,10 @@ fn is_final(object: &DiagnosticCapture) -> bool {
     object.status.as_ref().is_some_and(|s| s.phase.is_final())
 }
 
-async fn refuse_cluster(record: Record, cluster: String, now: Timestamp) {
-    let generation = record.current().metadata.generation;
+async fn refuse_cluster(status_writer: StatusWriter, cluster: String, now: Timestamp) {
+    let generation = status_writer.current().metadata.generation;
     let reason = explain::refusal(Refusal::UnknownCluster, &cluster);
-    let written = record
+    let written = status_writer
         .write(|status| status.end(CapturePhase::Failed, Some(&reason), generation, now))
         .await;
     if let Err(error) = written {

@@ -18,12 +18,12 @@ const LEARNT_IMAGES: usize = 256;
 
 /// Users by image, as agents found them. Bounded: the oldest goes first. Losing it costs a second container.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LearntUsers {
+pub(super) struct ImageUsers {
     by_image: BTreeMap<String, (i64, i64)>,
     order: VecDeque<String>,
 }
 
-impl LearntUsers {
+impl ImageUsers {
     /// Remembers that processes of this image run as `uid:gid`.
     pub(super) fn learn(&mut self, image_id: &str, uid: i64, gid: i64) {
         if image_id.is_empty() {
@@ -61,7 +61,7 @@ pub(super) fn container_spec<'a>(pod: &'a Pod, name: &str) -> Option<&'a Contain
 }
 
 /// The identity for a first container beside the target `container`.
-pub(super) fn choose(pod: &Pod, container: &str, learnt: &LearntUsers) -> AgentIdentity {
+pub(super) fn choose(pod: &Pod, container: &str, image_users: &ImageUsers) -> AgentIdentity {
     let status = container_status(pod, container);
     let reported = status
         .and_then(|s| s.user.as_ref())
@@ -74,7 +74,7 @@ pub(super) fn choose(pod: &Pod, container: &str, learnt: &LearntUsers) -> AgentI
     reported
         .or_else(|| written(pod, container))
         .or_else(|| {
-            let (uid, gid) = learnt.get(&status?.image_id)?;
+            let (uid, gid) = image_users.get(&status?.image_id)?;
             Some(AgentIdentity {
                 uid,
                 gid: Some(gid),
@@ -177,8 +177,8 @@ mod tests {
 
     #[test]
     fn the_status_is_believed_before_the_spec_and_the_spec_before_what_was_learnt() {
-        let mut learnt = LearntUsers::default();
-        learnt.learn("sha256:1", 7, 8);
+        let mut image_users = ImageUsers::default();
+        image_users.learn("sha256:1", 7, 8);
         let user = json!({"linux": {"uid": 1000, "gid": 1001}});
         let cases = [
             (
@@ -202,13 +202,13 @@ mod tests {
             (json!({}), json!({}), json!(null), (7, Some(8), IdentitySource::Learnt)),
         ];
         for (own, of_pod, user, (uid, gid, source)) in cases {
-            let found = choose(&bare(&own, &of_pod, &user), "app", &learnt);
+            let found = choose(&bare(&own, &of_pod, &user), "app", &image_users);
             assert_eq!(found, AgentIdentity { uid, gid, source });
         }
         let unknown = choose(
             &bare(&json!({}), &json!({}), &json!(null)),
             "app",
-            &LearntUsers::default(),
+            &ImageUsers::default(),
         );
         assert_eq!((unknown.uid, unknown.source), (LOOK_UID, IdentitySource::Look));
     }
@@ -240,11 +240,11 @@ mod tests {
 
     #[test]
     fn the_memory_of_images_is_bounded() {
-        let mut learnt = LearntUsers::default();
+        let mut image_users = ImageUsers::default();
         for n in (0_i64..).take(LEARNT_IMAGES + 1) {
-            learnt.learn(&format!("sha256:{n}"), n, n);
+            image_users.learn(&format!("sha256:{n}"), n, n);
         }
-        assert_eq!(learnt.get("sha256:0"), None);
-        assert_eq!(learnt.get("sha256:1"), Some((1, 1)));
+        assert_eq!(image_users.get("sha256:0"), None);
+        assert_eq!(image_users.get("sha256:1"), Some((1, 1)));
     }
 }

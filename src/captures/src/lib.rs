@@ -1,6 +1,6 @@
 //! Captures: one target's part of a run each. Executes them; knows no Slack and no person.
 //!
-//! The controller ([`controller`]) starts one pursuit ([`pursuit`]) for each capture that is not over. A pursuit gathers
+//! The controller ([`controller`]) starts one task ([`task`]) for each capture that is not over. A task gathers
 //! facts (the object, the pod, the agent's journal, the result object), asks [`plan`] what follows from them, and lets
 //! [`act`] do it. Start, retry and recovery after a crash are the same path: nothing that matters is held in memory alone.
 //! Who asks for a capture without a bot pursues it the same way ([`alone`]); then the record is in memory, and ends with it.
@@ -19,14 +19,14 @@ mod log;
 mod manifest;
 mod plan;
 mod pods;
-mod pursuit;
-mod record;
 mod redaction;
 mod relay;
 mod report;
 #[cfg(test)]
 mod samples;
+mod status_writer;
 mod sweep;
+mod task;
 
 pub use config::{CapturesConfig, CapturesContext, SecretKey, SecretTooShort};
 pub use redaction::RedactionConfig;

@@ -31,12 +31,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::own::{self, Right},
-    act::{Gathered, answer, pod_site},
+    act::{Observed, answer, pod_site},
     admission::BudgetConfig,
     plan::{Action, Facts, Question, plan},
+    preflight::{Preflight, TargetSnapshot},
     reason::Reason,
     request::RunRequest,
-    survey::{Site, Survey},
 };
 
 /// Longest wait for one call.
@@ -103,7 +103,7 @@ pub async fn preview(
                         return Err(Box::new(session.run));
                     }
                 }
-                session.gathered.take(capture);
+                session.observed.take(capture);
             }
             Ok(Action::Wait(_)) | Err(_) if shown.is_empty() => return Err(Box::new(session.run)),
             Ok(action) if shown.is_empty() => {
@@ -121,7 +121,7 @@ struct Session {
     parts: AloneParts,
     captures: Alone,
     run: DiagnosticRun,
-    gathered: Gathered,
+    observed: Observed,
     clusters: [String; 1],
 }
 
@@ -133,7 +133,7 @@ impl Session {
             captures: Alone::new(parts.captures.clone()),
             clusters: [parts.cluster.name.to_string()],
             run,
-            gathered: Gathered::default(),
+            observed: Observed::default(),
             parts,
         }
     }
@@ -144,7 +144,7 @@ impl Session {
             self.ask_to_stop();
         }
         for capture in self.captures.all() {
-            self.gathered.take(DiagnosticCapture::clone(&capture));
+            self.observed.take(DiagnosticCapture::clone(&capture));
         }
         let until = match self.next()? {
             Action::Wait(None) => return Ok(false),
@@ -162,8 +162,8 @@ impl Session {
         }
         if self.run.phase() == Phase::Capturing {
             // What is launched after a wait is reviewed again.
-            self.gathered.review = None;
-            self.gathered.survey = None;
+            self.observed.review = None;
+            self.observed.preflight = None;
         }
         Ok(true)
     }
@@ -171,14 +171,14 @@ impl Session {
     fn next(&self) -> Result<Action, IllegalTransition> {
         plan(&Facts {
             run: &self.run,
-            captures: &self.gathered.captures,
+            captures: &self.observed.captures,
             refused: None,
             catalog: &self.parts.catalog,
             agent_image: &self.parts.captures.config.image,
             clusters: &self.clusters,
-            target: self.gathered.target.as_ref(),
-            review: self.gathered.review.as_ref(),
-            survey: self.gathered.survey.as_ref(),
+            target: self.observed.target.as_ref(),
+            review: self.observed.review.as_ref(),
+            preflight: self.observed.preflight.as_ref(),
             pauses: &[],
             budgets: &BudgetConfig::default(),
             uses: &[],
@@ -189,11 +189,11 @@ impl Session {
 
     async fn perform(&mut self, action: Action) -> Result<(), IllegalTransition> {
         match action {
-            Action::FindTarget { most, siblings, .. } => self.gathered.target = Some(self.find(most, siblings).await),
+            Action::FindTarget { most, siblings, .. } => self.observed.target = Some(self.find(most, siblings).await),
             Action::Review {
                 namespace, diagnostics, ..
-            } => self.gathered.review = Some(self.review(&namespace, &diagnostics).await),
-            Action::Survey(question) => self.gathered.survey = Some(self.survey(&question).await),
+            } => self.observed.review = Some(self.review(&namespace, &diagnostics).await),
+            Action::Preflight(question) => self.observed.preflight = Some(self.preflight(&question).await),
             Action::Record(status) => self.record(*status)?,
             Action::CreateCapture(capture) => {
                 let capture = self.made(*capture);
@@ -300,31 +300,31 @@ impl Session {
         digits.parse::<u32>().is_ok_and(|minor| minor >= CREATE_SINCE)
     }
 
-    async fn survey(&self, question: &Question) -> Result<Survey, Reason> {
-        let mut sites = Vec::new();
+    async fn preflight(&self, question: &Question) -> Result<Preflight, Reason> {
+        let mut snapshots = Vec::new();
         for target in &question.targets {
             let looked = pod_site(&self.parts.cluster, target, question.count_workload, CALL).await;
-            let site = looked.map_err(|(_, error)| {
+            let snapshot = looked.map_err(|(_, error)| {
                 if error.is_forbidden() {
                     self.forbidden(target.namespace.clone(), &[Right::on_pods("list", "")])
                 } else {
                     self.unavailable(&error)
                 }
             })?;
-            sites.push(Site {
+            snapshots.push(TargetSnapshot {
                 annotations: self.annotations(&target.namespace).await,
-                // The label is the owners' consent to the bot's rights. The caller brings their own.
+                // The label is the owners' approval to the bot's rights. The caller brings their own.
                 labels: [(ENABLED_LABEL.to_owned(), "true".to_owned())].into(),
-                ..site
+                ..snapshot
             });
         }
-        Ok(Survey {
-            sites,
+        Ok(Preflight {
+            snapshots,
             audience: Audience {
                 channel: false,
                 requester: true,
             },
-            ..Survey::default()
+            ..Preflight::default()
         })
     }
 

@@ -28,15 +28,15 @@ use tokio::{task::JoinSet, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    act::{ActError, Actor, Done, Gathered},
+    act::{ActError, Actor, Done, Observed},
     admission::BudgetConfig,
-    admissions::Admissions,
+    admission_gate::AdmissionGate,
+    object_cache::{ObjectCache, reflector},
+    pause_switch::PauseSwitch,
     plan::{Action, Facts, plan},
-    records::{Records, reflection},
     retention,
     service::RunService,
     slots::Slots,
-    switch::Switch,
     unrecorded,
 };
 
@@ -73,7 +73,7 @@ pub async fn run(ctx: RunsContext, stop: CancellationToken) {
     let clusters = ctx.service.clusters().clone();
     let home = clusters.home();
     let namespace = clusters.namespace();
-    let (records, watch) = reflection::<DiagnosticCapture>();
+    let (cache, watch) = reflector::<DiagnosticCapture>();
     let watching = watch.run(
         Api::namespaced(home.stream_client.clone(), namespace),
         stop.child_token(),
@@ -82,9 +82,9 @@ pub async fn run(ctx: RunsContext, stop: CancellationToken) {
         captures: Api::namespaced(home.client.clone(), namespace),
         namespace: namespace.to_owned(),
         clusters: names(&ctx.service),
-        records,
-        switch: Switch::new(home.client.clone(), namespace),
-        admissions: Admissions::default(),
+        cache,
+        switch: PauseSwitch::new(home.client.clone(), namespace),
+        admission_gate: AdmissionGate::default(),
         slots: Slots::new(ctx.concurrency),
         ctx,
     });
@@ -92,7 +92,7 @@ pub async fn run(ctx: RunsContext, stop: CancellationToken) {
         let (reconciler, stop) = (Arc::clone(&reconciler), stop.clone());
         async move { reconciler.switch.follow(&reconciler.ctx.service, stop).await }
     };
-    let looking = Loop::new(reconciler).run(stop);
+    let looking = WorkQueue::new(reconciler).run(stop);
     tokio::join!(watching, switching, looking);
 }
 
@@ -105,18 +105,18 @@ fn names(service: &RunService) -> Vec<String> {
 }
 
 /// Which runs are to be looked at, and who looks.
-struct Loop {
+struct WorkQueue {
     reconciler: Arc<Reconciler>,
     due: BTreeSet<RunName>,
-    looked_at: BTreeSet<RunName>,
+    in_flight: BTreeSet<RunName>,
     later: BTreeMap<RunName, Instant>,
     failures: BTreeMap<RunName, Backoff>,
-    looks: JoinSet<(RunName, Look)>,
+    reconciles: JoinSet<(RunName, Requeue)>,
 }
 
 /// What a look at a run says about the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Look {
+enum Requeue {
     /// Not before something changes.
     Rest,
     /// At that time.
@@ -127,15 +127,15 @@ enum Look {
     Failed,
 }
 
-impl Loop {
+impl WorkQueue {
     fn new(reconciler: Arc<Reconciler>) -> Self {
         Self {
             reconciler,
             due: BTreeSet::new(),
-            looked_at: BTreeSet::new(),
+            in_flight: BTreeSet::new(),
             later: BTreeMap::new(),
             failures: BTreeMap::new(),
-            looks: JoinSet::new(),
+            reconciles: JoinSet::new(),
         }
     }
 
@@ -143,7 +143,7 @@ impl Loop {
         let service = self.reconciler.ctx.service.clone();
         let mut leadership = service.leadership();
         let mut runs = Box::pin(service.changes());
-        let mut captures = Box::pin(self.reconciler.records.changes());
+        let mut captures = Box::pin(self.reconciler.cache.changes());
         let mut pauses = Box::pin(service.pause_changes());
         let mut switched = self.reconciler.switch.changes();
         let mut tick = tokio::time::interval(TICK);
@@ -165,7 +165,7 @@ impl Loop {
                 }
                 _ = sweep.tick() => self.reconciler.sweep().await,
                 () = until(next) => self.take_due(),
-                Some(looked) = self.looks.join_next() => match looked {
+                Some(looked) = self.reconciles.join_next() => match looked {
                     Ok((name, look)) => self.looked(name, look),
                     Err(error) => tracing::error!(error = %diagbot_base::telemetry::Chain(&error), "a look at a run did not end well"),
                 },
@@ -173,12 +173,12 @@ impl Loop {
             self.start();
         }
         // Actions are bounded by the term; what is under way may end.
-        while self.looks.join_next().await.is_some() {}
+        while self.reconciles.join_next().await.is_some() {}
     }
 
     /// Marks every run that is not over.
     fn everything(&mut self) {
-        let runs = self.reconciler.ctx.service.records().all();
+        let runs = self.reconciler.ctx.service.cache().all();
         let running = runs.iter().filter(|run| !run.phase().is_final());
         let waiting = |name: &RunName| !self.later.contains_key(name);
         self.due.extend(running.filter_map(|run| run.name()).filter(waiting));
@@ -208,37 +208,37 @@ impl Loop {
         if self.reconciler.ctx.service.leadership().current().is_none() {
             return;
         }
-        while self.looks.len() < PARALLEL {
-            let Some(name) = self.due.iter().find(|name| !self.looked_at.contains(*name)).cloned() else {
+        while self.reconciles.len() < PARALLEL {
+            let Some(name) = self.due.iter().find(|name| !self.in_flight.contains(*name)).cloned() else {
                 return;
             };
             self.due.remove(&name);
             self.later.remove(&name);
-            self.looked_at.insert(name.clone());
+            self.in_flight.insert(name.clone());
             let reconciler = Arc::clone(&self.reconciler);
-            self.looks.spawn(async move {
+            self.reconciles.spawn(async move {
                 let look = reconciler.look(&name).await;
                 (name, look)
             });
         }
     }
 
-    fn looked(&mut self, name: RunName, look: Look) {
-        self.looked_at.remove(&name);
-        if look != Look::Failed {
+    fn looked(&mut self, name: RunName, look: Requeue) {
+        self.in_flight.remove(&name);
+        if look != Requeue::Failed {
             self.failures.remove(&name);
         }
         match look {
-            Look::Rest => {}
-            Look::Again => {
+            Requeue::Rest => {}
+            Requeue::Again => {
                 self.due.insert(name);
             }
-            Look::At(time) => {
+            Requeue::At(time) => {
                 let wait = time.duration_since(self.reconciler.ctx.service.now());
                 let wait = Duration::try_from(wait).unwrap_or_default();
                 self.later.insert(name, Instant::now() + wait);
             }
-            Look::Failed => {
+            Requeue::Failed => {
                 let fresh = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
                 let wait = self.failures.entry(name.clone()).or_insert(fresh).next_delay();
                 self.later.insert(name, Instant::now() + wait);
@@ -258,36 +258,36 @@ async fn until(time: Option<Instant>) {
 struct Reconciler {
     ctx: RunsContext,
     captures: Api<DiagnosticCapture>,
-    records: Records<DiagnosticCapture>,
-    switch: Switch,
-    admissions: Admissions,
+    cache: ObjectCache<DiagnosticCapture>,
+    switch: PauseSwitch,
+    admission_gate: AdmissionGate,
     slots: Slots,
     clusters: Vec<String>,
     namespace: String,
 }
 
 impl Reconciler {
-    async fn look(&self, name: &RunName) -> Look {
+    async fn look(&self, name: &RunName) -> Requeue {
         match self.follow(name).await {
             Ok(look) => look,
-            Err(ActError::NotLeading) => Look::Rest,
+            Err(ActError::NotLeading) => Requeue::Rest,
             Err(error) => {
                 tracing::warn!(error = %diagbot_base::telemetry::Chain(&error), run.id = %name, "the run is looked at again");
-                Look::Failed
+                Requeue::Failed
             }
         }
     }
 
     /// Reads, decides and acts until there is nothing to do.
-    async fn follow(&self, name: &RunName) -> Result<Look, ActError> {
+    async fn follow(&self, name: &RunName) -> Result<Requeue, ActError> {
         let service = &self.ctx.service;
-        let Some(reflected) = service.records().get(&self.namespace, name.as_str()) else {
-            return Ok(Look::Rest);
+        let Some(reflected) = service.cache().get(&self.namespace, name.as_str()) else {
+            return Ok(Requeue::Rest);
         };
         let mut run = DiagnosticRun::clone(&reflected);
-        // The reflection may be late: before an act that no resourceVersion guards, the run is read.
+        // The cache may be late: before an act that no resourceVersion guards, the run is read.
         let mut fresh = false;
-        let mut gathered = Gathered::default();
+        let mut observed = Observed::default();
         for _ in 0..STEPS {
             let term = service.leadership().current().ok_or(ActError::NotLeading)?;
             let actor = Actor {
@@ -296,34 +296,34 @@ impl Reconciler {
                 metrics: &self.ctx.metrics,
                 term,
             };
-            self.gather(&run, &actor, &mut gathered).await?;
-            let action = match self.decide(&run, &gathered) {
-                Action::Wait(None) => return Ok(Look::Rest),
-                Action::Wait(Some(time)) => return Ok(Look::At(time)),
+            self.gather(&run, &actor, &mut observed).await?;
+            let action = match self.decide(&run, &observed) {
+                Action::Wait(None) => return Ok(Requeue::Rest),
+                Action::Wait(Some(time)) => return Ok(Requeue::At(time)),
                 action => action,
             };
             let unguarded = matches!(action, Action::CreateCapture(_) | Action::CancelCaptures(_));
             if unguarded && !fresh {
                 match self.reread(name, &actor).await? {
                     Some(read) => run = read,
-                    None => return Ok(Look::Rest),
+                    None => return Ok(Requeue::Rest),
                 }
                 fresh = true;
                 continue;
             }
             if let Action::CreateCapture(capture) = action {
                 match self.make(&run, *capture, &actor).await? {
-                    Some(Done::Capture(capture)) => gathered.take(*capture),
-                    Some(Done::CaptureRefused { capture, answer }) => gathered.refused = Some((capture, answer)),
+                    Some(Done::Capture(capture)) => observed.take(*capture),
+                    Some(Done::CaptureRefused { capture, answer }) => observed.refused = Some((capture, answer)),
                     // Another run took the last slot meanwhile, or somebody wrote first.
-                    _ => return Ok(Look::Again),
+                    _ => return Ok(Requeue::Again),
                 }
                 continue;
             }
-            if matches!(action, Action::Survey(_)) {
+            if matches!(action, Action::Preflight(_)) {
                 self.look_at_the_switch(&actor).await?;
             }
-            let entering = self.admissions.entering(service, term, &run, &action).await;
+            let entering = self.admission_gate.entering(service, term, &run, &action).await;
             let entering = entering.map_err(|source| ActError::Call {
                 doing: "read what was admitted before",
                 source,
@@ -332,7 +332,7 @@ impl Reconciler {
                 None => actor.perform(&run, action).await?,
                 // Decided once more on what has been admitted meanwhile: one run is admitted at a time.
                 Some(admitting) => {
-                    let done = actor.perform(&run, self.decide(&run, &gathered)).await?;
+                    let done = actor.perform(&run, self.decide(&run, &observed)).await?;
                     if let Done::Written(written) = &done {
                         admitting.admitted(written);
                     }
@@ -345,43 +345,43 @@ impl Reconciler {
                     run = *written;
                     fresh = true;
                 }
-                Done::Target(answer) => gathered.target = Some(answer),
-                Done::Reviewed(answer) => gathered.review = Some(answer),
-                Done::Surveyed(answer) => gathered.survey = Some(answer),
-                Done::Cancelled(captures) => captures.into_iter().for_each(|capture| gathered.take(capture)),
+                Done::Target(answer) => observed.target = Some(answer),
+                Done::Reviewed(answer) => observed.review = Some(answer),
+                Done::Surveyed(answer) => observed.preflight = Some(answer),
+                Done::Cancelled(captures) => captures.into_iter().for_each(|capture| observed.take(capture)),
                 Done::Stale | Done::Capture(_) | Done::CaptureRefused { .. } => {
                     match self.reread(name, &actor).await? {
                         Some(read) => {
                             // People were told something meanwhile: what was found out still counts.
                             if !differs_in_telling_only(&run, &read) {
-                                gathered = Gathered::default();
+                                observed = Observed::default();
                             }
                             run = read;
                             fresh = true;
                         }
-                        None => return Ok(Look::Rest),
+                        None => return Ok(Requeue::Rest),
                     }
                 }
             }
         }
-        Ok(Look::Again)
+        Ok(Requeue::Again)
     }
 
-    fn decide(&self, run: &DiagnosticRun, gathered: &Gathered) -> Action {
+    fn decide(&self, run: &DiagnosticRun, observed: &Observed) -> Action {
         let service = &self.ctx.service;
         let pauses = self.switch.pauses(service);
-        let uses = self.admissions.uses(service, run);
+        let uses = self.admission_gate.uses(service, run);
         let slots = self.free_slots(run);
         let facts = Facts {
             run,
-            captures: &gathered.captures,
-            refused: gathered.refused.as_ref(),
+            captures: &observed.captures,
+            refused: observed.refused.as_ref(),
             catalog: service.catalog(),
             agent_image: &self.ctx.agent_image,
             clusters: &self.clusters,
-            target: gathered.target.as_ref(),
-            review: gathered.review.as_ref(),
-            survey: gathered.survey.as_ref(),
+            target: observed.target.as_ref(),
+            review: observed.review.as_ref(),
+            preflight: observed.preflight.as_ref(),
             pauses: &pauses,
             budgets: &self.ctx.budgets,
             uses: &uses,
@@ -401,28 +401,28 @@ impl Reconciler {
     fn free_slots(&self, run: &DiagnosticRun) -> usize {
         let cluster = run.status.iter().flat_map(|status| &status.captures).next();
         match cluster.filter(|_| run.phase() == Phase::Capturing) {
-            Some(capture) => self.slots.free(&self.records.all(), &capture.target.cluster),
+            Some(capture) => self.slots.free(&self.cache.all(), &capture.target.cluster),
             None => 0,
         }
     }
 
-    /// The run's captures: from the reflection, and from the API server where it matters that one is really not there.
-    async fn gather(&self, run: &DiagnosticRun, actor: &Actor<'_>, gathered: &mut Gathered) -> Result<(), ActError> {
+    /// The run's captures: from the cache, and from the API server where it matters that one is really not there.
+    async fn gather(&self, run: &DiagnosticRun, actor: &Actor<'_>, observed: &mut Observed) -> Result<(), ActError> {
         let phase = run.phase();
         if !matches!(phase, Phase::Capturing | Phase::Cancelling) {
             return Ok(());
         }
         for summary in run.status.iter().flat_map(|status| &status.captures) {
             let known = |c: &Arc<DiagnosticCapture>| c.metadata.name.as_ref() == Some(&summary.name);
-            if gathered.captures.iter().any(known) || summary.phase.is_final() {
+            if observed.captures.iter().any(known) || summary.phase.is_final() {
                 continue;
             }
-            if let Some(capture) = self.records.get(&self.namespace, &summary.name) {
-                gathered.captures.push(capture);
+            if let Some(capture) = self.cache.get(&self.namespace, &summary.name) {
+                observed.captures.push(capture);
             } else if (summary.uid.is_some() || phase == Phase::Cancelling)
                 && let Some(capture) = actor.capture(&summary.name).await?
             {
-                gathered.take(capture);
+                observed.take(capture);
             }
         }
         Ok(())
@@ -435,7 +435,7 @@ impl Reconciler {
         capture: DiagnosticCapture,
         actor: &Actor<'_>,
     ) -> Result<Option<Done>, ActError> {
-        if !self.slots.take(&self.records.all(), &capture) {
+        if !self.slots.take(&self.cache.all(), &capture) {
             return Ok(None);
         }
         let name = capture.metadata.name.clone().unwrap_or_default();
@@ -474,7 +474,7 @@ impl Reconciler {
         if !service.schedules().ready() {
             return;
         }
-        let runs = service.records().all();
+        let runs = service.cache().all();
         let held = retention::held(&runs, &service.schedules().all());
         let removable = retention::removable(&runs, &held, service.now());
         for run in removable.into_iter().take(SWEPT) {

@@ -6,19 +6,19 @@
 pub mod access;
 mod act;
 pub mod admission;
-mod admissions;
+mod admission_gate;
 pub mod alone;
 mod bundle;
 pub mod controller;
+pub mod object_cache;
+mod pause_switch;
 pub mod plan;
+pub mod preflight;
 pub mod reason;
-pub mod records;
 pub mod request;
 pub mod retention;
 pub mod service;
 mod slots;
-pub mod survey;
-mod switch;
 mod unrecorded;
 
 /// The names of all that is done here.

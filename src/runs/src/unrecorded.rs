@@ -22,7 +22,7 @@ pub(super) async fn settle(service: &RunService) {
         return;
     }
     let leadership = service.leadership();
-    for run in service.records().all() {
+    for run in service.cache().all() {
         let left = run.status.as_ref().map_or(&[][..], |status| &status.unrecorded);
         let Some(term) = leadership.current() else { return };
         if left.is_empty() {

@@ -121,7 +121,7 @@ impl World {
         let context = CapturesContext {
             clusters: self.clusters.clone(),
             store: diagbot_artifacts::Destination::Store(self.store.clone()),
-            record: AuditLog::new("story", Clock::System),
+            audit_log: AuditLog::new("story", Clock::System),
             leadership: Leadership::always(epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).expect("long enough")),
             config: self.config.clone(),

@@ -118,7 +118,7 @@ impl World {
         let context = CapturesContext {
             clusters: self.clusters.clone(),
             store: diagbot_artifacts::Destination::Store(self.store.clone()),
-            record: AuditLog::new("story", Clock::System),
+            audit_log: AuditLog::new("story", Clock::System),
             leadership: Leadership::always(self.epoch),
             secret: Arc::new(SecretKey::try_from(vec![9; 32]).unwrap()),
             config: serde_json::from_value(config).unwrap(),

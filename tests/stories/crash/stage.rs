@@ -210,9 +210,9 @@ impl Stage {
         if scene.end() == Phase::Succeeded {
             told.downloads().await;
         }
-        let records = self.product.objects().iter().filter(|k| k.contains(&name)).count();
+        let cache = self.product.objects().iter().filter(|k| k.contains(&name)).count();
         Ok(format!(
-            "died, then {}: 1 run, {ours} container(s), {records} object(s), 1 message, 0 open uploads",
+            "died, then {}: 1 run, {ours} container(s), {cache} object(s), 1 message, 0 open uploads",
             run.phase().as_str()
         ))
     }

@@ -16,7 +16,7 @@ use diagbot_catalog::{Catalog, load::Allowances};
 use diagbot_cluster::{ClusterConfig, Clusters, lease, pod_index::PodIndex};
 use diagbot_runs::{
     access::{Access, AccessConfig, ChannelFacts, Directory, DirectoryError, PersonFacts},
-    admission::{Door, RateConfig},
+    admission::{RateConfig, RateLimiter},
     controller::{self, RunsContext},
     request::RunRequest,
     service::{RunService, ServiceParts},
@@ -213,8 +213,8 @@ impl World {
             catalog: Arc::new(catalog),
             access: Access::new(directory, AccessConfig::default(), Clock::System),
             store: Store::connect(&store, Clock::System).await.unwrap(),
-            door: Door::new(RateConfig::default()),
-            record: AuditLog::new("story", Clock::System),
+            rate_limiter: RateLimiter::new(RateConfig::default()),
+            audit_log: AuditLog::new("story", Clock::System),
             leadership: leadership.clone(),
             pod_index: PodIndex::default(),
             clock: Clock::System,

@@ -12,7 +12,7 @@ use diagbot_slack::{
     config::{SlackConfig, SlackTokens},
     context::SlackContext,
     directory::SlackDirectory,
-    front,
+    handlers,
     socket::SocketHealth,
     thread,
 };
@@ -99,6 +99,6 @@ async fn process(world: &World, config: &Arc<SlackConfig>, tokens: &SlackTokens,
     };
     let stop = replica.stop.clone();
     replica.tasks.spawn(thread::run(context.clone(), stop.clone()));
-    replica.tasks.spawn(front::run(context, health.clone(), stop));
+    replica.tasks.spawn(handlers::run(context, health.clone(), stop));
     replica
 }

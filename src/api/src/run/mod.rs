@@ -95,7 +95,7 @@ pub struct Selection {
     pub max: Option<u32>,
 }
 
-/// The request's key, as recorded: see [`crate::request_key::RequestKey`].
+/// The request's key, as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyRecord {
@@ -227,7 +227,7 @@ pub struct RunStatus {
     /// The access decision.
     #[serde(default)]
     pub decision: Option<Decision>,
-    /// The consent of a second person, where it takes one.
+    /// The approval of a second person, where it takes one.
     #[serde(default)]
     pub approval: Option<Approval>,
     /// The review for break-glass, where the person used it.

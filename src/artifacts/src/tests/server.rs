@@ -112,7 +112,7 @@ async fn what_the_server_can_not_keep_as_a_promise_it_refuses() {
 
 #[tokio::test]
 async fn a_store_with_its_own_authority_is_trusted_by_its_certificate_only() {
-    let tls = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/artifacts/tests/tls");
+    let tls = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/tls");
     let files = TlsFiles {
         cert_file: tls.join("server.pem"),
         key_file: tls.join("server.key"),

@@ -11,7 +11,7 @@ use diagbot_cluster::{Clusters, lease, pod_index::PodIndex};
 use diagbot_runs::{
     self,
     access::Access,
-    admission::Door,
+    admission::RateLimiter,
     service::{RunService, ServiceParts},
 };
 use diagbot_slack::{api::SlackApi, context::SlackContext, directory::SlackDirectory, socket::SocketHealth};
@@ -81,10 +81,10 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let (service, watch) = RunService::new(ServiceParts {
         clusters: clusters.clone(),
         catalog,
-        door: Door::new(config.rates),
+        rate_limiter: RateLimiter::new(config.rates),
         access: Access::new(directory, config.access.clone(), clock.clone()),
         store: store.clone(),
-        record: audit_log.clone(),
+        audit_log: audit_log.clone(),
         leadership: leadership.clone(),
         pod_index,
         clock: clock.clone(),
@@ -101,7 +101,7 @@ pub(super) async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let captures = CapturesContext {
         clusters,
         store: Destination::Store(store),
-        record: audit_log.clone(),
+        audit_log: audit_log.clone(),
         leadership,
         secret: Arc::new(secrets.key),
         config: config.agent,

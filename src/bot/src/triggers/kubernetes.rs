@@ -55,7 +55,7 @@ async fn lead(sources: &[Arc<SourceConfig>], front: &TriggerFront, service: &Run
         };
         let now = service.now();
         let concerns = is_fresh(&pod_signal, now)
-            && (!is_departure(pod_signal.sign)
+            && (!is_departure(pod_signal.signal)
                 || is_in_incident(&service.list(&RunFilter::default()), &cluster, &pod_signal, config, now));
         if concerns {
             front.observe(&source.name, &alert(&cluster, &pod_signal)).await;
@@ -115,7 +115,7 @@ pub(super) fn is_in_incident(
 /// state that is shown again, to any process, is the same event.
 pub(super) fn alert(cluster: &str, pod_signal: &PodSignal) -> Alert {
     let (kind, workload) = (pod_signal.workload.0.to_string(), pod_signal.workload.1.clone());
-    let sign = pod_signal.sign.as_str();
+    let sign = pod_signal.signal.as_str();
     let labels = [
         ("cluster", cluster),
         ("namespace", &pod_signal.namespace),

@@ -16,12 +16,12 @@ use diagbot_wire::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{ActError, Outcome, Scene, names, notice, uploads};
+use super::{ActError, Outcome, TaskContext, names, notice, uploads};
 use crate::{
     container,
     explain::{self, Refusal},
     manifest,
-    plan::{Action, Ending, Facts, Fault, Observed, PodFact, ResultFact},
+    plan::{Action, CaptureOutcome, Facts, Fault, Observed, PodFact, ResultFact},
     relay::{Relay, RelayError},
 };
 
@@ -35,7 +35,7 @@ pub(super) const MAX_RESULT_BYTES: usize = 256 * 1024;
 const MAX_FINDINGS: usize = 5;
 
 /// Fetches a staged artifact, then completes its upload.
-pub(super) async fn relay(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome, ActError> {
+pub(super) async fn relay(scene: &TaskContext, f: &Facts, step: u16) -> Result<Outcome, ActError> {
     let (result, upload) = at_hand(f, step)?;
     let report = result.artifact.as_ref().ok_or_else(|| nothing(step))?;
     let (key, id) = names(upload)?;
@@ -58,19 +58,19 @@ pub(super) async fn relay(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome
         Ok(()) | Err(RelayError::Store(StoreError::NotFound { .. })) => {}
         Err(error) => return Err(ActError::of_relay(step, &error)),
     }
-    scene.record.check_term()?;
+    scene.status_writer.check_term()?;
     prove(scene, f, result, upload, report).await
 }
 
 /// Completes a step's upload, has it proven, and records the artifact.
-pub(super) async fn complete(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome, ActError> {
+pub(super) async fn complete(scene: &TaskContext, f: &Facts, step: u16) -> Result<Outcome, ActError> {
     let (result, upload) = at_hand(f, step)?;
     let report = result.artifact.as_ref().ok_or_else(|| nothing(step))?;
     prove(scene, f, result, upload, report).await
 }
 
 async fn prove(
-    scene: &Scene,
+    scene: &TaskContext,
     f: &Facts,
     result: &StepResult,
     upload: &UploadRecord,
@@ -83,13 +83,13 @@ async fn prove(
         .complete(&key, &id, report, upload.part_size_bytes)
         .await
         .map_err(|error| ActError::of_store(Fault::Artifact(result.step), &error))?;
-    scene.record.check_term()?;
+    scene.status_writer.check_term()?;
     keep(scene, f, result, upload, &stored).await
 }
 
 /// Records that a step's artifact is in the store. The manifest is put beside that where nothing more can come.
 pub(crate) async fn keep(
-    scene: &Scene,
+    scene: &TaskContext,
     f: &Facts,
     result: &StepResult,
     upload: &UploadRecord,
@@ -113,7 +113,7 @@ pub(crate) async fn keep(
         if !is_last(f, result.step) {
             return false;
         }
-        let mut capture = DiagnosticCapture::clone(&scene.record.current());
+        let mut capture = DiagnosticCapture::clone(&scene.status_writer.current());
         change(capture.status.get_or_insert_default());
         // One that could not be put is an action of its own, with its own patience.
         let put = put_manifest(scene, f, &capture);
@@ -137,9 +137,9 @@ fn in_order(status: &mut CaptureStatus) {
     artifacts.sort_by_key(|artifact| step(&artifact.key));
 }
 
-fn record_artifact(scene: &Scene, f: &Facts, artifact: &ArtifactRecord) {
+fn record_artifact(scene: &TaskContext, f: &Facts, artifact: &ArtifactRecord) {
     scene.context.metrics.artifact_bytes.inc_by(artifact.size_bytes);
-    scene.context.record.add(diagbot_audit::Event::Artifact {
+    scene.context.audit_log.add(diagbot_audit::Event::Artifact {
         run: f.spec().run.clone(),
         capture: f.capture.metadata.name.clone().unwrap_or_default(),
         person: f.spec().requester.clone(),
@@ -160,7 +160,7 @@ fn is_last(f: &Facts, step: u16) -> bool {
 }
 
 fn artifact(
-    scene: &Scene,
+    scene: &TaskContext,
     f: &Facts,
     result: &StepResult,
     upload: &UploadRecord,
@@ -207,7 +207,7 @@ fn shortfall(outcome: &StepOutcome) -> Option<Shortfall> {
 }
 
 /// An agent older than the rules has not applied them: what it sent is shown to nobody who did not ask for it.
-fn is_unredacted(scene: &Scene, spec: &StepSpec, report: &ArtifactReport) -> bool {
+fn is_unredacted(scene: &TaskContext, spec: &StepSpec, report: &ArtifactReport) -> bool {
     let text = spec.step.contains(&format!(";output={};", OutputKind::Text.as_str()));
     text && report.redaction.is_none() && !scene.context.config.redaction.rules().is_empty()
 }
@@ -258,7 +258,7 @@ fn nothing(step: u16) -> ActError {
 }
 
 /// Looks for the result object. One that the agent did not sign is none.
-pub(super) async fn read_result(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+pub(super) async fn read_result(scene: &TaskContext, f: &Facts) -> Result<Outcome, ActError> {
     let attempt = f.attempt_number();
     let uid = f.capture.metadata.uid.as_deref().unwrap_or_default();
     let found = scene
@@ -283,13 +283,13 @@ pub(super) async fn read_result(scene: &Scene, f: &Facts) -> Result<Outcome, Act
 }
 
 /// Puts the manifest beside the artifacts.
-pub(super) async fn write_manifest(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+pub(super) async fn write_manifest(scene: &TaskContext, f: &Facts) -> Result<Outcome, ActError> {
     put_manifest(scene, f, &f.capture).await?;
     Ok(Outcome::ManifestWritten)
 }
 
 /// The same again replaces it.
-async fn put_manifest(scene: &Scene, f: &Facts, capture: &DiagnosticCapture) -> Result<(), ActError> {
+async fn put_manifest(scene: &TaskContext, f: &Facts, capture: &DiagnosticCapture) -> Result<(), ActError> {
     let in_pod = match (&f.pod, f.recorded(|s| s.container.clone())) {
         (PodFact::Seen(pod), Some(name)) => container::find(pod, &name),
         _ => None,
@@ -306,7 +306,7 @@ async fn put_manifest(scene: &Scene, f: &Facts, capture: &DiagnosticCapture) -> 
 }
 
 /// Records how far it is.
-pub(super) async fn observe(scene: &Scene, f: &Facts, observed: &Observed) -> Result<Outcome, ActError> {
+pub(super) async fn observe(scene: &TaskContext, f: &Facts, observed: &Observed) -> Result<Outcome, ActError> {
     scene
         .write(f, |status| {
             status.phase = observed.phase;
@@ -318,17 +318,21 @@ pub(super) async fn observe(scene: &Scene, f: &Facts, observed: &Observed) -> Re
 }
 
 /// Records the end, and tells the pod's owners.
-pub(super) async fn finish(scene: &Scene, f: &Facts, ending: &Ending) -> Result<Outcome, ActError> {
+pub(super) async fn finish(
+    scene: &TaskContext,
+    f: &Facts,
+    capture_outcome: &CaptureOutcome,
+) -> Result<Outcome, ActError> {
     let now = scene.now();
     let written = scene.write(f, |status| {
         let generation = f.capture.metadata.generation;
-        status.end(ending.phase, ending.reason.as_ref(), generation, now);
-        status.notes.clone_from(&ending.notes);
+        status.end(capture_outcome.phase, capture_outcome.reason.as_ref(), generation, now);
+        status.notes.clone_from(&capture_outcome.notes);
         status.waiting = None;
         status.progress = None;
         status.trace.insert("finished".to_owned(), MicroTime(now));
     });
-    let (written, ()) = tokio::join!(written, notice::post(scene, f, ending));
+    let (written, ()) = tokio::join!(written, notice::post(scene, f, capture_outcome));
     written?;
     Ok(Outcome::Recorded)
 }

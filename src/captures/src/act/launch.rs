@@ -15,7 +15,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{ActError, CALL, Outcome, Scene, converse};
+use super::{ActError, CALL, Outcome, TaskContext, session};
 use crate::{
     container::container_name,
     explain::{self, Refusal},
@@ -28,7 +28,7 @@ const MOST_EVENTS: u32 = 200;
 
 /// Records the attempt; the former one's agent, which has no ticket, is told to end.
 pub(super) async fn attempt(
-    scene: &Scene,
+    scene: &TaskContext,
     f: &Facts,
     number: u32,
     identity: AgentIdentity,
@@ -39,7 +39,7 @@ pub(super) async fn attempt(
     let now = scene.now();
     if f.attempt.journal.hello.is_some() {
         // It ends by itself after its wait; being told only saves it that.
-        converse::send_cancel(scene, f, CancelReason::Unknown).await.ok();
+        session::send_cancel(scene, f, CancelReason::Unknown).await.ok();
     }
     scene
         .write(f, |status| {
@@ -61,9 +61,12 @@ pub(super) async fn attempt(
 }
 
 /// Adds the container. The same name with the same spec again changes nothing, so that an unknown outcome is repeated.
-pub(super) async fn add_container(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+pub(super) async fn add_container(scene: &TaskContext, f: &Facts) -> Result<Outcome, ActError> {
     let Some(container) = &f.attempt.wanted else {
-        return Err(ActError::Never(Fault::Record, explain::refusal(Refusal::Invalid, "")));
+        return Err(ActError::Never(
+            Fault::StatusWriter,
+            explain::refusal(Refusal::Invalid, ""),
+        ));
     };
     let patch = Patch::Strategic(json!({"spec": {"ephemeralContainers": [container.as_ref()]}}));
     let pods = scene.pods();
@@ -86,7 +89,7 @@ pub(super) async fn add_container(scene: &Scene, f: &Facts) -> Result<Outcome, A
 }
 
 /// On record before it is done; once for each attempt at it.
-fn record_container(scene: &Scene, f: &Facts, container: &EphemeralContainer) {
+fn record_container(scene: &TaskContext, f: &Facts, container: &EphemeralContainer) {
     let target = &f.spec().target;
     let pod = [
         ("cluster", &target.cluster),
@@ -94,7 +97,7 @@ fn record_container(scene: &Scene, f: &Facts, container: &EphemeralContainer) {
         ("pod", &target.pod),
         ("uid", &target.pod_uid),
     ];
-    scene.context.record.add(diagbot_audit::Event::Container {
+    scene.context.audit_log.add(diagbot_audit::Event::Container {
         run: f.spec().run.clone(),
         capture: f.capture.metadata.name.clone().unwrap_or_default(),
         person: f.spec().requester.clone(),
@@ -105,7 +108,7 @@ fn record_container(scene: &Scene, f: &Facts, container: &EphemeralContainer) {
 
 /// Looks at a container that is being created for long: at the pod itself, since a watch may have gone quiet, and at the
 /// events about it. Where those may not be read, there are none.
-pub(super) async fn look_closer(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+pub(super) async fn look_closer(scene: &TaskContext, f: &Facts) -> Result<Outcome, ActError> {
     let target = &f.spec().target;
     let events: Api<Event> = Api::namespaced(scene.cluster.client.clone(), &target.namespace);
     let params = ListParams::default()
@@ -118,7 +121,7 @@ pub(super) async fn look_closer(scene: &Scene, f: &Facts) -> Result<Outcome, Act
     );
     let pod = match pod {
         Ok(pod) => pod.map_or(PodFact::Gone, |pod| PodFact::Seen(Arc::new(pod))),
-        Err(error) => return Err(ActError::of_call(Fault::Record, Refusal::Cluster, &error)),
+        Err(error) => return Err(ActError::of_call(Fault::StatusWriter, Refusal::Cluster, &error)),
     };
     let name = f.recorded(|s| s.container.clone()).unwrap_or_default();
     let events = events.map_or_else(|_| Vec::new(), |list| container_events(&list.items, &name));

@@ -1,10 +1,10 @@
 //! Does one action of the plan. Each can be done twice: names, numbers and keys follow from the record, and the record comes
 //! before the act.
 
-mod converse;
 pub(super) mod keep;
 pub(super) mod launch;
 mod notice;
+mod session;
 pub(super) mod uploads;
 
 use std::{
@@ -27,22 +27,22 @@ use super::{
     control::Control,
     explain::{self, Refusal},
     plan::{Action, Facts, Fault, PodFact, ResultFact},
-    record::{Record, RecordError},
     relay::RelayError,
     report,
+    status_writer::{StatusWriteError, StatusWriter},
 };
 
 /// Longest wait for a call to the target cluster that answers at once.
 const CALL: Duration = Duration::from_secs(10);
 
-/// What the actions of one pursuit work with.
-pub(super) struct Scene {
+/// What the actions of one task work with.
+pub(super) struct TaskContext {
     /// The bot.
     pub context: CapturesContext,
     /// The target's cluster.
     pub cluster: Cluster,
     /// The capture's object.
-    pub record: Record,
+    pub status_writer: StatusWriter,
     /// The way to the container under way; made anew with each attempt.
     pub control: RwLock<Option<Arc<Control>>>,
     /// One control line's number at a time.
@@ -107,11 +107,11 @@ pub(super) enum ActError {
     Never(Fault, Explanation),
 }
 
-impl From<RecordError> for ActError {
-    fn from(error: RecordError) -> Self {
+impl From<StatusWriteError> for ActError {
+    fn from(error: StatusWriteError) -> Self {
         match error {
-            RecordError::Fenced | RecordError::Gone => Self::NotOurs,
-            RecordError::Call(_) | RecordError::Contended => Self::Later {
+            StatusWriteError::Fenced | StatusWriteError::Gone => Self::NotOurs,
+            StatusWriteError::Call(_) | StatusWriteError::Contended => Self::Later {
                 what: "the capture's record could not be written".to_owned(),
                 after: None,
             },
@@ -158,12 +158,12 @@ impl ActError {
     }
 }
 
-impl Scene {
+impl TaskContext {
     /// Pods of the target's namespace, for calls that answer at once.
     pub(super) fn pods(&self) -> Api<Pod> {
         Api::namespaced(
             self.cluster.client.clone(),
-            &self.record.current().spec.target.namespace,
+            &self.status_writer.current().spec.target.namespace,
         )
     }
 
@@ -171,7 +171,7 @@ impl Scene {
     pub(super) fn streaming_pods(&self) -> Api<Pod> {
         Api::namespaced(
             self.cluster.stream_client.clone(),
-            &self.record.current().spec.target.namespace,
+            &self.status_writer.current().spec.target.namespace,
         )
     }
 
@@ -181,7 +181,7 @@ impl Scene {
 
     /// The key of one of the attempt's objects.
     fn key(&self, attempt: u32, name: &str) -> ArtifactKey {
-        let capture = self.record.current();
+        let capture = self.status_writer.current();
         let target = &capture.spec.target;
         let created = capture
             .metadata
@@ -203,8 +203,8 @@ impl Scene {
     }
 
     /// Changes the record, and takes the trace along.
-    async fn write(&self, f: &Facts, change: impl Fn(&mut CaptureStatus) + Sync) -> Result<(), RecordError> {
-        self.record
+    async fn write(&self, f: &Facts, change: impl Fn(&mut CaptureStatus) + Sync) -> Result<(), StatusWriteError> {
+        self.status_writer
             .write(|status| {
                 for (moment, at) in &f.trace {
                     status.trace.entry((*moment).to_owned()).or_insert(MicroTime(*at));
@@ -220,21 +220,21 @@ impl Scene {
 }
 
 /// Does one action.
-pub(super) async fn perform(scene: &Scene, f: &Facts, action: &Action) -> Result<Outcome, ActError> {
-    scene.record.check_term()?;
+pub(super) async fn perform(scene: &TaskContext, f: &Facts, action: &Action) -> Result<Outcome, ActError> {
+    scene.status_writer.check_term()?;
     failpoint::around(action.name(), dispatch(scene, f, action)).await
 }
 
-async fn dispatch(scene: &Scene, f: &Facts, action: &Action) -> Result<Outcome, ActError> {
+async fn dispatch(scene: &TaskContext, f: &Facts, action: &Action) -> Result<Outcome, ActError> {
     match action {
         Action::Attempt { number, identity } => launch::attempt(scene, f, *number, *identity).await,
         Action::OpenUploads => uploads::open(scene, f).await,
         Action::AddContainer => launch::add_container(scene, f).await,
         Action::LookCloser => launch::look_closer(scene, f).await,
-        Action::SendTicket => Box::pin(converse::send_ticket(scene, f)).await,
-        Action::SendUrls { step, from_part, .. } => converse::send_urls(scene, f, *step, *from_part).await,
-        Action::SendRelease { step } => converse::send_release(scene, f, *step).await,
-        Action::SendCancel { reason } => converse::send_cancel(scene, f, *reason).await,
+        Action::SendTicket => Box::pin(session::send_ticket(scene, f)).await,
+        Action::SendUrls { step, from_part, .. } => session::send_urls(scene, f, *step, *from_part).await,
+        Action::SendRelease { step } => session::send_release(scene, f, *step).await,
+        Action::SendCancel { reason } => session::send_cancel(scene, f, *reason).await,
         Action::Relay { step } => keep::relay(scene, f, *step).await,
         Action::ReadResult { .. } => keep::read_result(scene, f).await,
         Action::Complete { step } => keep::complete(scene, f, *step).await,
@@ -242,6 +242,6 @@ async fn dispatch(scene: &Scene, f: &Facts, action: &Action) -> Result<Outcome, 
         Action::AbortUploads => uploads::abort(scene, f, Fault::Abort).await,
         Action::WriteManifest => keep::write_manifest(scene, f).await,
         Action::Observe(observed) => keep::observe(scene, f, observed).await,
-        Action::Finish(ending) => keep::finish(scene, f, ending).await,
+        Action::Finish(capture_outcome) => keep::finish(scene, f, capture_outcome).await,
     }
 }

@@ -15,15 +15,15 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 
-use super::Scene;
-use crate::plan::{Ending, Facts};
+use super::TaskContext;
+use crate::plan::{CaptureOutcome, Facts};
 
 /// Longest wait for it.
 const CALL: Duration = Duration::from_secs(2);
 
 /// Posts the Event. Its name follows from the capture: posted twice, it is one.
-pub(super) async fn post(scene: &Scene, f: &Facts, ending: &Ending) {
-    let event = event(&f.capture, ending.phase, scene.now());
+pub(super) async fn post(scene: &TaskContext, f: &Facts, capture_outcome: &CaptureOutcome) {
+    let event = event(&f.capture, capture_outcome.phase, scene.now());
     let namespace = &f.spec().target.namespace;
     let events: Api<Event> = Api::namespaced(scene.cluster.client.clone(), namespace);
     match deadline(CALL, events.create(&PostParams::default(), &event)).await {

@@ -6,7 +6,7 @@ use diagbot_artifacts::{ArtifactKey, UploadId};
 use diagbot_wire::upload::part_size_bytes;
 use futures::future::{Either, try_join_all};
 
-use super::{ActError, Outcome, Scene};
+use super::{ActError, Outcome, TaskContext};
 use crate::{
     explain::{self, Refusal},
     plan::{Facts, Fault},
@@ -14,8 +14,8 @@ use crate::{
 
 /// Opens an upload for each step that has none, and records them. What a crash left unrecorded is taken over: no URL of it
 /// was ever signed. (What nobody takes over is found when the capture ends, or by the sweep.)
-pub(super) async fn open(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
-    let left = strays(scene, f, Fault::Uploads).await?;
+pub(super) async fn open(scene: &TaskContext, f: &Facts) -> Result<Outcome, ActError> {
+    let left = orphans(scene, f, Fault::Uploads).await?;
     let missing = f.steps().filter(|step| f.upload(*step).is_none());
     let opened = try_join_all(missing.map(|step| {
         let key = upload_key(scene, f, f.attempt_number(), step);
@@ -30,7 +30,7 @@ pub(super) async fn open(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> 
 }
 
 /// Puts them on record.
-pub(crate) async fn record(scene: &Scene, f: &Facts, opened: &[UploadRecord]) -> Result<(), ActError> {
+pub(crate) async fn record(scene: &TaskContext, f: &Facts, opened: &[UploadRecord]) -> Result<(), ActError> {
     scene
         .write(f, |status| {
             for upload in opened {
@@ -44,7 +44,7 @@ pub(crate) async fn record(scene: &Scene, f: &Facts, opened: &[UploadRecord]) ->
 }
 
 /// Opens an upload for a step; it is on no record yet.
-pub(crate) async fn open_one(scene: &Scene, f: &Facts, step: u16) -> Result<UploadRecord, ActError> {
+pub(crate) async fn open_one(scene: &TaskContext, f: &Facts, step: u16) -> Result<UploadRecord, ActError> {
     let spec = &f.spec().steps[usize::from(step)];
     let key = upload_key(scene, f, f.attempt_number(), step);
     let tags = [
@@ -62,13 +62,13 @@ pub(crate) async fn open_one(scene: &Scene, f: &Facts, step: u16) -> Result<Uplo
 
 /// Aborts what was opened and will not be completed, and what may have been opened and never recorded; `fault` is what can't
 /// be done where the store refuses that for good.
-pub(crate) async fn abort(scene: &Scene, f: &Facts, fault: Fault) -> Result<Outcome, ActError> {
+pub(crate) async fn abort(scene: &TaskContext, f: &Facts, fault: Fault) -> Result<Outcome, ActError> {
     let store = &scene.context.store;
     let recorded = f.recorded(|s| s.uploads.clone());
     let unclosed = recorded.iter().filter(|upload| !upload.closed).map(names);
     let unclosed: Vec<_> = unclosed.collect::<Result<_, _>>()?;
-    let strays = strays(scene, f, fault).await?;
-    for (key, id) in unclosed.iter().chain(&strays) {
+    let orphans = orphans(scene, f, fault).await?;
+    for (key, id) in unclosed.iter().chain(&orphans) {
         let aborted = store.abort(key, id).await;
         aborted.map_err(|error| ActError::of_store(fault, &error))?;
     }
@@ -86,7 +86,7 @@ pub(crate) async fn abort(scene: &Scene, f: &Facts, fault: Fault) -> Result<Outc
 }
 
 /// Uploads of this capture that are open at the store and on no record, whichever attempt they were opened for.
-async fn strays(scene: &Scene, f: &Facts, fault: Fault) -> Result<Vec<(ArtifactKey, UploadId)>, ActError> {
+async fn orphans(scene: &TaskContext, f: &Facts, fault: Fault) -> Result<Vec<(ArtifactKey, UploadId)>, ActError> {
     if !f.may_hold_strays {
         return Ok(Vec::new());
     }
@@ -115,7 +115,7 @@ pub(crate) fn names(upload: &UploadRecord) -> Result<(ArtifactKey, UploadId), Ac
 }
 
 /// Where a step's artifact goes, of that attempt.
-fn upload_key(scene: &Scene, f: &Facts, attempt: u32, step: u16) -> ArtifactKey {
+fn upload_key(scene: &TaskContext, f: &Facts, attempt: u32, step: u16) -> ArtifactKey {
     scene.key(attempt, &object_name(&f.spec().steps, step))
 }
 

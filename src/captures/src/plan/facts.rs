@@ -14,7 +14,7 @@ use k8s_openapi::{
 
 use crate::{
     container,
-    identity::LearntUsers,
+    identity::ImageUsers,
     journal::Journal,
     launch::{self, ContainerView},
 };
@@ -49,7 +49,7 @@ pub(crate) struct Facts {
     /// Pods may write to the store themselves.
     pub direct: bool,
     /// Users of images that were met before.
-    pub learnt: Arc<LearntUsers>,
+    pub image_users: Arc<ImageUsers>,
 }
 
 /// The target's pod, as last seen.
@@ -127,7 +127,7 @@ pub(crate) enum ResultFact {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Fault {
     /// The container's spec or a control line can't be made.
-    Record,
+    StatusWriter,
     /// Uploads can't be opened.
     Uploads,
     /// The ticket can't be made or sent.
@@ -148,7 +148,7 @@ impl Facts {
         capture: Arc<DiagnosticCapture>,
         now: Timestamp,
         launch_limit_s: u32,
-        learnt: Arc<LearntUsers>,
+        image_users: Arc<ImageUsers>,
     ) -> Self {
         let begun = capture.status.as_ref().is_some_and(|status| status.attempt > 0);
         Self {
@@ -165,7 +165,7 @@ impl Facts {
             relayed_bytes: 0,
             launch_limit_s,
             direct: true,
-            learnt,
+            image_users,
         }
     }
 

@@ -1,12 +1,12 @@
 //! What follows from the facts: pure, total, the same after a restart as before.
 //!
-//! The answer names everything that should be under way; the pursuit starts what is not. An action that is lost with its
+//! The answer names everything that should be under way; the task starts what is not. An action that is lost with its
 //! process is asked for again by the next look at the facts.
 
-mod conclude;
 mod facts;
-mod meet;
+mod handshake;
 mod observe;
+mod outcome;
 #[cfg(test)]
 mod tests;
 
@@ -14,9 +14,9 @@ use diagbot_api::capture::{AgentIdentity, CapturePhase, Explanation, IdentitySou
 use diagbot_base::failpoint::action_names;
 use diagbot_wire::control::CancelReason;
 pub(super) use facts::{AttemptFacts, Facts, Fault, LogState, PodFact, ResultFact};
+pub(super) use handshake::chosen;
+use handshake::{Meeting, handshake};
 use jiff::{SignedDuration, Timestamp};
-pub(super) use meet::chosen;
-use meet::{Meeting, meet};
 
 use super::{
     explain::{self, Refusal},
@@ -97,7 +97,7 @@ pub(super) enum Action {
     /// Record how far it is.
     Observe(Observed),
     /// Record the end.
-    Finish(Ending),
+    Finish(CaptureOutcome),
 }
 
 action_names!(Action, {
@@ -132,7 +132,7 @@ pub(super) struct Observed {
 
 /// How a capture ended.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Ending {
+pub(super) struct CaptureOutcome {
     /// A final phase.
     pub phase: CapturePhase,
     /// Why, unless it succeeded.
@@ -205,7 +205,7 @@ fn by_the_bot(f: &Facts) -> Plan {
     let missing = f.steps().find(|step| !f.stored(*step));
     match missing {
         Some(step) if !stopping(f) && !f.faults.contains_key(&Fault::Report) => Plan::of(vec![Action::Report { step }]),
-        _ => Plan::of(conclude::of_the_bot(f)),
+        _ => Plan::of(outcome::of_the_bot(f)),
     }
 }
 
@@ -223,8 +223,8 @@ fn by_an_agent(f: &Facts) -> Plan {
         control: view == ContainerView::Running,
         ..Plan::default()
     };
-    if let Some(conclusion) = conclude::conclusion(f, &mut next) {
-        next.actions.extend(conclude::bring_home(f, &conclusion));
+    if let Some(session_outcome) = outcome::session_outcome(f, &mut next) {
+        next.actions.extend(outcome::bring_home(f, &session_outcome));
         return next;
     }
     if !next.actions.is_empty() {
@@ -238,14 +238,14 @@ fn by_an_agent(f: &Facts) -> Plan {
         ContainerView::Absent | ContainerView::Unreported | ContainerView::Waiting { .. } => look_closer(f, &mut next),
         ContainerView::Running | ContainerView::Terminated { .. } => {}
     }
-    converse(f, &mut next);
+    session(f, &mut next);
     next
 }
 
 /// The first attempt, or why there is none.
 fn first(f: &Facts) -> Action {
     if stopping(f) {
-        return Action::Finish(conclude::nothing_started(f));
+        return Action::Finish(outcome::nothing_started(f));
     }
     let target = &f.spec().target;
     let fault = match &f.pod {
@@ -255,9 +255,9 @@ fn first(f: &Facts) -> Action {
     match (fault, &f.pod) {
         (None, PodFact::Seen(pod)) => Action::Attempt {
             number: 1,
-            identity: identity::choose(pod, &target.container, &f.learnt),
+            identity: identity::choose(pod, &target.container, &f.image_users),
         },
-        (fault, _) => Action::Finish(Ending {
+        (fault, _) => Action::Finish(CaptureOutcome {
             phase: CapturePhase::Failed,
             reason: fault,
             notes: Vec::new(),
@@ -282,7 +282,7 @@ fn next_attempt(f: &Facts) -> Option<Action> {
             identity,
         });
     }
-    match meet(f, f.attempt.journal.hello.as_ref()?) {
+    match handshake(f, f.attempt.journal.hello.as_ref()?) {
         Meeting::OtherUser { uid, gid } => Some(Action::Attempt {
             number: number + 1,
             identity: AgentIdentity {
@@ -296,14 +296,14 @@ fn next_attempt(f: &Facts) -> Option<Action> {
 }
 
 /// Ticket, URLs, releases: what the agent waits for.
-fn converse(f: &Facts, next: &mut Plan) {
+fn session(f: &Facts, next: &mut Plan) {
     let journal = &f.attempt.journal;
     let Some(hello) = &journal.hello else { return };
     if stopping(f) {
         return;
     }
     if !journal.started {
-        if meet(f, hello) == Meeting::Fits && uploads_open(f) && due(f, next, f.attempt.ticket_at, RESEND) {
+        if handshake(f, hello) == Meeting::Fits && uploads_open(f) && due(f, next, f.attempt.ticket_at, RESEND) {
             next.actions.push(Action::SendTicket);
         }
         return;
@@ -325,7 +325,7 @@ fn converse(f: &Facts, next: &mut Plan) {
     }
     // An artifact that is in the store already need not wait for the steps after it.
     for &step in journal.ended.keys() {
-        next.actions.extend(conclude::artifact(f, step));
+        next.actions.extend(outcome::artifact(f, step));
     }
 }
 

@@ -22,7 +22,7 @@ use kube::{Api, api::ListParams};
 
 use self::artifact::{Artifact, Sink};
 use super::{
-    act::{ActError, Outcome, Scene, keep, names, uploads},
+    act::{ActError, Outcome, TaskContext, keep, names, uploads},
     explain::{self, Refusal},
     plan::{Facts, Fault},
 };
@@ -33,7 +33,7 @@ const CALL: Duration = Duration::from_secs(10);
 const MOST_EVENTS: u32 = 500;
 
 /// Makes the report and keeps it. Done again after a crash it begins anew, in a new upload.
-pub(super) async fn make(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome, ActError> {
+pub(super) async fn make(scene: &TaskContext, f: &Facts, step: u16) -> Result<Outcome, ActError> {
     let target = &f.spec().target;
     let pod = match deadline(CALL, scene.pods().get(&target.pod)).await {
         Ok(pod) => pod,
@@ -101,7 +101,7 @@ fn never(explanation: diagbot_api::capture::Explanation) -> ActError {
 }
 
 /// An upload of this life: what an earlier one uploaded is not known.
-async fn fresh_upload(scene: &Scene, f: &Facts, step: u16) -> Result<UploadRecord, ActError> {
+async fn fresh_upload(scene: &TaskContext, f: &Facts, step: u16) -> Result<UploadRecord, ActError> {
     if f.may_hold_open_uploads() {
         uploads::abort(scene, f, Fault::Report).await?;
     }
@@ -112,7 +112,7 @@ async fn fresh_upload(scene: &Scene, f: &Facts, step: u16) -> Result<UploadRecor
 
 /// All sections, the short and telling ones first.
 async fn write(
-    scene: &Scene,
+    scene: &TaskContext,
     f: &Facts,
     pod: &Pod,
     artifact: &mut Artifact<'_>,

@@ -1,10 +1,10 @@
 //! Performs one action of the plan. Every action is repeatable: reads change nothing, writes carry a resourceVersion or a
 //! name that follows from the run, and no call outlasts the leader's term.
 
+mod approval;
 mod capture;
-mod consent;
+mod preflight;
 mod review;
-mod survey;
 mod target;
 
 use std::{sync::Arc, time::Duration};
@@ -23,14 +23,14 @@ use diagbot_base::{
 use diagbot_cluster::{CallError, deadline, lease::Term, resolve::Found};
 use jiff::SignedDuration;
 use kube::{Api, api::PostParams};
-pub(super) use survey::pod_site;
+pub(super) use preflight::pod_site;
 
 use crate::{
     access::AccessError,
     plan::{Action, PATIENCE},
+    preflight::Preflight,
     reason::Reason,
     service::RunService,
-    survey::Survey,
 };
 
 /// Longest wait for one call to the home cluster.
@@ -48,7 +48,7 @@ pub(super) enum Done {
     /// The review was answered.
     Reviewed(Result<Vec<Decision>, Reason>),
     /// The targets and their places were looked at.
-    Surveyed(Result<Survey, Reason>),
+    Surveyed(Result<Preflight, Reason>),
     /// The capture exists.
     Capture(Box<DiagnosticCapture>),
     /// The API server refused the capture for good.
@@ -117,7 +117,7 @@ impl Actor<'_> {
                 namespace,
                 diagnostics,
             } => Box::pin(self.review(run, &cluster, &namespace, &diagnostics)).await,
-            Action::Survey(question) => Box::pin(self.survey(run, &question)).await,
+            Action::Preflight(question) => Box::pin(self.preflight(run, &question)).await,
             Action::Record(status) => self.record(run, *status).await,
             Action::CreateCapture(capture) => self.create_capture(*capture).await,
             Action::CancelCaptures(names) => self.cancel_captures(names).await,
@@ -147,7 +147,7 @@ impl Actor<'_> {
         status.epoch = self.term.epoch;
         let mut run = run.clone();
         let name = run.metadata.name.clone().unwrap_or_default();
-        for event in consent::said(&run, &status) {
+        for event in approval::said(&run, &status) {
             self.service.audit_log().add(event);
         }
         let held = self.service.audit_log().held(&name);
@@ -200,17 +200,17 @@ pub(super) fn answer(error: &CallError) -> String {
     }
 }
 
-/// Facts that actions gathered within one look at a run.
+/// Facts that actions observed within one look at a run.
 #[derive(Debug, Default)]
-pub(super) struct Gathered {
+pub(super) struct Observed {
     pub(super) target: Option<Result<Found, Reason>>,
     pub(super) review: Option<Result<Vec<Decision>, Reason>>,
-    pub(super) survey: Option<Result<Survey, Reason>>,
+    pub(super) preflight: Option<Result<Preflight, Reason>>,
     pub(super) refused: Option<(String, String)>,
     pub(super) captures: Vec<Arc<DiagnosticCapture>>,
 }
 
-impl Gathered {
+impl Observed {
     /// Takes a capture's newest version.
     pub(super) fn take(&mut self, capture: DiagnosticCapture) {
         self.captures

@@ -4,4 +4,4 @@ pub mod budget;
 pub mod rate;
 
 pub use budget::{Ask, BudgetConfig, OverBudget, Use};
-pub use rate::{Door, RateConfig, TooOften};
+pub use rate::{RateConfig, RateLimiter, TooOften};

@@ -11,7 +11,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use diagbot_api::requester::Requester;
 use governor::{
-    Quota, RateLimiter,
+    Quota,
     clock::{Clock as _, DefaultClock},
     state::keyed::DashMapStateStore,
 };
@@ -45,11 +45,11 @@ impl Default for RateConfig {
     }
 }
 
-type Limiter<K> = RateLimiter<K, DashMapStateStore<K>, DefaultClock>;
+type Limiter<K> = governor::RateLimiter<K, DashMapStateStore<K>, DefaultClock>;
 
 /// The count of this process. Cheap to clone.
 #[derive(Clone)]
-pub struct Door(Arc<Inner>);
+pub struct RateLimiter(Arc<Inner>);
 
 struct Inner {
     people: Limiter<Requester>,
@@ -63,26 +63,26 @@ struct Inner {
 #[error("too many requests; the next one is taken in {} s", .0.as_secs())]
 pub struct TooOften(pub Duration);
 
-impl fmt::Debug for Door {
+impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Door").finish_non_exhaustive()
     }
 }
 
-impl Door {
+impl RateLimiter {
     /// A door that has counted nobody.
     pub fn new(config: RateConfig) -> Self {
         Self(Arc::new(Inner {
-            people: RateLimiter::keyed(Quota::per_minute(config.person_per_minute)),
-            channels: RateLimiter::keyed(Quota::per_minute(config.channel_per_minute)),
-            commands: RateLimiter::keyed(Quota::per_minute(config.command_per_minute)),
-            looks: RateLimiter::keyed(Quota::per_minute(config.looks_per_minute)),
+            people: Limiter::keyed(Quota::per_minute(config.person_per_minute)),
+            channels: Limiter::keyed(Quota::per_minute(config.channel_per_minute)),
+            commands: Limiter::keyed(Quota::per_minute(config.command_per_minute)),
+            looks: Limiter::keyed(Quota::per_minute(config.looks_per_minute)),
         }))
     }
 
     /// Counts a request, or says how long to wait. `channel` is empty where there is none; `command` is a name of the catalog,
     /// none where the words mean nothing in it.
-    pub fn knock(&self, person: &Requester, channel: &str, command: Option<&str>) -> Result<(), TooOften> {
+    pub fn check(&self, person: &Requester, channel: &str, command: Option<&str>) -> Result<(), TooOften> {
         check(&self.0.people, person)?;
         if !channel.is_empty() {
             check(&self.0.channels, &channel.to_owned())?;
@@ -120,31 +120,35 @@ mod tests {
 
     #[test]
     fn who_asks_too_often_hears_how_long_to_wait_and_nobody_else_does() {
-        let door = Door::new(RateConfig::default());
+        let rate_limiter = RateLimiter::new(RateConfig::default());
         for _ in 0..20 {
-            assert_eq!(door.knock(&person("U1"), "C1", None), Ok(()));
+            assert_eq!(rate_limiter.check(&person("U1"), "C1", None), Ok(()));
         }
-        let TooOften(wait) = door.knock(&person("U1"), "C1", None).unwrap_err();
+        let TooOften(wait) = rate_limiter.check(&person("U1"), "C1", None).unwrap_err();
         assert!(wait > Duration::ZERO && wait <= Duration::from_secs(4), "{wait:?}");
-        assert_eq!(door.knock(&person("U2"), "C1", None), Ok(()));
-        assert_eq!(door.look(&person("U1")), Ok(()), "looking has a count of its own");
+        assert_eq!(rate_limiter.check(&person("U2"), "C1", None), Ok(()));
+        assert_eq!(
+            rate_limiter.look(&person("U1")),
+            Ok(()),
+            "looking has a count of its own"
+        );
     }
 
     #[test]
     fn a_channel_has_a_count_of_its_own() {
-        let door = Door::new(RateConfig::default());
+        let rate_limiter = RateLimiter::new(RateConfig::default());
         let refused = (0..121)
-            .filter(|n| door.knock(&person(&format!("U{n}")), "C1", None).is_err())
+            .filter(|n| rate_limiter.check(&person(&format!("U{n}")), "C1", None).is_err())
             .count();
         assert_eq!(refused, 1);
-        assert_eq!(door.knock(&person("U1"), "C2", None), Ok(()));
+        assert_eq!(rate_limiter.check(&person("U1"), "C2", None), Ok(()));
     }
 
     #[test]
     fn a_command_has_a_count_of_its_own_whoever_asks_wherever() {
-        let door = Door::new(RateConfig::default());
-        let ask = |n: u32| door.knock(&person(&format!("U{n}")), &format!("C{n}"), Some("jstack"));
+        let rate_limiter = RateLimiter::new(RateConfig::default());
+        let ask = |n: u32| rate_limiter.check(&person(&format!("U{n}")), &format!("C{n}"), Some("jstack"));
         assert_eq!((0..301).filter(|n| ask(*n).is_err()).count(), 1);
-        assert_eq!(door.knock(&person("U1"), "C1", Some("process")), Ok(()));
+        assert_eq!(rate_limiter.check(&person("U1"), "C1", Some("process")), Ok(()));
     }
 }

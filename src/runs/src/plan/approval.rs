@@ -1,4 +1,4 @@
-//! The consent of a second person: when it takes one, what it covers, and when it is void. Pure.
+//! The approval of a second person: when it takes one, what it covers, and when it is void. Pure.
 
 use diagbot_api::{
     approval::{ANNOTATION_APPROVAL, Approval, Verdict, VerdictRequest},
@@ -10,14 +10,14 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Action, Facts, START_WINDOW, later, right::refusal, spec};
-use crate::{reason::Reason, survey::Survey};
+use crate::{preflight::Preflight, reason::Reason};
 
 /// How long a second person has: later the evidence is of another moment.
 pub(super) const APPROVAL_WINDOW: SignedDuration = SignedDuration::from_mins(15);
 
 impl Facts<'_> {
     /// Why it takes a second person; none where it does not.
-    pub(super) fn demand(&self, status: &RunStatus, survey: &Survey) -> Option<String> {
+    pub(super) fn demand(&self, status: &RunStatus, preflight: &Preflight) -> Option<String> {
         let diagnostics = status.diagnostics();
         let mut names = diagnostics.iter();
         let everywhere = names.find(|name| self.catalog.get(name).is_some_and(|d| d.approval == Demand::Required));
@@ -26,8 +26,8 @@ impl Facts<'_> {
         }
         // Owners can name a runbook as well as what it takes.
         let called = status.diagnostic.as_deref().unwrap_or_default();
-        for (capture, site) in status.captures.iter().zip(&survey.sites) {
-            let asked = site.annotations.get(ANNOTATION_APPROVAL).map_or("", String::as_str);
+        for (capture, snapshot) in status.captures.iter().zip(&preflight.snapshots) {
+            let asked = snapshot.annotations.get(ANNOTATION_APPROVAL).map_or("", String::as_str);
             let mut words = asked.split(',').map(str::trim);
             let meant = words.find(|word| *word == "all" || *word == called || diagnostics.contains(word));
             if let Some(word) = meant {
@@ -41,7 +41,7 @@ impl Facts<'_> {
         None
     }
 
-    /// What a consent given now would cover.
+    /// What a approval given now would cover.
     pub(super) fn approval(&self, status: &RunStatus, why: String) -> Approval {
         Approval {
             why,
@@ -62,19 +62,19 @@ impl Facts<'_> {
         known.map(|diagnostic| spec::image(self, diagnostic)).collect()
     }
 
-    /// What is no more as it was when the consent was asked for.
-    fn changed(&self, approval: &Approval, status: &RunStatus, survey: &Survey) -> Option<String> {
+    /// What is no more as it was when the approval was asked for.
+    fn changed(&self, approval: &Approval, status: &RunStatus, preflight: &Preflight) -> Option<String> {
         if let Some(change) = self.changed_terms(approval, status) {
             return Some(change);
         }
-        let mut sites = approval.targets.iter().zip(&survey.sites);
-        sites.find_map(|(target, site)| {
-            let change = site.change(target)?;
+        let mut snapshots = approval.targets.iter().zip(&preflight.snapshots);
+        snapshots.find_map(|(target, snapshot)| {
+            let change = snapshot.change(target)?;
             Some(format!("`{}/{}` {change}", target.namespace, target.pod))
         })
     }
 
-    /// What is no more as it was when the consent was asked for, the targets themselves aside.
+    /// What is no more as it was when the approval was asked for, the targets themselves aside.
     pub(super) fn changed_terms(&self, approval: &Approval, status: &RunStatus) -> Option<String> {
         if approval.catalog_sha256 != self.catalog.sha256() {
             return Some("the allowlist has changed".to_owned());
@@ -119,14 +119,14 @@ pub(super) fn follow(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action,
         let minutes = START_WINDOW.as_mins();
         return facts.end(status, Event::Expired, &Reason::NotStarted { minutes });
     }
-    let Some(survey) = facts.survey else {
-        return Ok(Action::Survey(Box::new(facts.question(&status))));
+    let Some(preflight) = facts.preflight else {
+        return Ok(Action::Preflight(Box::new(facts.question(&status))));
     };
-    let survey = match survey {
-        Ok(survey) => survey,
+    let preflight = match preflight {
+        Ok(preflight) => preflight,
         Err(reason) => return facts.end(status, refusal(reason), reason),
     };
-    let decision = survey.approver.as_ref();
+    let decision = preflight.approver.as_ref();
     let user = decision.map_or_else(|| said.by.user_name(), |decision| decision.user.clone());
     let Some(decision) = decision.filter(|d| d.allowed && said.by != facts.run.spec.requester) else {
         return facts.end(status, Event::Denied, &Reason::ApproverMayNot { user });
@@ -143,10 +143,10 @@ pub(super) fn follow(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action,
     if !said.approved {
         return refuse(facts, status, &said);
     }
-    if let Some(change) = facts.changed(&approval, &status, survey) {
+    if let Some(change) = facts.changed(&approval, &status, preflight) {
         return facts.end(status, Event::Refused, &Reason::ApprovalVoid { change });
     }
-    super::before::admit(facts, status, survey)
+    super::before::admit(facts, status, preflight)
 }
 
 fn refuse(facts: &Facts<'_>, status: RunStatus, said: &VerdictRequest) -> Result<Action, IllegalTransition> {

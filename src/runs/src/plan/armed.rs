@@ -104,7 +104,7 @@ fn permit(
             let diagnostics = choice.steps.iter().map(|step| step.diagnostic.name.as_str());
             Ok(Some(right::review(place, diagnostics)))
         }
-        Some(Err(objection)) => objection.end(facts, status.clone()).map(Some),
+        Some(Err(denial)) => denial.end(facts, status.clone()).map(Some),
         Some(Ok(_)) => Ok(None),
     }
 }

@@ -14,7 +14,7 @@ use super::{
     right::{self, Place, refusal},
     spec,
 };
-use crate::{access::BY_WILDCARD, reason::Reason, survey::Survey};
+use crate::{access::BY_WILDCARD, preflight::Preflight, reason::Reason};
 
 /// Targets of which a dry run tells every step.
 const DESCRIBED: usize = 3;
@@ -173,33 +173,33 @@ fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransit
     let decision = match right::judged(facts, place) {
         None => return Ok(right::review(place, status.diagnostics())),
         // Whoever may do nothing there learns nothing of the place.
-        Some(Err(objection)) => return objection.end(facts, status),
+        Some(Err(denial)) => return denial.end(facts, status),
         Some(Ok(decision)) => decision.clone(),
     };
-    let survey = match facts.survey {
-        None => return Ok(Action::Survey(Box::new(facts.question(&status)))),
+    let preflight = match facts.preflight {
+        None => return Ok(Action::Preflight(Box::new(facts.question(&status)))),
         Some(Err(reason)) => return facts.end(status, refusal(reason), reason),
-        Some(Ok(survey)) => survey,
+        Some(Ok(preflight)) => preflight,
     };
     let may = decision.allowed;
     let mut status = status;
     status.decision = Some(decision);
     if facts.run.spec.appeal.break_glass.is_some() {
-        return break_glass(facts, status, survey);
+        return break_glass(facts, status, preflight);
     }
-    let why = match facts.demand(&status, survey) {
+    let why = match facts.demand(&status, preflight) {
         _ if facts.run.spec.dry_run && may => None,
         None if !may => Some("the person has no right of their own".to_owned()),
         why => why,
     };
     match why {
-        None => admit(facts, status, survey),
+        None => admit(facts, status, preflight),
         Some(why) => {
-            if let Err(reason) = facts.check_rules(&status, survey) {
+            if let Err(reason) = facts.check_rules(&status, preflight) {
                 return facts.end(status, Event::Refused, &reason);
             }
             status.approval = Some(facts.approval(&status, why));
-            status.audience = Some(survey.audience);
+            status.audience = Some(preflight.audience);
             facts.enter(&mut status, Event::ApprovalNeeded)?;
             Ok(Action::Record(Box::new(status)))
         }
@@ -207,21 +207,25 @@ fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransit
 }
 
 /// The last rules, and the launch; or the plan of a dry run.
-pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -> Result<Action, IllegalTransition> {
+pub(super) fn admit(
+    facts: &Facts<'_>,
+    mut status: RunStatus,
+    preflight: &Preflight,
+) -> Result<Action, IllegalTransition> {
     if let Some(gone) = gone(facts, &status) {
         return facts.end(status, Event::Refused, &gone);
     }
-    // The person is reviewed once more where time has passed since: a second person took a while to consent.
+    // The person is reviewed once more where time has passed since: a second person took a while to approval.
     let place = match place_of(facts, &status) {
         Ok(place) => place,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
     match right::judged(facts, place) {
         None => return Ok(right::review(place, status.diagnostics())),
-        Some(Err(objection)) => return objection.end(facts, status),
+        Some(Err(denial)) => return denial.end(facts, status),
         Some(Ok(decision)) => status.decision = Some(decision.clone()),
     }
-    let at_once = match facts.check_rules(&status, survey) {
+    let at_once = match facts.check_rules(&status, preflight) {
         Ok(at_once) => at_once,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
@@ -233,7 +237,7 @@ pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -
             .notes
             .push(format!("They are taken {at_once} at a time, as the budgets allow."));
     }
-    status.audience = Some(survey.audience);
+    status.audience = Some(preflight.audience);
     if facts.run.spec.dry_run {
         status.plan = plan_lines(facts, &status);
         facts.enter(&mut status, Event::Planned)?;
@@ -247,14 +251,14 @@ pub(super) fn admit(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -
 /// Members that a channel must have for break-glass: the person, the bot, and somebody who reads that it is used.
 const BREAK_GLASS_MEMBERS: u64 = 3;
 
-fn break_glass(facts: &Facts<'_>, mut status: RunStatus, survey: &Survey) -> Result<Action, IllegalTransition> {
-    let members = survey.members.unwrap_or_default();
+fn break_glass(facts: &Facts<'_>, mut status: RunStatus, preflight: &Preflight) -> Result<Action, IllegalTransition> {
+    let members = preflight.members.unwrap_or_default();
     if !facts.run.spec.origin.channel.starts_with(['C', 'G']) || members < BREAK_GLASS_MEMBERS {
         return facts.end(status, Event::Refused, &Reason::BreakGlassUnheard);
     }
-    status.break_glass.clone_from(&survey.break_glass);
-    match &survey.break_glass {
-        Some(decision) if decision.allowed => admit(facts, status, survey),
+    status.break_glass.clone_from(&preflight.break_glass);
+    match &preflight.break_glass {
+        Some(decision) if decision.allowed => admit(facts, status, preflight),
         Some(decision) => {
             let reason = Reason::BreakGlassNotAllowed {
                 diagnostic: decision.diagnostic.clone(),

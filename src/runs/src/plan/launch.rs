@@ -1,6 +1,6 @@
 //! Before each launch: whether what was reviewed still holds. Pure.
 //!
-//! A run with many targets launches for hours. A right, a label or a consent that is taken away meanwhile stops what has not
+//! A run with many targets launches for hours. A right, a label or a approval that is taken away meanwhile stops what has not
 //! been launched.
 
 use diagbot_api::{
@@ -15,7 +15,7 @@ use super::{
     Action, Facts, Question, later,
     right::{self, Place},
 };
-use crate::{access::BY_WILDCARD, reason::Reason, survey::Survey};
+use crate::{access::BY_WILDCARD, preflight::Preflight, reason::Reason};
 
 /// How long an answer counts for a launch; SECURITY.md names it.
 const RECENT: SignedDuration = SignedDuration::from_secs(10);
@@ -60,27 +60,27 @@ pub(super) fn permit(facts: &Facts<'_>, status: &RunStatus, target: &PinnedTarge
     }
     let decision = match right::judged(facts, place) {
         Some(Ok(decision)) => decision,
-        Some(Err(objection)) => {
-            let (reason, decision) = objection.into_parts();
+        Some(Err(denial)) => {
+            let (reason, decision) = denial.into_parts();
             return Permit::Denied { reason, decision };
         }
         None => return Reason::NoTarget.into(),
     };
-    let survey = match facts.survey {
-        Some(Ok(survey)) => survey,
+    let preflight = match facts.preflight {
+        Some(Ok(preflight)) => preflight,
         Some(Err(reason)) => return reason.clone().into(),
-        None => return Permit::Ask(Action::Survey(Box::new(question(status, target)))),
+        None => return Permit::Ask(Action::Preflight(Box::new(question(status, target)))),
     };
     // All targets of a run are in one namespace.
-    let checked = survey.sites.first().map_or_else(
+    let checked = preflight.snapshots.first().map_or_else(
         || {
             Err(Reason::ReviewFailed {
                 what: "the target's namespace was not looked at".to_owned(),
             })
         },
-        |site| facts.check_place(target, site),
+        |snapshot| facts.check_place(target, snapshot),
     );
-    match checked.and_then(|()| stands(facts, status, survey, decision)) {
+    match checked.and_then(|()| stands(facts, status, preflight, decision)) {
         Ok(()) => Permit::Given,
         Err(reason) => reason.into(),
     }
@@ -95,9 +95,9 @@ fn question(status: &RunStatus, target: &PinnedTarget) -> Question {
 }
 
 /// Whether what stood in for the person's own right, or was wanted beside it, still does.
-fn stands(facts: &Facts<'_>, status: &RunStatus, survey: &Survey, decision: &Decision) -> Result<(), Reason> {
+fn stands(facts: &Facts<'_>, status: &RunStatus, preflight: &Preflight, decision: &Decision) -> Result<(), Reason> {
     if facts.run.spec.appeal.break_glass.is_some() {
-        return match &survey.break_glass {
+        return match &preflight.break_glass {
             Some(decision) if decision.allowed => Ok(()),
             Some(decision) => Err(Reason::BreakGlassNotAllowed {
                 diagnostic: decision.diagnostic.clone(),
@@ -111,7 +111,7 @@ fn stands(facts: &Facts<'_>, status: &RunStatus, survey: &Survey, decision: &Dec
         if let Some(change) = facts.changed_terms(approval, status) {
             return Err(Reason::ApprovalVoid { change });
         }
-        return match &survey.approver {
+        return match &preflight.approver {
             Some(approver) if approver.allowed => Ok(()),
             approver => Err(Reason::ApproverMayNot {
                 user: approver

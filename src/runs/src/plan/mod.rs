@@ -38,8 +38,8 @@ pub(crate) use self::diagnostic::meant;
 pub use self::rules::{Question, uses};
 use crate::{
     admission::{BudgetConfig, Use},
+    preflight::Preflight,
     reason::Reason,
-    survey::Survey,
 };
 
 /// How long after the request something may still start: later nobody waits for it, and the evidence is of another moment.
@@ -68,8 +68,8 @@ pub struct Facts<'a> {
     pub target: Option<&'a Result<Found, Reason>>,
     /// The answer to [`Action::Review`].
     pub review: Option<&'a Result<Vec<Decision>, Reason>>,
-    /// The answer to [`Action::Survey`].
-    pub survey: Option<&'a Result<Survey, Reason>>,
+    /// The answer to [`Action::Preflight`].
+    pub preflight: Option<&'a Result<Preflight, Reason>>,
     /// The off-switches that are on.
     pub pauses: &'a [Pause],
     /// The limits.
@@ -106,7 +106,7 @@ pub enum Action {
         diagnostics: Vec<String>,
     },
     /// Look at the targets and their places, at who may see what comes of it, and at whoever consented.
-    Survey(Box<Question>),
+    Preflight(Box<Question>),
     /// Write the status.
     Record(Box<RunStatus>),
     /// Make a capture.
@@ -120,7 +120,7 @@ pub enum Action {
 action_names!(Action, {
     FindTarget: "runs.find-target",
     Review: "runs.review",
-    Survey: "runs.survey",
+    Preflight: "runs.survey",
     Record: "runs.record",
     CreateCapture: "runs.create-capture",
     CancelCaptures: "runs.cancel-captures",

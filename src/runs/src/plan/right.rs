@@ -23,14 +23,14 @@ pub(super) struct Place<'a> {
 
 /// Why the run ends here.
 #[derive(Debug)]
-pub(super) struct Objection {
+pub(super) struct Denial {
     event: Event,
     reason: Reason,
     /// The answer that stands in the way, if the cluster gave one.
     decision: Option<Decision>,
 }
 
-impl Objection {
+impl Denial {
     /// The reason, and the answer that stands in the way.
     pub(super) fn into_parts(self) -> (Reason, Option<Decision>) {
         (self.reason, self.decision)
@@ -45,7 +45,7 @@ impl Objection {
     }
 }
 
-impl From<&Reason> for Objection {
+impl From<&Reason> for Denial {
     fn from(reason: &Reason) -> Self {
         Self {
             event: refusal(reason),
@@ -92,7 +92,7 @@ pub(super) fn review<'a>(place: Place<'_>, diagnostics: impl IntoIterator<Item =
 
 /// What the review says to a run that takes all it was asked about: the first denial, unless the person appeals, else the
 /// last answer. None before it was asked.
-pub(super) fn judged<'a>(facts: &Facts<'a>, place: Place<'_>) -> Option<Result<&'a Decision, Objection>> {
+pub(super) fn judged<'a>(facts: &Facts<'a>, place: Place<'_>) -> Option<Result<&'a Decision, Denial>> {
     let decisions = match facts.review? {
         Ok(decisions) => decisions,
         Err(reason) => return Some(Err(reason.into())),
@@ -101,7 +101,7 @@ pub(super) fn judged<'a>(facts: &Facts<'a>, place: Place<'_>) -> Option<Result<&
     Some(match denied.or(decisions.last()) {
         None => Err((&Reason::NoTarget).into()),
         Some(decision) if decision.allowed || appeals(facts) => Ok(decision),
-        Some(decision) => Err(Objection {
+        Some(decision) => Err(Denial {
             event: Event::Denied,
             reason: Reason::not_allowed(Verb::Run, decision, (place.cluster, place.namespace)),
             decision: Some(decision.clone()),

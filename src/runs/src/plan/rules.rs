@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use super::Facts;
 use crate::{
     admission::{Ask, Use, budget},
+    preflight::{Preflight, TargetSnapshot},
     reason::Reason,
-    survey::{Site, Survey},
 };
 
 /// A namespace where captures are never taken, whatever its labels say.
@@ -76,14 +76,14 @@ impl Facts<'_> {
     }
 
     /// The first rule that says no; else how many of the captures may run at a time.
-    pub(super) fn check_rules(&self, status: &RunStatus, survey: &Survey) -> Result<usize, Reason> {
-        if survey.sites.len() != status.captures.len() {
+    pub(super) fn check_rules(&self, status: &RunStatus, preflight: &Preflight) -> Result<usize, Reason> {
+        if preflight.snapshots.len() != status.captures.len() {
             return Err(Reason::ReviewFailed {
                 what: "not every target was looked at".to_owned(),
             });
         }
-        for (capture, site) in status.captures.iter().zip(&survey.sites) {
-            self.check_place(&capture.target, site)?;
+        for (capture, snapshot) in status.captures.iter().zip(&preflight.snapshots) {
+            self.check_place(&capture.target, snapshot)?;
         }
         if self.run.spec.dry_run {
             return Ok(status.captures.len());
@@ -91,24 +91,24 @@ impl Facts<'_> {
         let asked: Vec<Ask> = status
             .captures
             .iter()
-            .zip(&survey.sites)
+            .zip(&preflight.snapshots)
             // What ended before it began is never made.
             .filter(|(capture, _)| !capture.phase.is_final())
-            .map(|(capture, site)| Ask {
+            .map(|(capture, snapshot)| Ask {
                 cluster: capture.target.cluster.clone(),
                 namespace: capture.target.namespace.clone(),
                 pod_uid: capture.target.pod_uid.clone(),
                 pod: format!("{}/{}", capture.target.namespace, capture.target.pod),
-                siblings: site.siblings.clone(),
+                siblings: snapshot.siblings.clone(),
                 pausing: pauses(self.catalog, &status.taken_by(capture)),
                 adds_container: adds_container(self.catalog, &status.taken_by(capture)),
-                containers: site.containers,
+                containers: snapshot.containers,
             })
             .collect();
         budget::check(self.budgets, self.uses, &asked, self.now).map_err(Reason::OverBudget)
     }
 
-    pub(super) fn check_place(&self, target: &PinnedTarget, site: &Site) -> Result<(), Reason> {
+    pub(super) fn check_place(&self, target: &PinnedTarget, snapshot: &TargetSnapshot) -> Result<(), Reason> {
         let own = self.run.metadata.namespace.as_deref() == Some(target.namespace.as_str());
         let home = self.clusters.first() == Some(&target.cluster);
         if target.namespace == KUBE_SYSTEM || (own && home) {
@@ -116,7 +116,7 @@ impl Facts<'_> {
                 namespace: target.namespace.clone(),
             });
         }
-        if site.labels.get(ENABLED_LABEL).map(String::as_str) != Some("true") {
+        if snapshot.labels.get(ENABLED_LABEL).map(String::as_str) != Some("true") {
             return Err(Reason::NamespaceNotEnabled {
                 namespace: target.namespace.clone(),
                 cluster: target.cluster.clone(),

@@ -59,13 +59,14 @@ impl RunService {
         let name = request.name();
         if self
             .0
-            .records
+            .cache
             .get(self.0.parts.clusters.namespace(), name.as_str())
             .is_none()
         {
             let command = plan::meant(&self.0.parts.catalog, &request.diagnostic);
-            let (door, channel) = (&self.0.parts.door, &request.origin.channel);
-            door.knock(&request.requester, channel, command)
+            let (rate_limiter, channel) = (&self.0.parts.rate_limiter, &request.origin.channel);
+            rate_limiter
+                .check(&request.requester, channel, command)
                 .map_err(|often| AcceptError::Rejected(too_often(often)))?;
         }
         self.create(&request, ACCEPT_BUDGET).await
@@ -73,7 +74,7 @@ impl RunService {
 
     /// Counts something that a person looks at. An error says how long to wait.
     pub fn look(&self, person: &Requester) -> Result<(), Explanation> {
-        self.0.parts.door.look(person).map_err(too_often)
+        self.0.parts.rate_limiter.look(person).map_err(too_often)
     }
 
     /// After [`AcceptError::Unconfirmed`]: creates again under the same name until the answer is certain, for some minutes,

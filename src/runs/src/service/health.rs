@@ -48,7 +48,7 @@ impl RunService {
             .collect();
         let asked = join_all(known.iter().map(reach));
         let (clusters, store, label) = tokio::join!(asked, self.reach_store(), self.labelled());
-        let runs = self.records().all();
+        let runs = self.cache().all();
         let phases: Vec<Phase> = runs
             .iter()
             .map(|run| run.phase())

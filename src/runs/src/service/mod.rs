@@ -28,16 +28,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     access::Access,
-    admission::Door,
-    records::{Records, Reflection, reflection},
+    admission::RateLimiter,
+    object_cache::{ObjectCache, Reflector, reflector},
 };
 
 mod accept;
 mod alerts;
+mod approval;
 mod audience;
 mod bundle;
 mod cancel;
-mod consent;
 mod error;
 mod health;
 mod links;
@@ -51,9 +51,9 @@ mod telling;
 pub(crate) use self::accept::ACCEPT;
 pub use self::{
     accept::Accepted,
+    approval::ApprovalOutcome,
     bundle::Bundle,
     cancel::CancelOutcome,
-    consent::ConsentOutcome,
     error::{AcceptError, ServiceError},
     health::Health,
     links::ArtifactLink,
@@ -106,9 +106,9 @@ pub struct ServiceParts {
     /// The store, for links.
     pub store: Store,
     /// How often people may ask.
-    pub door: Door,
+    pub rate_limiter: RateLimiter,
     /// Where everything that is done is told.
-    pub record: AuditLog,
+    pub audit_log: AuditLog,
     /// Whether this process leads.
     pub leadership: Leadership,
     /// The pods, for what people are offered while typing.
@@ -124,10 +124,10 @@ pub struct RunService(Arc<Inner>);
 struct Inner {
     parts: ServiceParts,
     api: Api<DiagnosticRun>,
-    records: Records<DiagnosticRun>,
+    cache: ObjectCache<DiagnosticRun>,
     pause_api: Api<DiagnosticPause>,
-    pauses: Records<DiagnosticPause>,
-    schedules: Records<DiagnosticSchedule>,
+    pauses: ObjectCache<DiagnosticPause>,
+    schedules: ObjectCache<DiagnosticSchedule>,
     /// One for each bundle that may be made at a time.
     bundling: Semaphore,
 }
@@ -135,10 +135,10 @@ struct Inner {
 /// The watch behind the service's view of the runs; run it as a task.
 pub struct RunWatch {
     api: Api<DiagnosticRun>,
-    reflection: Reflection<DiagnosticRun>,
+    reflector: Reflector<DiagnosticRun>,
     pause_api: Api<DiagnosticPause>,
-    pauses: Reflection<DiagnosticPause>,
-    schedules: (Api<DiagnosticSchedule>, Reflection<DiagnosticSchedule>),
+    pauses: Reflector<DiagnosticPause>,
+    schedules: (Api<DiagnosticSchedule>, Reflector<DiagnosticSchedule>),
 }
 
 impl RunWatch {
@@ -146,7 +146,7 @@ impl RunWatch {
     pub async fn run(self, stop: CancellationToken) {
         let (api, schedules) = self.schedules;
         tokio::join!(
-            self.reflection.run(self.api, stop.clone()),
+            self.reflector.run(self.api, stop.clone()),
             self.pauses.run(self.pause_api, stop.clone()),
             schedules.run(api, stop)
         );
@@ -164,12 +164,12 @@ impl RunService {
     pub fn new(parts: ServiceParts) -> (Self, RunWatch) {
         let home = parts.clusters.home();
         let namespace = parts.clusters.namespace();
-        let (records, runs) = reflection();
-        let (pauses, of_pauses) = reflection();
-        let (schedules, followed) = reflection();
+        let (cache, runs) = reflector();
+        let (pauses, of_pauses) = reflector();
+        let (schedules, followed) = reflector();
         let watch = RunWatch {
             api: Api::namespaced(home.stream_client.clone(), namespace),
-            reflection: runs,
+            reflector: runs,
             pause_api: Api::namespaced(home.stream_client.clone(), namespace),
             pauses: of_pauses,
             schedules: (Api::namespaced(home.stream_client.clone(), namespace), followed),
@@ -179,7 +179,7 @@ impl RunService {
         let inner = Inner {
             parts,
             api,
-            records,
+            cache,
             pause_api,
             pauses,
             schedules,
@@ -190,7 +190,7 @@ impl RunService {
 
     /// The run of exactly that name.
     pub fn get(&self, name: &RunName) -> Option<Arc<DiagnosticRun>> {
-        self.0.records.get(self.0.parts.clusters.namespace(), name.as_str())
+        self.0.cache.get(self.0.parts.clusters.namespace(), name.as_str())
     }
 
     /// The runs of that id, short id or beginning of one, newest first. Who asks is not known here: see [`Self::told_of`].
@@ -216,7 +216,7 @@ impl RunService {
 
     /// Every run, newest first.
     fn all(&self) -> Vec<Arc<DiagnosticRun>> {
-        let mut runs = self.0.records.all();
+        let mut runs = self.0.cache.all();
         runs.sort_by_key(|run| Reverse(run.spec.received_at.0));
         runs
     }
@@ -233,7 +233,7 @@ impl RunService {
 
     /// Wake-ups: a run that changed, was removed, or may have changed.
     pub fn changes(&self) -> impl Stream<Item = Arc<DiagnosticRun>> + Send + use<> {
-        self.0.records.changes()
+        self.0.cache.changes()
     }
 
     /// Whether this process leads.
@@ -243,7 +243,7 @@ impl RunService {
 
     /// Whether the runs were read once, so that look-ups can be trusted.
     pub fn ready(&self) -> bool {
-        self.0.records.ready() && self.0.pauses.ready()
+        self.0.cache.ready() && self.0.pauses.ready()
     }
 
     /// The time, as the service sees it.
@@ -253,7 +253,7 @@ impl RunService {
 
     /// Where everything that is done is told.
     pub(super) fn audit_log(&self) -> &AuditLog {
-        &self.0.parts.record
+        &self.0.parts.audit_log
     }
 
     /// Wake-ups: a pause that was made or removed.
@@ -267,8 +267,8 @@ impl RunService {
     }
 
     /// The reflected runs, for the controller.
-    pub(super) fn records(&self) -> &Records<DiagnosticRun> {
-        &self.0.records
+    pub(super) fn cache(&self) -> &ObjectCache<DiagnosticRun> {
+        &self.0.cache
     }
 
     /// The runs as the API server has them, for the controller.

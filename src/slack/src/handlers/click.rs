@@ -8,7 +8,7 @@ use diagbot_api::{
     run::{Candidate, DiagnosticRun, Origin, Phase},
     target::{TargetKind, TargetRef},
 };
-use diagbot_runs::{request::RunRequest, service::ConsentOutcome};
+use diagbot_runs::{request::RunRequest, service::ApprovalOutcome};
 use futures::{FutureExt as _, future::BoxFuture};
 use jiff::{SignedDuration, Timestamp};
 
@@ -179,12 +179,12 @@ impl Handlers {
         let service = self.0.context.service.clone();
         let (by, channel) = (click.by.clone(), click.channel.clone());
         async move {
-            match service.consent(&run, &by, &channel, approved).await {
-                Ok(ConsentOutcome::Said { approved }) => answers::said(&run, approved),
-                Ok(ConsentOutcome::SaidBefore(request_context)) => {
+            match service.approval(&run, &by, &channel, approved).await {
+                Ok(ApprovalOutcome::Said { approved }) => answers::said(&run, approved),
+                Ok(ApprovalOutcome::SaidBefore(request_context)) => {
                     answers::said_before(&run, &request_context.by, request_context.approved, request_context.at)
                 }
-                Ok(ConsentOutcome::Over(phase)) => answers::asked_no_more(&run, phase),
+                Ok(ApprovalOutcome::Over(phase)) => answers::asked_no_more(&run, phase),
                 Err(error) => failure(&run, &error),
             }
         }

@@ -50,7 +50,7 @@ pub fn unconfirmed(run: &RunName) -> Message {
 /// Whether the request was recorded is not known, and nobody tries any more.
 pub fn given_up(run: &RunName) -> Message {
     one(&format!(
-        "Run {} could *not be confirmed*: the cluster that keeps the records gave no answer, and it is not tried again.\n*What to do:* send it \
+        "Run {} could *not be confirmed*: the cluster that keeps the cache gave no answer, and it is not tried again.\n*What to do:* send it \
          again. Should a message of this run appear as well, it had been recorded after all: cancel one of the two.",
         code(&run.short())
     ))
@@ -64,7 +64,7 @@ pub fn confirmed(run: &RunName) -> Message {
 /// The request could not be recorded.
 pub fn not_recorded(run: &RunName) -> Message {
     one(&format!(
-        "Run {} was *not recorded* and does not run: the cluster that keeps the records does not take it.\n*What to do:* try again in a minute; if it \
+        "Run {} was *not recorded* and does not run: the cluster that keeps the cache does not take it.\n*What to do:* try again in a minute; if it \
          stays so, tell the people who keep this bot.",
         code(&run.short())
     ))

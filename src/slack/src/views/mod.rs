@@ -4,10 +4,10 @@
 //! in when a message is sent.
 
 pub mod answers;
+mod approval;
 mod artifact;
 mod build;
 mod comparison;
-mod consent;
 pub mod escape;
 pub mod form;
 mod offer;

@@ -13,7 +13,7 @@ use diagbot_runs::service::ArtifactLink;
 use jiff::Timestamp;
 
 use super::{
-    Builder, Message, artifact, comparison, consent,
+    Builder, Message, approval, artifact, comparison,
     escape::{block, code, line, moment, prose, short_size},
     offer, table,
 };
@@ -69,7 +69,7 @@ impl RunView<'_> {
         if let Some(words) = self.paused(status) {
             message = message.section(&words);
         }
-        for words in consent::words(self.run, status) {
+        for words in approval::words(self.run, status) {
             message = message.section(&words);
         }
         if let Some(reason) = &status.reason {
@@ -297,7 +297,7 @@ impl RunView<'_> {
         if artifacts > 1 {
             buttons.push((Button::Bundle { run: run() }, "Bundle".to_owned()));
         }
-        if consent::can_be_granted(status) {
+        if approval::can_be_granted(status) {
             if self.successors.is_empty() && !self.run.spec.appeal.ask_owners {
                 buttons.push((Button::AskOwners { run: run() }, "Ask the owners".to_owned()));
             }

@@ -143,7 +143,7 @@ async fn begin(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let captures = CapturesContext {
         clusters: Clusters::alone(cluster.clone()),
         store: destination.clone(),
-        record: AuditLog::new("terminal", clock.clone()),
+        audit_log: AuditLog::new("terminal", clock.clone()),
         leadership: Leadership::always(1),
         secret: Arc::new(SecretKey::try_from(rand::random::<[u8; 32]>().to_vec())?),
         config: settings.agent,

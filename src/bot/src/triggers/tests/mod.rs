@@ -220,9 +220,9 @@ fn a_window_has_one_key_and_another_fingerprint_or_target_another() {
     assert_ne!(first, other.key(at("2026-11-23T01:00:00Z"), window));
 }
 
-fn pod_signal(sign: Signal, pod: &str) -> PodSignal {
+fn pod_signal(signal: Signal, pod: &str) -> PodSignal {
     PodSignal {
-        sign,
+        signal,
         namespace: "shop".into(),
         pod: pod.into(),
         pod_uid: format!("uid of {pod}"),

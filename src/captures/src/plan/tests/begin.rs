@@ -32,20 +32,20 @@ fn a_capture_goes_from_record_to_end_one_action_after_the_other() {
     assert_eq!(Case::ended().actions(), [Action::Complete { step: 0 }]);
     assert_eq!(Case::ended().stored().actions(), [Action::WriteManifest]);
     let done = Case::ended().stored().with(|f| f.manifest_written = true);
-    assert_eq!(done.ending(), (CapturePhase::Succeeded, String::new()));
+    assert_eq!(done.capture_outcome(), (CapturePhase::Succeeded, String::new()));
     assert!(Case::ended().status(|s| s.phase = CapturePhase::Succeeded).plan().over);
 }
 
 #[test]
 fn nothing_is_added_to_a_pod_that_is_not_the_pinned_one() {
     let gone = Case::fresh().with(|f| f.pod = PodFact::Gone);
-    assert_eq!(gone.ending(), (CapturePhase::Failed, "PodGone".to_owned()));
+    assert_eq!(gone.capture_outcome(), (CapturePhase::Failed, "PodGone".to_owned()));
     let replaced = Case::fresh().pod(|pod| pod["metadata"]["uid"] = "other".into());
-    assert_eq!(replaced.ending().1, "PodReplaced");
+    assert_eq!(replaced.capture_outcome().1, "PodReplaced");
     let unread = Case::fresh().with(|f| f.pod = PodFact::Unknown);
     assert!(unread.plan().actions.is_empty());
     assert_eq!(
-        unread.at(300).ending().0,
+        unread.at(300).capture_outcome().0,
         CapturePhase::TimedOut,
         "never read, never for ever"
     );
@@ -77,7 +77,7 @@ fn a_ticket_waits_for_the_right_process_and_the_recorded_upload() {
     let told = third
         .status(|s| s.uploads[0].closed = true)
         .with(|f| f.attempt.cancelled_at = Some((f.now, f.now)));
-    assert_eq!(told.ending().1, "NoIdentity");
+    assert_eq!(told.capture_outcome().1, "NoIdentity");
 }
 
 fn hello_with(change: impl FnOnce(&mut Hello)) -> Case {
@@ -95,7 +95,7 @@ fn an_agent_that_may_have_acted_is_never_followed_by_another() {
     assert!(!ticketed.actions().iter().any(|a| matches!(a, Action::Attempt { .. })));
     let wrong = hello_with(|h| h.processes[0].container_id = "bb".to_owned());
     let wrong = wrong.with(|f| f.attempt.cancelled_at = Some((f.now, f.now)));
-    assert_eq!(aborted(wrong).ending().1, "WrongContainer");
+    assert_eq!(aborted(wrong).capture_outcome().1, "WrongContainer");
     let foreign = Case::launched().container(&json!({"running": {}})).pod(|pod| {
         pod["spec"]["ephemeralContainers"][0]["image"] = "other".into();
     });
@@ -135,7 +135,7 @@ fn ends_of(container_id: &str, field: Option<&str>) -> Option<String> {
         return None;
     }
     let told = met.with(|f| f.attempt.cancelled_at = Some((f.now, f.now)));
-    Some(aborted(told).ending().1)
+    Some(aborted(told).capture_outcome().1)
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn the_deciding_check_ends_the_capture_before_anything_is_touched() {
     );
     let told = refused.with(|f| f.attempt.cancelled_at = Some((f.now, f.now)));
     assert_eq!(
-        aborted(told).ending(),
+        aborted(told).capture_outcome(),
         (CapturePhase::Failed, "TargetReplaced".to_owned())
     );
 }

@@ -175,11 +175,15 @@ impl Case {
         actions
     }
 
-    pub(super) fn ending(&self) -> (CapturePhase, String) {
+    pub(super) fn capture_outcome(&self) -> (CapturePhase, String) {
         match self.actions().as_slice() {
-            [Action::Finish(ending)] => (
-                ending.phase,
-                ending.reason.as_ref().map(|r| r.code.clone()).unwrap_or_default(),
+            [Action::Finish(capture_outcome)] => (
+                capture_outcome.phase,
+                capture_outcome
+                    .reason
+                    .as_ref()
+                    .map(|r| r.code.clone())
+                    .unwrap_or_default(),
             ),
             other => panic!("no end: {other:?}"),
         }

@@ -34,7 +34,7 @@ fn a_staged_artifact_is_relayed_then_released_and_not_relayed_from_a_dead_contai
             f.attempt.result = ResultFact::Absent;
         });
     assert_eq!(
-        aborted(dead).ending(),
+        aborted(dead).capture_outcome(),
         (CapturePhase::Failed, "AgentOutOfMemory".to_owned())
     );
 }
@@ -67,7 +67,7 @@ fn a_silent_end_is_looked_up_in_the_result_object() {
     let found = read.with(|f| f.attempt.result = ResultFact::Found(Arc::new(found)));
     assert_eq!(found.actions(), [Action::Complete { step: 0 }]);
     let absent = found.with(|f| f.attempt.result = ResultFact::Absent);
-    assert_eq!(aborted(absent).ending().1, "AgentEnded");
+    assert_eq!(aborted(absent).capture_outcome().1, "AgentEnded");
     let gone = Case::started().with(|f| f.pod = PodFact::Gone);
     assert_eq!(gone.actions(), [Action::ReadResult { last: true }]);
 }
@@ -83,13 +83,16 @@ fn an_agent_whose_words_were_made_with_another_key_is_not_called_idle() {
                 f.attempt.result = ResultFact::Absent;
             })
     };
-    let ending = |case: Case| aborted(case).ending();
+    let capture_outcome = |case: Case| aborted(case).capture_outcome();
     let of = |phase, code: &str| (phase, code.to_owned());
     let strange = || ended().hears_a_stranger();
-    assert_eq!(ending(ended()), of(CapturePhase::Failed, "AgentDeaf"));
-    assert_eq!(ending(strange()), of(CapturePhase::Failed, "AgentUnproven"));
-    assert_eq!(ending(ended().cancelled()), of(CapturePhase::Cancelled, ""));
-    assert_eq!(ending(strange().cancelled()), of(CapturePhase::Failed, "AgentUnproven"));
+    assert_eq!(capture_outcome(ended()), of(CapturePhase::Failed, "AgentDeaf"));
+    assert_eq!(capture_outcome(strange()), of(CapturePhase::Failed, "AgentUnproven"));
+    assert_eq!(capture_outcome(ended().cancelled()), of(CapturePhase::Cancelled, ""));
+    assert_eq!(
+        capture_outcome(strange().cancelled()),
+        of(CapturePhase::Failed, "AgentUnproven")
+    );
 }
 
 #[test]
@@ -110,11 +113,15 @@ fn the_result_of_an_agent_that_is_not_heard_is_looked_for_now_and_then() {
 #[test]
 fn a_cancel_is_cancelled_only_when_that_is_proven() {
     assert_eq!(
-        Case::fresh().cancelled().ending(),
+        Case::fresh().cancelled().capture_outcome(),
         (CapturePhase::Cancelled, String::new())
     );
     let waiting = aborted(Case::launched().container(&json!({"waiting": {}})).cancelled());
-    assert_eq!(waiting.ending().0, CapturePhase::Cancelled, "it never got its ticket");
+    assert_eq!(
+        waiting.capture_outcome().0,
+        CapturePhase::Cancelled,
+        "it never got its ticket"
+    );
     let running = Case::started()
         .cancelled()
         .status(|s| s.phase = CapturePhase::Cancelling);
@@ -133,7 +140,7 @@ fn a_cancel_is_cancelled_only_when_that_is_proven() {
     assert_eq!(told.actions(), [cancel]);
     let silent = told.at(32).with(|f| f.attempt.result = ResultFact::Absent);
     assert_eq!(
-        aborted(silent).ending(),
+        aborted(silent).capture_outcome(),
         (CapturePhase::Failed, "CancelUnproven".to_owned())
     );
     let proven = Case::started().cancelled().says(&[Event::End {
@@ -141,20 +148,23 @@ fn a_cancel_is_cancelled_only_when_that_is_proven() {
         result_stored: false,
         cancelled: true,
     }]);
-    assert_eq!(aborted(proven).ending(), (CapturePhase::Cancelled, String::new()));
+    assert_eq!(
+        aborted(proven).capture_outcome(),
+        (CapturePhase::Cancelled, String::new())
+    );
     let missed = Case::met()
         .status(|s| s.ticket_sent_at = Some(MicroTime(samples::at(1))))
         .container(&json!({"terminated": {"exitCode": 0}}))
         .cancelled()
         .with(|f| f.attempt.log = LogState::Complete);
     assert_eq!(
-        aborted(missed).ending().0,
+        aborted(missed).capture_outcome().0,
         CapturePhase::Cancelled,
         "its whole log knows no ticket"
     );
     let late = Case::ended().stored().cancelled().with(|f| f.manifest_written = true);
     assert_eq!(
-        late.ending().0,
+        late.capture_outcome().0,
         CapturePhase::Succeeded,
         "everything was captured before"
     );
@@ -163,11 +173,11 @@ fn a_cancel_is_cancelled_only_when_that_is_proven() {
 #[test]
 fn the_deadline_ends_a_capture_in_every_phase() {
     assert_eq!(
-        Case::fresh().at(300).ending(),
+        Case::fresh().at(300).capture_outcome(),
         (CapturePhase::TimedOut, "Deadline".to_owned())
     );
     let launched = aborted(Case::launched().container(&json!({"waiting": {}})).at(300));
-    assert_eq!(launched.ending().0, CapturePhase::TimedOut);
+    assert_eq!(launched.capture_outcome().0, CapturePhase::TimedOut);
     let reason = CancelReason::Deadline;
     assert_eq!(Case::started().at(300).actions(), [Action::SendCancel { reason }]);
     let running = Case::started().status(|s| s.phase = CapturePhase::Running);
@@ -192,29 +202,29 @@ fn a_failed_step_fails_the_capture_and_keeps_what_there_is() {
     ]);
     assert_eq!(ended.actions(), [Action::Complete { step: 0 }], "the partial artifact");
     let kept = ended.stored().with(|f| f.manifest_written = true);
-    assert_eq!(kept.ending(), (CapturePhase::Failed, "ToolFailed".to_owned()));
+    assert_eq!(kept.capture_outcome(), (CapturePhase::Failed, "ToolFailed".to_owned()));
 }
 
 #[test]
 fn what_can_not_be_done_for_good_becomes_the_reason() {
     let refused = Case::launched().with(|f| f.attempt.refused = Some(explain::refusal(Refusal::PodSecurity, "")));
-    assert_eq!(aborted(refused).ending().1, "PodSecurity");
+    assert_eq!(aborted(refused).capture_outcome().1, "PodSecurity");
     let store = Case::launched().with(|f| {
         f.faults.insert(Fault::Uploads, explain::refusal(Refusal::Store, ""));
     });
-    assert_eq!(aborted(store).ending().1, "Store");
+    assert_eq!(aborted(store).capture_outcome().1, "Store");
     let unverified = Case::ended().with(|f| {
         f.faults
             .insert(Fault::Artifact(0), explain::refusal(Refusal::NotVerified, ""));
     });
     assert_eq!(
-        aborted(unverified).ending(),
+        aborted(unverified).capture_outcome(),
         (CapturePhase::Failed, "NotVerified".to_owned())
     );
     let pull = Case::launched()
         .container(&json!({"waiting": {"reason": "ImagePullBackOff"}}))
         .at(122);
-    assert_eq!(aborted(pull).ending().1, "ImagePull");
+    assert_eq!(aborted(pull).capture_outcome().1, "ImagePull");
 }
 
 #[test]
@@ -272,11 +282,11 @@ fn a_report_of_the_bot_is_made_kept_and_told() {
     let fault = begun.with(|f| {
         f.faults.insert(Fault::Report, explain::refusal(Refusal::PodGone, ""));
     });
-    assert_eq!(fault.ending(), (CapturePhase::Failed, "PodGone".to_owned()));
+    assert_eq!(fault.capture_outcome(), (CapturePhase::Failed, "PodGone".to_owned()));
 }
 
 #[test]
 fn an_object_that_is_deleted_is_a_request_to_stop() {
     let deleted = Case::fresh().object(|o| o.metadata.deletion_timestamp = Some(Time(samples::at(1))));
-    assert_eq!(deleted.ending().0, CapturePhase::Cancelled);
+    assert_eq!(deleted.capture_outcome().0, CapturePhase::Cancelled);
 }

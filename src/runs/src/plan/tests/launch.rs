@@ -27,15 +27,22 @@ fn begun(appeal: Appeal, two_people: bool) -> World {
     }));
     let names = ["checkout-1", "checkout-2"];
     world.target = Ok(found(How::Workload(target::TargetKind::Deployment), &names));
-    let survey = world.survey.as_mut().expect("a sample");
-    survey.break_glass = Some(allowed(true));
-    survey.members = Some(3);
+    let preflight = world.preflight.as_mut().expect("a sample");
+    preflight.break_glass = Some(allowed(true));
+    preflight.members = Some(3);
     if two_people {
-        let annotations = &mut survey.sites[0].annotations;
+        let annotations = &mut preflight.snapshots[0].annotations;
         annotations.insert(ANNOTATION_APPROVAL.to_owned(), "all".to_owned());
         assert_eq!(world.settle().phase, Phase::AwaitingApproval);
-        for (site, name) in world.survey.as_mut().expect("a sample").sites.iter_mut().zip(names) {
-            site.pod_uid = Some(format!("uid-of-{name}"));
+        for (snapshot, name) in world
+            .preflight
+            .as_mut()
+            .expect("a sample")
+            .snapshots
+            .iter_mut()
+            .zip(names)
+        {
+            snapshot.pod_uid = Some(format!("uid-of-{name}"));
         }
         world.say("U2", true);
     }
@@ -78,7 +85,7 @@ fn what_was_taken_away_meanwhile_stops_the_rest() {
     let right: Change = |w| w.review = Ok(vec![allowed(false)]);
     let account: Change = |w| w.review = Err(Reason::IdentityRefused(IdentityError::Guest));
     let unanswered: Change = |w| w.review = Err(Reason::ReviewFailed { what: "away".into() });
-    let label: Change = |w| w.survey.as_mut().expect("a sample").sites[0].labels.clear();
+    let label: Change = |w| w.preflight.as_mut().expect("a sample").snapshots[0].labels.clear();
     for (change, wanted) in [
         (right, "NotAllowed"),
         (account, "IdentityRefused"),
@@ -99,7 +106,7 @@ fn a_consent_must_still_hold_at_each_launch() {
     type Change = fn(&mut World);
     let holds: Change = |_| {};
     let image: Change = |w| w.agent_image = "agent@sha256:1";
-    let approver: Change = |w| w.survey.as_mut().expect("a sample").approver = Some(allowed(false));
+    let approver: Change = |w| w.preflight.as_mut().expect("a sample").approver = Some(allowed(false));
     for (change, wanted) in [(holds, ""), (image, "ApprovalVoid"), (approver, "ApproverMayNot")] {
         let mut world = begun(Appeal::default(), true);
         let status = goes_on(&mut world, SignedDuration::from_mins(1), change);
@@ -111,7 +118,7 @@ fn a_consent_must_still_hold_at_each_launch() {
     };
     let mut world = begun(breaks, false);
     let status = goes_on(&mut world, SignedDuration::from_mins(1), |w| {
-        w.survey.as_mut().expect("a sample").break_glass = Some(allowed(false));
+        w.preflight.as_mut().expect("a sample").break_glass = Some(allowed(false));
     });
     assert_eq!((code(&status), world.made()), ("BreakGlassNotAllowed", 0));
 }

@@ -202,13 +202,13 @@ fn the_rules_hold_for_each_diagnostic_of_a_runbook() {
     );
 
     let mut asked = first_response();
-    let survey = asked.survey.as_mut().expect("a sample");
-    let annotations = &mut survey.sites[0].annotations;
+    let preflight = asked.preflight.as_mut().expect("a sample");
+    let annotations = &mut preflight.snapshots[0].annotations;
     annotations.insert(ANNOTATION_APPROVAL.to_owned(), "sockets".to_owned());
     let status = asked.settle();
     assert_eq!((status.phase, asked.made()), (Phase::AwaitingApproval, 0));
     let questions = asked.acts.iter().find_map(|act| match act {
-        Action::Survey(question) => Some((question.diagnostics.join(" "), question.targets.len())),
+        Action::Preflight(question) => Some((question.diagnostics.join(" "), question.targets.len())),
         _ => None,
     });
     assert_eq!(questions, Some(("jstack pod-report process sockets".to_owned(), 2)));
@@ -226,10 +226,10 @@ fn the_rules_hold_for_each_diagnostic_of_a_runbook() {
 #[test]
 fn the_rules_hold_for_each_target() {
     let mut outside = workload(&["checkout-1", "checkout-2"]);
-    let survey = outside.survey.as_mut().expect("a sample");
-    let mut second = survey.sites[0].clone();
+    let preflight = outside.preflight.as_mut().expect("a sample");
+    let mut second = preflight.snapshots[0].clone();
     second.labels.clear();
-    survey.sites.push(second);
+    preflight.snapshots.push(second);
     assert_eq!(code(&outside.settle()), "NamespaceNotEnabled");
 
     // The other runs use what there is.

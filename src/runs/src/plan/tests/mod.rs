@@ -71,7 +71,7 @@ fn what_was_decided_is_recorded_before_it_is_done_and_doing_it_again_is_the_same
         .map(|act| match act {
             Action::FindTarget { .. } => "find",
             Action::Review { .. } => "review",
-            Action::Survey(_) => "survey",
+            Action::Preflight(_) => "survey",
             Action::Record(_) => "record",
             Action::CreateCapture(_) => "create",
             Action::CancelCaptures(_) => "cancel",

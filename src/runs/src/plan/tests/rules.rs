@@ -8,17 +8,17 @@ use diagbot_api::{
 use jiff::SignedDuration;
 
 use super::samples::{NOW, World, allowed, run};
-use crate::{admission::Use, plan::approval::APPROVAL_WINDOW, survey::Survey};
+use crate::{admission::Use, plan::approval::APPROVAL_WINDOW, preflight::Preflight};
 
 /// What becomes different in a world.
 type Change = fn(&mut World);
 
-fn survey(world: &mut World) -> &mut Survey {
-    world.survey.as_mut().expect("a sample")
+fn preflight(world: &mut World) -> &mut Preflight {
+    world.preflight.as_mut().expect("a sample")
 }
 
 fn asks_for_two(world: &mut World) {
-    let annotations = &mut survey(world).sites[0].annotations;
+    let annotations = &mut preflight(world).snapshots[0].annotations;
     annotations.insert(ANNOTATION_APPROVAL.to_owned(), "heap-dump, jstack".to_owned());
 }
 
@@ -40,7 +40,7 @@ fn ended(status: &RunStatus, phase: Phase, code: &str) {
 fn each_rule_refuses_and_nothing_is_made() {
     type Arrange = fn(&mut World);
     let paused: Arrange = |w| w.pauses = vec![Pause::by_label()];
-    let unlabelled: Arrange = |w| survey(w).sites[0].labels.clear();
+    let unlabelled: Arrange = |w| preflight(w).snapshots[0].labels.clear();
     let standing: Arrange = |w| {
         let second = |pod: &str| Use {
             cluster: "local".into(),
@@ -83,7 +83,7 @@ fn what_takes_two_people_waits_and_begins_with_the_consent_of_another() {
     let approval = status.approval.unwrap();
     assert_eq!(approval.targets[0].pod_uid, "uid-of-checkout-1");
     assert!(approval.why.contains("`shop`") && !approval.catalog_sha256.is_empty());
-    // The start window is over; the consent has a time of its own.
+    // The start window is over; the approval has a time of its own.
     world.now = NOW + SignedDuration::from_mins(12);
     world.say("U2", true);
     let status = world.settle();
@@ -108,16 +108,16 @@ fn a_consent_counts_once_in_time_from_another_who_may_and_for_what_was_asked() {
     let own: Change = |w| w.say("U1", true);
     let may_not: Change = |w| {
         w.say("U2", true);
-        survey(w).approver = Some(allowed(false));
+        preflight(w).approver = Some(allowed(false));
     };
     let late: Change = |w| w.now = NOW + SignedDuration::from_mins(15);
     let replaced: Change = |w| {
         w.say("U2", true);
-        survey(w).sites[0].pod_uid = Some("another".into());
+        preflight(w).snapshots[0].pod_uid = Some("another".into());
     };
     let restarted: Change = |w| {
         w.say("U2", true);
-        survey(w).sites[0].container_id = "containerd://c2".into();
+        preflight(w).snapshots[0].container_id = "containerd://c2".into();
     };
     let forgotten: Change = |w| {
         w.say("U2", true);
@@ -202,8 +202,8 @@ fn who_may_not_can_ask_the_owners_or_break_the_glass_where_that_is_given_by_name
         let mut world = World::new(run(appeal(breaks.clone())));
         world.run.spec.origin.channel = "C1".into();
         asks_for_two(&mut world);
-        survey(&mut world).break_glass = Some(allowed(may));
-        survey(&mut world).members = Some(3);
+        preflight(&mut world).break_glass = Some(allowed(may));
+        preflight(&mut world).members = Some(3);
         world
     };
     let status = with_glass(true).settle();
@@ -216,7 +216,7 @@ fn who_may_not_can_ask_the_owners_or_break_the_glass_where_that_is_given_by_name
     // The person and the bot alone, or a channel whose members Slack does not tell.
     for members in [Some(2), None] {
         let mut unheard = with_glass(true);
-        survey(&mut unheard).members = members;
+        preflight(&mut unheard).members = members;
         let status = unheard.settle();
         ended(&status, Phase::Refused, "BreakGlassUnheard");
         assert_eq!(unheard.made(), 0, "{members:?}");

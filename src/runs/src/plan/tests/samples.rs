@@ -21,9 +21,9 @@ use serde_json::json;
 use crate::{
     admission::{BudgetConfig, Use},
     plan::{Action, Facts, plan},
+    preflight::{Preflight, TargetSnapshot},
     reason::Reason,
     request::RunRequest,
-    survey::{Site, Survey},
 };
 
 pub(crate) const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -113,14 +113,14 @@ pub(crate) fn allowed(allowed: bool) -> Decision {
 }
 
 /// The target of [`run`] as it was pinned, in a namespace that takes part.
-pub(crate) fn surveyed() -> Survey {
-    Survey {
-        sites: vec![Site {
+pub(crate) fn surveyed() -> Preflight {
+    Preflight {
+        snapshots: vec![TargetSnapshot {
             labels: [("diagbot.dev/enabled".to_owned(), "true".to_owned())].into(),
             pod_uid: Some("uid-of-checkout-1".into()),
             container_id: "containerd://c1".into(),
             siblings: ["uid-of-checkout-1", "uid-of-checkout-2"].map(str::to_owned).into(),
-            ..Site::default()
+            ..TargetSnapshot::default()
         }],
         audience: Audience {
             channel: true,
@@ -138,7 +138,7 @@ pub(crate) struct World {
     pub(crate) captures: Vec<Arc<DiagnosticCapture>>,
     pub(crate) target: Result<Found, Reason>,
     pub(crate) review: Result<Vec<Decision>, Reason>,
-    pub(crate) survey: Result<Survey, Reason>,
+    pub(crate) preflight: Result<Preflight, Reason>,
     pub(crate) pauses: Vec<Pause>,
     pub(crate) uses: Vec<Use>,
     pub(crate) slots: usize,
@@ -156,7 +156,7 @@ impl World {
             captures: Vec::new(),
             target: Ok(found(How::Exact, &["checkout-1"])),
             review: Ok(vec![allowed(true)]),
-            survey: Ok(surveyed()),
+            preflight: Ok(surveyed()),
             pauses: Vec::new(),
             uses: Vec::new(),
             slots: usize::MAX,
@@ -180,7 +180,7 @@ impl World {
             clusters: &clusters,
             target: Some(&self.target).filter(|_| answered.0),
             review: Some(&self.review).filter(|_| answered.1),
-            survey: Some(&self.survey).filter(|_| surveyed),
+            preflight: Some(&self.preflight).filter(|_| surveyed),
             pauses: &self.pauses,
             budgets: &BudgetConfig::default(),
             uses: &self.uses,
@@ -205,12 +205,12 @@ impl World {
                         decision.at = MicroTime(self.now);
                     }
                 }
-                Action::Survey(question) => {
+                Action::Preflight(question) => {
                     surveyed = true;
                     // Further targets are like the first.
-                    if let Ok(survey) = &mut self.survey {
-                        let first = survey.sites.first().cloned().unwrap_or_default();
-                        survey.sites.resize(question.targets.len(), first);
+                    if let Ok(preflight) = &mut self.preflight {
+                        let first = preflight.snapshots.first().cloned().unwrap_or_default();
+                        preflight.snapshots.resize(question.targets.len(), first);
                     }
                 }
                 Action::Record(status) => self.run.status = Some(*status),

@@ -19,13 +19,13 @@ const CALL: Duration = Duration::from_secs(5);
 
 /// The switches.
 #[derive(Debug)]
-pub(super) struct Switch {
+pub(super) struct PauseSwitch {
     namespaces: Api<Namespace>,
     own: String,
     labelled: watch::Sender<bool>,
 }
 
-impl Switch {
+impl PauseSwitch {
     pub(super) fn new(client: Client, own: &str) -> Self {
         Self {
             namespaces: Api::all(client),

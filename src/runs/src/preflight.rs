@@ -6,9 +6,9 @@ use diagbot_api::{approval::Audience, capture::PinnedTarget, decision::Decision}
 
 /// The answer to the plan's question.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Survey {
+pub struct Preflight {
     /// One for each target, in order.
-    pub sites: Vec<Site>,
+    pub snapshots: Vec<TargetSnapshot>,
     /// Who may see what comes of it.
     pub audience: Audience,
     /// The review for break-glass, where the person uses it.
@@ -21,7 +21,7 @@ pub struct Survey {
 
 /// One target, looked at afresh.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Site {
+pub struct TargetSnapshot {
     /// Labels of its namespace.
     pub labels: BTreeMap<String, String>,
     /// Annotations of its namespace.
@@ -36,7 +36,7 @@ pub struct Site {
     pub siblings: BTreeSet<String>,
 }
 
-impl Site {
+impl TargetSnapshot {
     /// What has changed since the target was pinned, in words that follow its name; none where it is the same.
     pub fn change(&self, pinned: &PinnedTarget) -> Option<&'static str> {
         match &self.pod_uid {

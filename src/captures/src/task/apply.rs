@@ -8,14 +8,14 @@ use std::{
 use diagbot_api::capture::Explanation;
 use diagbot_base::retry::Backoff;
 
-use super::{LAST_PATIENCE_S, Pursuit, key};
+use super::{CaptureTask, LAST_PATIENCE_S, key};
 use crate::{
     act::{ActError, Outcome},
     explain::{self, Refusal},
     plan::{Action, Fault, PodFact, ResultFact},
 };
 
-impl Pursuit {
+impl CaptureTask {
     /// Takes an action's outcome.
     pub(super) fn done(&mut self, action: &Action, outcome: Result<Outcome, ActError>) {
         let key = key(action);

@@ -1,4 +1,4 @@
-//! A second person's consent, break-glass and denied permissions, in words.
+//! A second person's approval, break-glass and denied permissions, in words.
 
 use diagbot_api::run::{DiagnosticRun, Phase, RunStatus};
 
@@ -7,7 +7,7 @@ use super::{
     run::person,
 };
 
-/// What stands in a run's message about consent and break-glass, a paragraph each.
+/// What stands in a run's message about approval and break-glass, a paragraph each.
 pub(super) fn words(run: &DiagnosticRun, status: &RunStatus) -> Vec<String> {
     let mut all = Vec::new();
     if let (Some(reason), Some(decision)) = (&run.spec.appeal.break_glass, &status.break_glass)

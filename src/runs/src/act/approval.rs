@@ -1,4 +1,4 @@
-//! What a change of a run's status says about consent, for the record. Pure.
+//! What a change of a run's status says about approval, for the record. Pure.
 //!
 //! Written before the status: what nobody could account for later does not happen. A write that meets another one says it
 //! twice, which is better than never.

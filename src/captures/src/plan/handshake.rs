@@ -22,7 +22,7 @@ pub(super) enum Meeting {
     Unfit(Explanation),
 }
 
-pub(super) fn meet(f: &Facts, hello: &Hello) -> Meeting {
+pub(super) fn handshake(f: &Facts, hello: &Hello) -> Meeting {
     if hello.version > diagbot_wire::VERSION || Some(&hello.capture) != f.capture.metadata.name.as_ref() {
         return Meeting::Unfit(explain::refusal(
             Refusal::AgentVersion,
@@ -56,7 +56,7 @@ pub(super) fn meet(f: &Facts, hello: &Hello) -> Meeting {
     Meeting::Fits
 }
 
-/// The process of each step: the target container's own; else, for [`meet`] to refuse, one whose container can't be told,
+/// The process of each step: the target container's own; else, for [`handshake`] to refuse, one whose container can't be told,
 /// or another container's.
 pub(crate) fn chosen<'a>(f: &Facts, hello: &'a Hello) -> Vec<&'a ChosenProcess> {
     let of = |step| hello.processes.iter().filter(move |p| p.pinned.step == step);

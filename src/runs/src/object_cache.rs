@@ -1,4 +1,4 @@
-//! The durable runs as this process sees them: a reflection of the home cluster, a moment late. Owns the watch; never
+//! The durable runs as this process sees them: a cache of the home cluster, a moment late. Owns the watch; never
 //! writes. Decisions that must not be made on a late view are made by writes with a resourceVersion.
 
 use std::sync::Arc;
@@ -22,9 +22,9 @@ const WATCH_S: u32 = 15;
 /// Changes that a slow reader may be behind before it is shown everything again.
 const BACKLOG: usize = 256;
 
-/// A reflection of all objects of one kind in the bot's namespace. Cheap to clone.
+/// A cache of all objects of one kind in the bot's namespace. Cheap to clone.
 #[derive(Clone)]
-pub struct Records<K>
+pub struct ObjectCache<K>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
@@ -32,27 +32,27 @@ where
     changes: broadcast::Sender<Arc<K>>,
 }
 
-/// The watch that feeds [`Records`].
-pub struct Reflection<K>
+/// The watch that feeds [`ObjectCache`].
+pub struct Reflector<K>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     writer: reflector::store::Writer<K>,
-    records: Records<K>,
+    cache: ObjectCache<K>,
 }
 
-/// A reflection, empty until [`Reflection::run`] has read once.
-pub fn reflection<K>() -> (Records<K>, Reflection<K>)
+/// A cache, empty until [`Reflector::run`] has read once.
+pub fn reflector<K>() -> (ObjectCache<K>, Reflector<K>)
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     let (reader, writer) = reflector::store();
     let (changes, _) = broadcast::channel(BACKLOG);
-    let records = Records { reader, changes };
-    (records.clone(), Reflection { writer, records })
+    let cache = ObjectCache { reader, changes };
+    (cache.clone(), Reflector { writer, cache })
 }
 
-impl<K> Records<K>
+impl<K> ObjectCache<K>
 where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
@@ -88,13 +88,13 @@ where
     }
 }
 
-impl<K> Reflection<K>
+impl<K> Reflector<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     /// Watches until `stop`. Broken watches are begun again, with a growing wait.
     pub async fn run(self, api: Api<K>, stop: CancellationToken) {
-        let Self { writer, records } = self;
+        let Self { writer, cache } = self;
         let events = watcher(api, watcher::Config::default().timeout(WATCH_S))
             .default_backoff()
             .modify(|object| object.meta_mut().managed_fields = None)
@@ -107,9 +107,9 @@ where
             };
             match event {
                 Some(Ok(watcher::Event::Apply(object) | watcher::Event::Delete(object))) => {
-                    records.tell(Arc::new(object));
+                    cache.tell(Arc::new(object));
                 }
-                Some(Ok(watcher::Event::InitDone)) => records.all().into_iter().for_each(|object| records.tell(object)),
+                Some(Ok(watcher::Event::InitDone)) => cache.all().into_iter().for_each(|object| cache.tell(object)),
                 Some(Ok(watcher::Event::Init | watcher::Event::InitApply(_))) => {}
                 Some(Err(error)) => tracing::warn!(
                     error = %diagbot_base::telemetry::Chain(&error),

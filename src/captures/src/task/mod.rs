@@ -5,7 +5,7 @@
 //! failed and may succeed later waits out its backoff; its trouble is shown to people meanwhile. Nothing here survives a
 //! restart, and nothing needs to.
 
-mod fold;
+mod apply;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,11 +28,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    act::{self, ActError, Outcome, Scene},
+    act::{self, ActError, Outcome, TaskContext},
     container,
     control::Control,
     explain::{self, Refusal},
-    identity::LearntUsers,
+    identity::ImageUsers,
     launch::ContainerView,
     log::{self, LogItem},
     plan::{self, Action, AttemptFacts, Facts, Fault, LogState, Plan, PodFact},
@@ -49,14 +49,14 @@ const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 type Key = (Discriminant<Action>, u16);
 type Done = (Action, Result<Outcome, ActError>);
 
-/// What is learnt about images, shared by all pursuits of the process.
-pub(super) type Learnt = Arc<Mutex<LearntUsers>>;
+/// What is learnt about images, shared by all tasks of the process.
+pub(super) type SharedImageUsers = Arc<Mutex<ImageUsers>>;
 
-/// One capture under pursuit.
-pub(super) struct Pursuit {
-    scene: Arc<Scene>,
+/// One capture under task.
+pub(super) struct CaptureTask {
+    scene: Arc<TaskContext>,
     facts: Facts,
-    learnt: Learnt,
+    image_users: SharedImageUsers,
     pod: watch::Receiver<PodFact>,
     jobs: JoinSet<Done>,
     under_way: HashSet<Key>,
@@ -76,23 +76,23 @@ struct Reader {
 }
 
 /// Pursues a capture until it is over, is no longer ours, or `stop`.
-pub(super) async fn pursue(scene: Arc<Scene>, learnt: Learnt, stop: CancellationToken) {
+pub(super) async fn drive(scene: Arc<TaskContext>, image_users: SharedImageUsers, stop: CancellationToken) {
     let (tell, pod) = watch::channel(PodFact::Unknown);
     let mut streams = JoinSet::new();
-    let target = scene.record.current().spec.target.pod.clone();
+    let target = scene.status_writer.current().spec.target.pod.clone();
     streams.spawn(pods::watch(scene.streaming_pods(), target, tell));
-    let known = learnt.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let known = image_users.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut facts = Facts::new(
-        scene.record.current(),
+        scene.status_writer.current(),
         scene.now(),
         scene.context.config.launch_limit_s,
         Arc::new(known),
     );
     facts.direct = scene.context.store.direct().is_some();
-    let mut pursuit = Pursuit {
+    let mut task = CaptureTask {
         scene,
         facts,
-        learnt,
+        image_users,
         pod,
         jobs: JoinSet::new(),
         under_way: HashSet::new(),
@@ -103,12 +103,12 @@ pub(super) async fn pursue(scene: Arc<Scene>, learnt: Learnt, stop: Cancellation
         finishing: false,
         over: false,
     };
-    pursuit.run(&stop).await;
+    task.run(&stop).await;
 }
 
-impl Pursuit {
+impl CaptureTask {
     async fn run(&mut self, stop: &CancellationToken) {
-        let mut object = self.scene.record.watch();
+        let mut object = self.scene.status_writer.watch();
         while !self.over {
             self.refresh().await;
             let next = plan::plan(&self.facts);
@@ -146,7 +146,7 @@ impl Pursuit {
     /// Takes the newest facts.
     async fn refresh(&mut self) {
         self.facts.now = self.scene.now();
-        self.facts.capture = self.scene.record.current();
+        self.facts.capture = self.scene.status_writer.current();
         self.facts.relayed_bytes = self.scene.relayed_bytes.load(Ordering::Relaxed);
         if self.pod.has_changed().unwrap_or(false) {
             self.facts.pod = self.pod.borrow_and_update().clone();
@@ -173,7 +173,7 @@ impl Pursuit {
             Ok(wanted) => self.facts.attempt.wanted = Some(Arc::new(wanted)),
             Err(error) => {
                 let explanation = explain::refusal(Refusal::Invalid, &error.to_string());
-                self.facts.faults.insert(Fault::Record, explanation);
+                self.facts.faults.insert(Fault::StatusWriter, explanation);
             }
         }
     }
@@ -315,7 +315,7 @@ impl Pursuit {
         };
         let target = &self.facts.spec().target.container;
         if let Some(status) = super::identity::container_status(pod, target) {
-            self.learnt.lock().unwrap_or_else(PoisonError::into_inner).learn(
+            self.image_users.lock().unwrap_or_else(PoisonError::into_inner).learn(
                 &status.image_id,
                 i64::from(process.uid),
                 i64::from(process.gid),

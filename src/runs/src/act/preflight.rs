@@ -16,14 +16,14 @@ use super::{ActError, Actor, Done, PARALLEL, answer};
 use crate::{
     access::{self, AccessError},
     plan::Question,
+    preflight::{Preflight, TargetSnapshot},
     reason::Reason,
-    survey::{Site, Survey},
 };
 
 /// Pods of a namespace that are read to tell a workload's replicas; further ones are not counted among them.
 const COUNTED: u32 = 500;
 
-/// Why a survey failed.
+/// Why a preflight failed.
 enum Missed {
     Call {
         cluster: String,
@@ -40,13 +40,15 @@ impl From<AccessError> for Missed {
 }
 
 impl Actor<'_> {
-    pub(super) async fn survey(&self, run: &DiagnosticRun, question: &Question) -> Result<Done, ActError> {
+    pub(super) async fn preflight(&self, run: &DiagnosticRun, question: &Question) -> Result<Done, ActError> {
         let looks = question
             .targets
             .iter()
-            .map(|target| self.site(target, question.count_workload))
+            .map(|target| self.snapshot(target, question.count_workload))
             .collect::<Vec<_>>();
-        let sites = stream::iter(looks).buffered(PARALLEL).try_collect::<Vec<Site>>();
+        let snapshots = stream::iter(looks)
+            .buffered(PARALLEL)
+            .try_collect::<Vec<TargetSnapshot>>();
         let audience = async {
             let channel = &run.spec.origin.channel;
             let places = question.places();
@@ -57,16 +59,16 @@ impl Actor<'_> {
         };
         let break_glass = self.break_glass(run, question);
         let surveyed = tokio::try_join!(
-            sites,
+            snapshots,
             audience,
             break_glass,
             self.members(run),
             self.approver(run, question)
         );
         let missed = match surveyed {
-            Ok((sites, audience, break_glass, members, approver)) => {
-                return Ok(Done::Surveyed(Ok(Survey {
-                    sites,
+            Ok((snapshots, audience, break_glass, members, approver)) => {
+                return Ok(Done::Surveyed(Ok(Preflight {
+                    snapshots,
                     audience,
                     break_glass,
                     members,
@@ -121,14 +123,14 @@ impl Actor<'_> {
         Ok(last)
     }
 
-    async fn site(&self, target: &PinnedTarget, count_workload: bool) -> Result<Site, Missed> {
+    async fn snapshot(&self, target: &PinnedTarget, count_workload: bool) -> Result<TargetSnapshot, Missed> {
         let missed = |(what, source)| Missed::Call {
             cluster: target.cluster.clone(),
             what,
             source,
         };
         let Some(cluster) = self.service.clusters().get(&target.cluster) else {
-            return Ok(Site::default());
+            return Ok(TargetSnapshot::default());
         };
         let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
         let namespace = async {
@@ -141,11 +143,11 @@ impl Actor<'_> {
                 .await
                 .map_err(missed)
         };
-        let (namespace, site) = tokio::try_join!(namespace, pod)?;
-        Ok(Site {
+        let (namespace, snapshot) = tokio::try_join!(namespace, pod)?;
+        Ok(TargetSnapshot {
             labels: namespace.metadata.labels.unwrap_or_default(),
             annotations: namespace.metadata.annotations.unwrap_or_default(),
-            ..site
+            ..snapshot
         })
     }
 
@@ -194,7 +196,7 @@ pub(crate) async fn pod_site(
     target: &PinnedTarget,
     count_workload: bool,
     limit: Duration,
-) -> Result<Site, (String, CallError)> {
+) -> Result<TargetSnapshot, (String, CallError)> {
     let missed = |what: &str| {
         let what = format!("{what} pods in `{}`", target.namespace);
         move |error| (what, error)
@@ -203,10 +205,10 @@ pub(crate) async fn pod_site(
     let pod = deadline(limit, pods.get_opt(&target.pod))
         .await
         .map_err(missed("read"))?;
-    let mut site = Site::default();
-    let Some(pod) = pod else { return Ok(site) };
-    site.container_id = container_id(&pod, &target.container);
-    site.containers = pod
+    let mut snapshot = TargetSnapshot::default();
+    let Some(pod) = pod else { return Ok(snapshot) };
+    snapshot.container_id = container_id(&pod, &target.container);
+    snapshot.containers = pod
         .spec
         .iter()
         .flat_map(|spec| &spec.ephemeral_containers)
@@ -217,7 +219,7 @@ pub(crate) async fn pod_site(
         let listed = deadline(limit, pods.list_metadata(&params))
             .await
             .map_err(missed("list"))?;
-        site.siblings = listed
+        snapshot.siblings = listed
             .items
             .into_iter()
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
@@ -228,8 +230,8 @@ pub(crate) async fn pod_site(
             .filter_map(|pod| pod.metadata.uid)
             .collect::<BTreeSet<String>>();
     }
-    site.pod_uid = pod.metadata.uid;
-    Ok(site)
+    snapshot.pod_uid = pod.metadata.uid;
+    Ok(snapshot)
 }
 
 /// UID of the pod's controller.

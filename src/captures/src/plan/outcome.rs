@@ -7,7 +7,9 @@ use diagbot_wire::{
 };
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Action, Ending, Facts, Fault, LogState, Meeting, Plan, PodFact, ResultFact, Wait, due, meet, waiting};
+use super::{
+    Action, CaptureOutcome, Facts, Fault, LogState, Meeting, Plan, PodFact, ResultFact, Wait, due, handshake, waiting,
+};
 use crate::{
     explain::{self, Refusal},
     launch::{self, ContainerView},
@@ -29,7 +31,7 @@ const OUT_OF_MEMORY: &str = "OOMKilled";
 
 /// Why nothing more will come from the agent.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Conclusion {
+pub(super) enum SessionOutcome {
     /// It said everything it has to say.
     Said {
         /// It stopped since it was told to, or since its time was over.
@@ -42,16 +44,16 @@ pub(super) enum Conclusion {
 }
 
 /// Whether nothing more will come. Adds the actions that are needed to know.
-pub(super) fn conclusion(f: &Facts, next: &mut Plan) -> Option<Conclusion> {
+pub(super) fn session_outcome(f: &Facts, next: &mut Plan) -> Option<SessionOutcome> {
     let journal = &f.attempt.journal;
     if let Some(end) = &journal.end {
-        return Some(Conclusion::Said {
+        return Some(SessionOutcome::Said {
             cancelled: end.cancelled,
         });
     }
     if let ResultFact::Found(result) = &f.attempt.result {
         let cancelled = result.steps.iter().any(|s| s.outcome == StepOutcome::Cancelled);
-        return Some(Conclusion::Said { cancelled });
+        return Some(SessionOutcome::Said { cancelled });
     }
     if f.ticketed() {
         after_the_ticket(f, next)
@@ -60,26 +62,26 @@ pub(super) fn conclusion(f: &Facts, next: &mut Plan) -> Option<Conclusion> {
     }
 }
 
-fn before_the_ticket(f: &Facts, next: &mut Plan) -> Option<Conclusion> {
+fn before_the_ticket(f: &Facts, next: &mut Plan) -> Option<SessionOutcome> {
     let stopping = f.cancel_requested() || f.deadline_passed();
-    let conclusion = if stopping {
-        Conclusion::NeverActed
+    let session_outcome = if stopping {
+        SessionOutcome::NeverActed
     } else {
-        Conclusion::Broken(unable(f)?)
+        SessionOutcome::Broken(unable(f)?)
     };
     // The agent waits for its ticket: telling it to end saves it the rest of its wait. Told once; nothing hangs on it.
     if f.view() == ContainerView::Running && f.attempt.cancelled_at.is_none() {
         next.actions.push(Action::SendCancel { reason: reason(f) });
         return None;
     }
-    Some(conclusion)
+    Some(session_outcome)
 }
 
 /// Why this attempt will never get its ticket.
 fn unable(f: &Facts) -> Option<Explanation> {
     let attempt = &f.attempt;
     let known = attempt.refused.clone().or_else(|| attempt.verdict.clone());
-    let fault = [Fault::Record, Fault::Uploads, Fault::Ticket]
+    let fault = [Fault::StatusWriter, Fault::Uploads, Fault::Ticket]
         .iter()
         .find_map(|fault| f.faults.get(fault).cloned());
     if let Some(explanation) = known.or(fault) {
@@ -104,7 +106,7 @@ fn unable(f: &Facts) -> Option<Explanation> {
         });
     }
     let hello = attempt.journal.hello.as_ref();
-    match hello.map(|hello| meet(f, hello)) {
+    match hello.map(|hello| handshake(f, hello)) {
         Some(Meeting::Unfit(explanation)) => return Some(explanation),
         // A further attempt would have been planned before, were there one left.
         Some(Meeting::OtherUser { uid, .. }) => {
@@ -124,7 +126,7 @@ fn unable(f: &Facts) -> Option<Explanation> {
     None
 }
 
-fn after_the_ticket(f: &Facts, next: &mut Plan) -> Option<Conclusion> {
+fn after_the_ticket(f: &Facts, next: &mut Plan) -> Option<SessionOutcome> {
     let view = f.view();
     let gone = f.pinned_pod().is_none();
     let silent = match view {
@@ -138,7 +140,7 @@ fn after_the_ticket(f: &Facts, next: &mut Plan) -> Option<Conclusion> {
         && journal.rejected() == 0;
     if whole_log && !journal.started && (f.cancel_requested() || f.deadline_passed()) {
         // The ticket did not reach it: else its log would say so.
-        return Some(Conclusion::NeverActed);
+        return Some(SessionOutcome::NeverActed);
     }
     if silent {
         if let Some(until) = fate_may_come(f) {
@@ -178,12 +180,12 @@ fn glance(f: &Facts, next: &mut Plan) {
 }
 
 /// The journal is silent: the result object may still speak.
-fn result_or(f: &Facts, next: &mut Plan, lost: impl FnOnce() -> Explanation) -> Option<Conclusion> {
+fn result_or(f: &Facts, next: &mut Plan, lost: impl FnOnce() -> Explanation) -> Option<SessionOutcome> {
     if f.attempt.result == ResultFact::Unread {
         next.actions.push(Action::ReadResult { last: true });
         return None;
     }
-    Some(Conclusion::Broken(lost()))
+    Some(SessionOutcome::Broken(lost()))
 }
 
 fn lost(f: &Facts, view: &ContainerView, gone: bool) -> Explanation {
@@ -264,10 +266,10 @@ pub(super) fn artifact(f: &Facts, step: u16) -> Option<Action> {
 }
 
 /// What is left to do, in this order: artifacts, abandoned uploads, the manifest, the end.
-pub(super) fn bring_home(f: &Facts, conclusion: &Conclusion) -> Vec<Action> {
+pub(super) fn bring_home(f: &Facts, session_outcome: &SessionOutcome) -> Vec<Action> {
     let artifacts: Vec<Action> = f.steps().filter_map(|step| artifact(f, step)).collect();
     if artifacts.is_empty() {
-        tidy_up(f, || ending(f, conclusion))
+        tidy_up(f, || capture_outcome(f, session_outcome))
     } else {
         artifacts
     }
@@ -280,7 +282,7 @@ pub(super) fn of_the_bot(f: &Facts) -> Vec<Action> {
             return succeeded(f);
         }
         match f.faults.get(&Fault::Report) {
-            Some(explanation) => Ending {
+            Some(explanation) => CaptureOutcome {
                 phase: CapturePhase::Failed,
                 reason: Some(explanation.clone()),
                 notes: f.recorded(|s| s.notes.clone()),
@@ -290,7 +292,7 @@ pub(super) fn of_the_bot(f: &Facts) -> Vec<Action> {
     })
 }
 
-fn tidy_up(f: &Facts, ending: impl FnOnce() -> Ending) -> Vec<Action> {
+fn tidy_up(f: &Facts, capture_outcome: impl FnOnce() -> CaptureOutcome) -> Vec<Action> {
     if f.may_hold_open_uploads() && !f.faults.contains_key(&Fault::Abort) {
         return vec![Action::AbortUploads];
     }
@@ -298,88 +300,88 @@ fn tidy_up(f: &Facts, ending: impl FnOnce() -> Ending) -> Vec<Action> {
     if artifacts && !f.manifest_written && !f.faults.contains_key(&Fault::Manifest) {
         return vec![Action::WriteManifest];
     }
-    vec![Action::Finish(ending())]
+    vec![Action::Finish(capture_outcome())]
 }
 
 /// Stopped before anything was added to the pod.
-pub(super) fn nothing_started(f: &Facts) -> Ending {
+pub(super) fn nothing_started(f: &Facts) -> CaptureOutcome {
     if f.cancel_requested() {
-        return Ending {
+        return CaptureOutcome {
             phase: CapturePhase::Cancelled,
             reason: None,
             notes: f.recorded(|s| s.notes.clone()),
         };
     }
-    Ending {
+    CaptureOutcome {
         phase: CapturePhase::TimedOut,
         reason: Some(explain::refusal(Refusal::Deadline, "")),
         notes: f.recorded(|s| s.notes.clone()),
     }
 }
 
-fn succeeded(f: &Facts) -> Ending {
-    Ending {
+fn succeeded(f: &Facts) -> CaptureOutcome {
+    CaptureOutcome {
         phase: CapturePhase::Succeeded,
         reason: None,
         notes: notes(f),
     }
 }
 
-fn ending(f: &Facts, conclusion: &Conclusion) -> Ending {
+fn capture_outcome(f: &Facts, session_outcome: &SessionOutcome) -> CaptureOutcome {
     let whole = |step| {
         f.stored(step)
             && f.step_result(step)
                 .is_some_and(|r| matches!(r.outcome, StepOutcome::Done | StepOutcome::Truncated { .. }))
     };
     if f.steps().any(whole) && f.steps().all(|step| whole(step) || left_out(f, step)) {
-        let mut ending = succeeded(f);
+        let mut capture_outcome = succeeded(f);
         if f.cancel_requested() {
-            ending
+            capture_outcome
                 .notes
                 .push("the request to stop came after everything was captured".to_owned());
         }
-        return ending;
+        return capture_outcome;
     }
-    let failed = |reason| Ending {
+    let failed = |reason| CaptureOutcome {
         phase: CapturePhase::Failed,
         reason: Some(reason),
         notes: notes(f),
     };
-    match conclusion {
-        Conclusion::NeverActed => {
-            let mut ending = nothing_started(f);
-            ending.notes = notes(f);
+    match session_outcome {
+        SessionOutcome::NeverActed => {
+            let mut capture_outcome = nothing_started(f);
+            capture_outcome.notes = notes(f);
             if f.view() != ContainerView::Absent {
-                ending.notes.push(
+                capture_outcome.notes.push(
                     "the agent's container was added but never got its ticket; it has done nothing and ends by itself"
                         .to_owned(),
                 );
             }
-            ending
+            capture_outcome
         }
-        Conclusion::Said { cancelled: true } if f.cancel_requested() => Ending {
+        SessionOutcome::Said { cancelled: true } if f.cancel_requested() => CaptureOutcome {
             phase: CapturePhase::Cancelled,
             reason: None,
             notes: notes(f),
         },
-        Conclusion::Said { cancelled: true } if f.deadline_passed() => Ending {
+        SessionOutcome::Said { cancelled: true } if f.deadline_passed() => CaptureOutcome {
             phase: CapturePhase::TimedOut,
             reason: Some(explain::refusal(Refusal::Deadline, "")),
             notes: notes(f),
         },
-        Conclusion::Said { cancelled: true } => failed(fate_of_target(f).unwrap_or_else(|| {
+        SessionOutcome::Said { cancelled: true } => failed(fate_of_target(f).unwrap_or_else(|| {
             explain::refusal(
                 Refusal::AgentEnded,
                 "its container was told to stop, but not by diagbot",
             )
         })),
-        Conclusion::Broken(explanation) if f.deadline_passed() && !f.cancel_requested() => Ending {
+        SessionOutcome::Broken(explanation) if f.deadline_passed() && !f.cancel_requested() => CaptureOutcome {
             phase: CapturePhase::TimedOut,
             reason: Some(explanation.clone()),
             notes: notes(f),
         },
-        Conclusion::Broken(explanation) => failed(explanation.clone()),
-        Conclusion::Said { cancelled: false } => failed(
+        SessionOutcome::Broken(explanation) => failed(explanation.clone()),
+        SessionOutcome::Said { cancelled: false } => failed(
             f.steps()
                 .find_map(|step| step_fault(f, step))
                 .unwrap_or_else(|| explain::refusal(Refusal::AgentEnded, "")),

@@ -3,7 +3,7 @@
 //!
 //! # Design notes
 //! Writes are replaces with the resourceVersion, so that the API server refuses the write of a former leader; on a conflict
-//! the object is read again, and a higher epoch in it ends our pursuit. A change is a function of the status that can be
+//! the object is read again, and a higher epoch in it ends our task. A change is a function of the status that can be
 //! applied twice.
 
 use std::{sync::Arc, time::Duration};
@@ -23,7 +23,7 @@ const ATTEMPTS: u32 = 5;
 
 /// Why the record was not written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum RecordError {
+pub(super) enum StatusWriteError {
     /// We don't lead (any more).
     #[error("another process leads")]
     Fenced,
@@ -49,7 +49,7 @@ enum Keeper {
 
 /// One capture's object.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct StatusWriter {
     keeper: Keeper,
     name: String,
     leadership: Leadership,
@@ -58,7 +58,7 @@ pub(super) struct Record {
     current: watch::Sender<Arc<DiagnosticCapture>>,
 }
 
-impl Record {
+impl StatusWriter {
     pub(super) fn new(
         api: Api<DiagnosticCapture>,
         name: String,
@@ -121,22 +121,22 @@ impl Record {
     }
 
     /// Whether an act is still ours to do: asked before everything that the world can see.
-    pub(super) fn check_term(&self) -> Result<(), RecordError> {
+    pub(super) fn check_term(&self) -> Result<(), StatusWriteError> {
         match self.leadership.current() {
             Some(term) if term.epoch == self.epoch => Ok(()),
-            _ => Err(RecordError::Fenced),
+            _ => Err(StatusWriteError::Fenced),
         }
     }
 
     /// Changes the status. Nothing is written where nothing changes.
-    pub(super) async fn write(&self, change: impl Fn(&mut CaptureStatus) + Sync) -> Result<(), RecordError> {
+    pub(super) async fn write(&self, change: impl Fn(&mut CaptureStatus) + Sync) -> Result<(), StatusWriteError> {
         let _writing = self.writing.lock().await;
         for _ in 0..ATTEMPTS {
             self.check_term()?;
             let mut object = DiagnosticCapture::clone(&self.current.borrow());
             let mut status = object.status.clone().unwrap_or_default();
             if status.epoch > self.epoch {
-                return Err(RecordError::Fenced);
+                return Err(StatusWriteError::Fenced);
             }
             // Nothing follows a final phase: a write that was under way when the end was recorded is void.
             if status.phase.is_final() {
@@ -155,15 +155,15 @@ impl Record {
                     return Ok(());
                 }
                 Err(error) if error.is_conflict() => self.read().await?,
-                Err(error) if error.is_not_found() => return Err(RecordError::Gone),
+                Err(error) if error.is_not_found() => return Err(StatusWriteError::Gone),
                 // Whether it was written is not known: the next attempt finds out by its resourceVersion.
-                Err(error) => return Err(RecordError::Call(error)),
+                Err(error) => return Err(StatusWriteError::Call(error)),
             }
         }
-        Err(RecordError::Contended)
+        Err(StatusWriteError::Contended)
     }
 
-    async fn read(&self) -> Result<(), RecordError> {
+    async fn read(&self) -> Result<(), StatusWriteError> {
         let Keeper::Cluster(api) = &self.keeper else {
             return Ok(());
         };
@@ -172,8 +172,8 @@ impl Record {
                 self.current.send_replace(Arc::new(object));
                 Ok(())
             }
-            Err(error) if error.is_not_found() => Err(RecordError::Gone),
-            Err(error) => Err(RecordError::Call(error)),
+            Err(error) if error.is_not_found() => Err(StatusWriteError::Gone),
+            Err(error) => Err(StatusWriteError::Call(error)),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! One run is admitted at a time, so that two never share what is left of a budget: what was admitted and is not yet seen in
-//! the reflection is remembered here. Owns that memory; the budgets decide.
+//! the cache is remembered here. Owns that memory; the budgets decide.
 //!
 //! # Design notes
-//! What a former leader admitted may be missing from the reflection of the next one: before the first admission of a term the
+//! What a former leader admitted may be missing from the cache of the next one: before the first admission of a term the
 //! runs are read from the API server.
 
 use std::{
@@ -22,14 +22,14 @@ use crate::{
     service::RunService,
 };
 
-/// How long a run counts that the reflection does not show at all: it was removed, or the reflection is far behind.
+/// How long a run counts that the cache does not show at all: it was removed, or the cache is far behind.
 const UNSEEN: Duration = Duration::from_mins(10);
 /// Longest wait for the list of the runs.
 const CALL: Duration = Duration::from_secs(5);
 
 /// The admissions of this leader.
 #[derive(Debug, Default)]
-pub(super) struct Admissions {
+pub(super) struct AdmissionGate {
     /// Epoch of the term whose former admissions are known.
     turn: tokio::sync::Mutex<u64>,
     admitted: Mutex<HashMap<String, (Instant, DiagnosticRun)>>,
@@ -37,20 +37,20 @@ pub(super) struct Admissions {
 
 /// A turn to admit a run.
 #[derive(Debug)]
-pub(super) struct Admitting<'a> {
-    admissions: &'a Admissions,
+pub(super) struct AdmissionTurn<'a> {
+    admission_gate: &'a AdmissionGate,
     _turn: MutexGuard<'a, u64>,
 }
 
-impl Admissions {
+impl AdmissionGate {
     /// What the captures of other runs use, as far as it counts before a launch.
     pub(super) fn uses(&self, service: &RunService, run: &DiagnosticRun) -> Vec<Use> {
         if run.phase().is_final() || matches!(run.phase(), Phase::Capturing | Phase::Cancelling) {
             return Vec::new();
         }
-        let known = service.records().all();
+        let known = service.cache().all();
         let mut admitted = self.admitted.lock().unwrap_or_else(PoisonError::into_inner);
-        // What the reflection shows as begun, or no more, is counted from there.
+        // What the cache shows as begun, or no more, is counted from there.
         let behind = |phase: Phase| !phase.is_final() && !matches!(phase, Phase::Capturing | Phase::Cancelling);
         admitted.retain(|name, (since, _)| {
             let seen = known.iter().find(|run| run.metadata.name.as_ref() == Some(name));
@@ -73,7 +73,7 @@ impl Admissions {
         term: Term,
         run: &DiagnosticRun,
         action: &Action,
-    ) -> Result<Option<Admitting<'_>>, CallError> {
+    ) -> Result<Option<AdmissionTurn<'_>>, CallError> {
         let Action::Record(status) = action else {
             return Ok(None);
         };
@@ -85,8 +85,8 @@ impl Admissions {
             self.take_over(service, term).await?;
             *turn = term.epoch;
         }
-        Ok(Some(Admitting {
-            admissions: self,
+        Ok(Some(AdmissionTurn {
+            admission_gate: self,
             _turn: turn,
         }))
     }
@@ -105,11 +105,15 @@ impl Admissions {
     }
 }
 
-impl Admitting<'_> {
+impl AdmissionTurn<'_> {
     /// Remembers a run that was written as admitted.
     pub(super) fn admitted(&self, run: &DiagnosticRun) {
         if let (Phase::Capturing, Some(name)) = (run.phase(), &run.metadata.name) {
-            let mut admitted = self.admissions.admitted.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut admitted = self
+                .admission_gate
+                .admitted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             admitted.insert(name.clone(), (Instant::now(), run.clone()));
         }
     }

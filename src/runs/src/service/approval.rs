@@ -20,7 +20,7 @@ const ATTEMPTS: u32 = 5;
 
 /// What became of a word of a second person.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConsentOutcome {
+pub enum ApprovalOutcome {
     /// It is recorded.
     Said {
         /// Consented, or refused.
@@ -34,20 +34,20 @@ pub enum ConsentOutcome {
 
 impl RunService {
     /// Consents to a run, or refuses. Takes the verb `approve` where the target is; nobody consents to their own.
-    pub async fn consent(
+    pub async fn approval(
         &self,
         run: &RunName,
         by: &Requester,
         channel: &str,
         approved: bool,
-    ) -> Result<ConsentOutcome, ServiceError> {
+    ) -> Result<ApprovalOutcome, ServiceError> {
         for _ in 0..ATTEMPTS {
             let found = self.fresh(run).await?;
             if let Some(said) = found.verdict_request() {
-                return Ok(ConsentOutcome::SaidBefore(said));
+                return Ok(ApprovalOutcome::SaidBefore(said));
             }
             if found.phase() != Phase::AwaitingApproval {
-                return Ok(ConsentOutcome::Over(found.phase()));
+                return Ok(ApprovalOutcome::Over(found.phase()));
             }
             if found.spec.requester == *by {
                 return Err(ServiceError::Denied(Reason::OwnRequest.explain()));
@@ -74,7 +74,7 @@ impl RunService {
                         verdict: if approved { Word::SaidYes } else { Word::SaidNo },
                         reason: String::new(),
                     });
-                    return Ok(ConsentOutcome::Said { approved });
+                    return Ok(ApprovalOutcome::Said { approved });
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_not_found() => return Err(ServiceError::NotFound),

@@ -10,7 +10,7 @@ use diagbot_wire::{
 use futures::future::try_join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{ActError, CALL, Outcome, Scene, names};
+use super::{ActError, CALL, Outcome, TaskContext, names};
 use crate::{
     control::ControlError,
     explain::{self, Refusal},
@@ -28,7 +28,7 @@ const LONG_BYTES: u64 = 1 << 30;
 
 /// The deciding check and the ticket. Signing, recording and the look at the pod go side by side; the line leaves only when
 /// the pod was still the pinned one.
-pub(super) async fn send_ticket(scene: &Scene, f: &Facts) -> Result<Outcome, ActError> {
+pub(super) async fn send_ticket(scene: &TaskContext, f: &Facts) -> Result<Outcome, ActError> {
     let (unfit, ticket, ()) = tokio::try_join!(check_target(scene, f), ticket(scene, f), record_ticket(scene, f))?;
     if let Some(explanation) = unfit {
         return Ok(Outcome::Unfit(explanation));
@@ -45,7 +45,7 @@ pub(super) async fn send_ticket(scene: &Scene, f: &Facts) -> Result<Outcome, Act
 }
 
 /// A fresh look at the pod: the same pod, container and restart count, and not on its way out.
-async fn check_target(scene: &Scene, f: &Facts) -> Result<Option<Explanation>, ActError> {
+async fn check_target(scene: &TaskContext, f: &Facts) -> Result<Option<Explanation>, ActError> {
     let target = &f.spec().target;
     match deadline(CALL, scene.pods().get(&target.pod)).await {
         Ok(pod) => Ok(launch::target_fault(&pod, target)),
@@ -54,7 +54,7 @@ async fn check_target(scene: &Scene, f: &Facts) -> Result<Option<Explanation>, A
     }
 }
 
-async fn record_ticket(scene: &Scene, f: &Facts) -> Result<(), ActError> {
+async fn record_ticket(scene: &TaskContext, f: &Facts) -> Result<(), ActError> {
     let now = scene.now();
     scene
         .write(f, |status| {
@@ -66,7 +66,7 @@ async fn record_ticket(scene: &Scene, f: &Facts) -> Result<(), ActError> {
     Ok(())
 }
 
-async fn ticket(scene: &Scene, f: &Facts) -> Result<Ticket, ActError> {
+async fn ticket(scene: &TaskContext, f: &Facts) -> Result<Ticket, ActError> {
     let direct = scene.context.store.direct();
     let trusted = scene.context.store.store();
     let uid = f.capture.metadata.uid.as_deref().unwrap_or_default();
@@ -149,7 +149,7 @@ fn not_open(step: u16) -> ActError {
 }
 
 /// More, or renewed, URLs.
-pub(super) async fn send_urls(scene: &Scene, f: &Facts, step: u16, from_part: u32) -> Result<Outcome, ActError> {
+pub(super) async fn send_urls(scene: &TaskContext, f: &Facts, step: u16, from_part: u32) -> Result<Outcome, ActError> {
     let again = f.attempt.urls_at.contains_key(&step);
     // An agent that was given no URLs asks for none.
     let store = scene.context.store.direct().ok_or_else(|| not_open(step))?;
@@ -160,7 +160,7 @@ pub(super) async fn send_urls(scene: &Scene, f: &Facts, step: u16, from_part: u3
 }
 
 /// The staged file can go.
-pub(super) async fn send_release(scene: &Scene, f: &Facts, step: u16) -> Result<Outcome, ActError> {
+pub(super) async fn send_release(scene: &TaskContext, f: &Facts, step: u16) -> Result<Outcome, ActError> {
     let seq = next_number(scene, f).await?;
     let again = f.attempt.released_at.contains_key(&step);
     send(scene, f, seq, Command::Release { step }, again).await?;
@@ -168,7 +168,7 @@ pub(super) async fn send_release(scene: &Scene, f: &Facts, step: u16) -> Result<
 }
 
 /// Stop. One that could not be sent counts as tried: the plan repeats it, and does not wait for it for ever.
-pub(super) async fn send_cancel(scene: &Scene, f: &Facts, reason: CancelReason) -> Result<Outcome, ActError> {
+pub(super) async fn send_cancel(scene: &TaskContext, f: &Facts, reason: CancelReason) -> Result<Outcome, ActError> {
     let seq = next_number(scene, f).await?;
     let again = f.attempt.cancelled_at.is_some();
     if let Err(error) = send(scene, f, seq, Command::Cancel { reason }, again).await {
@@ -178,9 +178,14 @@ pub(super) async fn send_cancel(scene: &Scene, f: &Facts, reason: CancelReason) 
 }
 
 /// A number that no line of this attempt has had. Recorded before it is used.
-async fn next_number(scene: &Scene, f: &Facts) -> Result<u64, ActError> {
+async fn next_number(scene: &TaskContext, f: &Facts) -> Result<u64, ActError> {
     let _one_at_a_time = scene.numbers.lock().await;
-    let used = scene.record.current().status.as_ref().map_or(0, |s| s.control_seq);
+    let used = scene
+        .status_writer
+        .current()
+        .status
+        .as_ref()
+        .map_or(0, |s| s.control_seq);
     let next = used.max(TICKET_SEQ) + 1;
     scene
         .write(f, |status| status.control_seq = status.control_seq.max(next))
@@ -188,14 +193,14 @@ async fn next_number(scene: &Scene, f: &Facts) -> Result<u64, ActError> {
     Ok(next)
 }
 
-async fn send(scene: &Scene, f: &Facts, seq: u64, command: Command, again: bool) -> Result<(), ActError> {
+async fn send(scene: &TaskContext, f: &Facts, seq: u64, command: Command, again: bool) -> Result<(), ActError> {
     let uid = f.capture.metadata.uid.as_deref().unwrap_or_default();
     let line = ControlLine {
         seq,
         nonce: hex::encode(control::nonce(scene.secret(), uid, f.attempt_number())),
         command,
     };
-    scene.record.check_term()?;
+    scene.status_writer.check_term()?;
     let control = scene.control.read().await.clone();
     let Some(control) = control else {
         return Err(later("there is no way to the agent yet"));
