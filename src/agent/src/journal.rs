@@ -22,9 +22,9 @@ const PROGRESS_STEPS: [Duration; 4] = [
 const LAST_BYTES: usize = 2 * MAX_LINE_BYTES;
 
 /// Writes the journal.
-pub(crate) struct Journal(RefCell<State>);
+pub(crate) struct Journal(RefCell<JournalState>);
 
-struct State {
+struct JournalState {
     out: Box<dyn Write>,
     seq: u64,
     key: Option<Vec<u8>>,
@@ -35,7 +35,7 @@ struct State {
 impl Journal {
     /// A journal that is written there: to standard output.
     pub(crate) fn new(out: impl Write + 'static) -> Self {
-        Self(RefCell::new(State {
+        Self(RefCell::new(JournalState {
             out: Box::new(out),
             seq: 0,
             key: None,

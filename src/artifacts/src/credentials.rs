@@ -21,10 +21,10 @@ const RENEWAL_PAUSE: SignedDuration = SignedDuration::from_mins(5);
 
 /// Gives the credentials that sign, and knows when they end.
 #[derive(Debug, Clone)]
-pub(super) struct Signer(Arc<Inner>);
+pub(super) struct Signer(Arc<CredentialState>);
 
 #[derive(Debug)]
-struct Inner {
+struct CredentialState {
     source: Source,
     clock: Clock,
     cached: Mutex<Option<Cached>>,
@@ -54,7 +54,7 @@ impl Signer {
     }
 
     fn new(source: Source, clock: Clock) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(CredentialState {
             source,
             clock,
             cached: Mutex::new(None),

@@ -51,10 +51,10 @@ pub enum FolderError {
 
 /// A folder. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Folder(Arc<Inner>);
+pub struct Folder(Arc<FolderState>);
 
 #[derive(Debug)]
-struct Inner {
+struct FolderState {
     path: PathBuf,
     files: Mutex<Files>,
 }
@@ -73,7 +73,7 @@ struct Partial {
     parts: BTreeMap<u32, ListedPart>,
 }
 
-impl Drop for Inner {
+impl Drop for FolderState {
     fn drop(&mut self) {
         let files = self.files.get_mut().unwrap_or_else(PoisonError::into_inner);
         for partial in files.partial.values() {
@@ -95,7 +95,7 @@ impl Folder {
             path: path.to_owned(),
             source,
         })?;
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(FolderState {
             path: path.to_owned(),
             files: Mutex::default(),
         })))

@@ -44,9 +44,9 @@ pub enum Created {
 
 /// The store of artifacts. Cheap to clone.
 #[derive(Clone)]
-pub struct Store(pub(super) Arc<Inner>);
+pub struct Store(pub(super) Arc<Clients>);
 
-pub(super) struct Inner {
+pub(super) struct Clients {
     pub(super) config: StoreConfig,
     /// For our own calls.
     pub(super) bot: Client,
@@ -80,7 +80,7 @@ impl Store {
         let (signer, region) = identity(config, &http, &clock).await?;
         let client = |endpoint: Option<&String>| client(config, &http, &signer, &region, endpoint);
         let bot = config.endpoint.as_ref();
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(Clients {
             bot: client(bot),
             pods: client(config.endpoint_for_pods.as_ref().or(bot)),
             people: client(config.endpoint_for_people.as_ref().or(bot)),

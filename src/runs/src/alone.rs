@@ -33,7 +33,7 @@ use crate::{
     access::own::{self, Right},
     act::{Observed, answer, pod_site},
     admission::BudgetConfig,
-    plan::{Action, Facts, Question, plan},
+    plan::{Action, Facts, PreflightQuestion, plan},
     preflight::{Preflight, TargetSnapshot},
     reason::Reason,
     request::RunRequest,
@@ -300,7 +300,7 @@ impl Session {
         digits.parse::<u32>().is_ok_and(|minor| minor >= CREATE_SINCE)
     }
 
-    async fn preflight(&self, question: &Question) -> Result<Preflight, Reason> {
+    async fn preflight(&self, question: &PreflightQuestion) -> Result<Preflight, Reason> {
         let mut snapshots = Vec::new();
         for target in &question.targets {
             let looked = pod_site(&self.parts.cluster, target, question.count_workload, CALL).await;

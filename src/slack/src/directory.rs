@@ -28,7 +28,7 @@ const ATTEMPTS: u32 = 3;
 
 /// The directory. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct SlackDirectory(Arc<Inner>);
+pub struct SlackDirectory(Arc<DirectoryState>);
 
 /// Members by group.
 type Groups = BTreeMap<String, Vec<String>>;
@@ -66,7 +66,7 @@ async fn groups_of<E>(
 }
 
 #[derive(Debug)]
-struct Inner {
+struct DirectoryState {
     api: SlackApi,
     people: Mutex<HashMap<String, (Instant, PersonFacts)>>,
     channels: Mutex<HashMap<String, (Instant, ChannelFacts)>>,
@@ -78,7 +78,7 @@ struct Inner {
 impl SlackDirectory {
     /// A directory that has asked nothing yet.
     pub fn new(api: SlackApi) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(DirectoryState {
             api,
             people: Mutex::default(),
             channels: Mutex::default(),

@@ -33,7 +33,7 @@ const MOST_WORDS: usize = 200;
 
 /// What a form remembers: where the answer goes, and what it offers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Memory {
+pub struct FormMemory {
     /// Channel that the run is told in.
     #[serde(default)]
     pub channel: String,
@@ -49,7 +49,7 @@ pub struct Memory {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form {
     /// What it remembers.
-    pub memory: Memory,
+    pub memory: FormMemory,
     /// The cluster that targets are looked for in.
     pub cluster: String,
     /// The chosen diagnostic (canonical).
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn what_a_form_remembers_is_read_back_and_nonsense_is_nothing() {
-        let memory = Memory {
+        let memory = FormMemory {
             channel: "C1".to_owned(),
             thread_ts: Some("1.2".to_owned()),
             found: vec!["shop/pod/x".to_owned()],
@@ -191,6 +191,6 @@ mod tests {
             metadata: "{".to_owned(),
             ..state
         };
-        assert_eq!(Form::read(&broken, "home").memory, Memory::default());
+        assert_eq!(Form::read(&broken, "home").memory, FormMemory::default());
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Hashing {
 #[derive(Debug)]
 struct Shared {
     part_size_bytes: u64,
-    state: Mutex<State>,
+    state: Mutex<HashState>,
     /// Wakes the threads.
     wanted: Condvar,
     /// Wakes who waits for a part.
@@ -43,7 +43,7 @@ struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
+struct HashState {
     md5s: Vec<PartMd5>,
     /// Bytes that the file has.
     size_bytes: u64,
@@ -70,7 +70,7 @@ impl Hashing {
     pub(crate) fn follow(file: &Arc<File>, part_size_bytes: u64) -> Self {
         let shared = Arc::new(Shared {
             part_size_bytes,
-            state: Mutex::new(State {
+            state: Mutex::new(HashState {
                 md5s: Vec::new(),
                 size_bytes: 0,
                 is_whole: false,
@@ -166,7 +166,7 @@ fn joined<T>(outcome: Result<io::Result<T>, tokio::task::JoinError>) -> Result<T
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HashState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -205,7 +205,7 @@ impl Shared {
     }
 
     /// How many parts from `number` on can be hashed now; `None` where that has to wait.
-    fn ready(&self, state: &State, number: u32, at_once: u32) -> Option<u32> {
+    fn ready(&self, state: &HashState, number: u32, at_once: u32) -> Option<u32> {
         let last = number + at_once - 1;
         if u64::from(last) <= state.size_bytes / self.part_size_bytes {
             return (!state.is_whole || last <= state.up_to).then_some(at_once);

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct PolicyLine {
         #[command(flatten)]
         arguments: RenderArguments,
     }
@@ -77,7 +77,7 @@ mod tests {
     fn each_named_user_is_fenced_beside_the_service_account() {
         let users = |more: &[&str]| {
             let line = ["render", "--agent-image", "agent@sha256:0"];
-            let line = Line::try_parse_from([&line[..], more].concat()).expect("arguments");
+            let line = PolicyLine::try_parse_from([&line[..], more].concat()).expect("arguments");
             line.arguments.users()
         };
         assert_eq!(users(&[]), ["system:serviceaccount:diagbot:diagbot"]);

@@ -25,7 +25,7 @@ const FRESH: SignedDuration = SignedDuration::from_mins(5);
 const UNREADY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// A symptom, with the source that watches for it and the cluster that shows it.
-type Seen = (Arc<SourceConfig>, String, PodSignal);
+type SeenSignal = (Arc<SourceConfig>, String, PodSignal);
 
 /// Watches for every source of this kind until `stop`, while this process leads.
 pub async fn run(config: TriggersConfig, front: TriggerFront, service: RunService, stop: CancellationToken) {
@@ -64,7 +64,7 @@ async fn lead(sources: &[Arc<SourceConfig>], front: &TriggerFront, service: &Run
     std::future::pending::<()>().await;
 }
 
-fn watches(source: &Arc<SourceConfig>, service: &RunService) -> Vec<BoxStream<'static, Seen>> {
+fn watches(source: &Arc<SourceConfig>, service: &RunService) -> Vec<BoxStream<'static, SeenSignal>> {
     let From::Kubernetes(config) = &source.from else {
         return Vec::new();
     };

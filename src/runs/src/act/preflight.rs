@@ -15,7 +15,7 @@ use kube::{Api, api::ListParams};
 use super::{ActError, Actor, Done, PARALLEL, answer};
 use crate::{
     access::{self, AccessError},
-    plan::Question,
+    plan::PreflightQuestion,
     preflight::{Preflight, TargetSnapshot},
     reason::Reason,
 };
@@ -40,7 +40,7 @@ impl From<AccessError> for Missed {
 }
 
 impl Actor<'_> {
-    pub(super) async fn preflight(&self, run: &DiagnosticRun, question: &Question) -> Result<Done, ActError> {
+    pub(super) async fn preflight(&self, run: &DiagnosticRun, question: &PreflightQuestion) -> Result<Done, ActError> {
         let looks = question
             .targets
             .iter()
@@ -95,7 +95,7 @@ impl Actor<'_> {
     }
 
     /// The review of a second person who said something: the verb `approve`, for everything that the run does.
-    async fn approver(&self, run: &DiagnosticRun, question: &Question) -> Result<Option<Decision>, Missed> {
+    async fn approver(&self, run: &DiagnosticRun, question: &PreflightQuestion) -> Result<Option<Decision>, Missed> {
         let Some(said) = run.verdict_request() else {
             return Ok(None);
         };
@@ -161,7 +161,7 @@ impl Actor<'_> {
     }
 
     /// The review for break-glass, for everything that the run does.
-    async fn break_glass(&self, run: &DiagnosticRun, question: &Question) -> Result<Option<Decision>, Missed> {
+    async fn break_glass(&self, run: &DiagnosticRun, question: &PreflightQuestion) -> Result<Option<Decision>, Missed> {
         if run.spec.appeal.break_glass.is_none() {
             return Ok(None);
         }

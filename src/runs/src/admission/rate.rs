@@ -49,9 +49,9 @@ type Limiter<K> = governor::RateLimiter<K, DashMapStateStore<K>, DefaultClock>;
 
 /// The count of this process. Cheap to clone.
 #[derive(Clone)]
-pub struct RateLimiter(Arc<Inner>);
+pub struct RateLimiter(Arc<Limiters>);
 
-struct Inner {
+struct Limiters {
     people: Limiter<Requester>,
     channels: Limiter<String>,
     commands: Limiter<String>,
@@ -72,7 +72,7 @@ impl fmt::Debug for RateLimiter {
 impl RateLimiter {
     /// A door that has counted nobody.
     pub fn new(config: RateConfig) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(Limiters {
             people: Limiter::keyed(Quota::per_minute(config.person_per_minute)),
             channels: Limiter::keyed(Quota::per_minute(config.channel_per_minute)),
             commands: Limiter::keyed(Quota::per_minute(config.command_per_minute)),

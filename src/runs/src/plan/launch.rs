@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{
-    Action, Facts, Question, later,
+    Action, Facts, PreflightQuestion, later,
     right::{self, Place},
 };
 use crate::{access::BY_WILDCARD, preflight::Preflight, reason::Reason};
@@ -86,8 +86,8 @@ pub(super) fn permit(facts: &Facts<'_>, status: &RunStatus, target: &PinnedTarge
     }
 }
 
-fn question(status: &RunStatus, target: &PinnedTarget) -> Question {
-    Question {
+fn question(status: &RunStatus, target: &PinnedTarget) -> PreflightQuestion {
+    PreflightQuestion {
         targets: vec![target.clone()],
         diagnostics: status.diagnostics().into_iter().map(str::to_owned).collect(),
         count_workload: false,

@@ -35,7 +35,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 pub(crate) use self::diagnostic::meant;
-pub use self::rules::{Question, uses};
+pub use self::rules::{PreflightQuestion, uses};
 use crate::{
     admission::{BudgetConfig, Use},
     preflight::Preflight,
@@ -106,7 +106,7 @@ pub enum Action {
         diagnostics: Vec<String>,
     },
     /// Look at the targets and their places, at who may see what comes of it, and at whoever consented.
-    Preflight(Box<Question>),
+    Preflight(Box<PreflightQuestion>),
     /// Write the status.
     Record(Box<RunStatus>),
     /// Make a capture.

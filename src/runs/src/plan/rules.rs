@@ -22,7 +22,7 @@ const KUBE_SYSTEM: &str = "kube-system";
 
 /// What is asked about a run's targets before anything starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub struct PreflightQuestion {
     /// The targets, pinned.
     pub targets: Vec<PinnedTarget>,
     /// Canonical names of what is run on each.
@@ -31,7 +31,7 @@ pub struct Question {
     pub count_workload: bool,
 }
 
-impl Question {
+impl PreflightQuestion {
     /// Every cluster, namespace and diagnostic that the run touches, each once.
     pub fn places(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         let places: BTreeSet<(&str, &str)> = self
@@ -59,11 +59,11 @@ impl Facts<'_> {
     }
 
     /// The question about the run's targets.
-    pub(super) fn question(&self, status: &RunStatus) -> Question {
+    pub(super) fn question(&self, status: &RunStatus) -> PreflightQuestion {
         let targets: Vec<PinnedTarget> = status.captures.iter().map(|capture| capture.target.clone()).collect();
         let least = self.budgets.workload.concurrent.min(self.budgets.workload.per_hour);
         let crowded = self.uses.len() + targets.len() > least;
-        Question {
+        PreflightQuestion {
             count_workload: crowded || self.pausing(status),
             diagnostics: status.diagnostics().into_iter().map(str::to_owned).collect(),
             targets,

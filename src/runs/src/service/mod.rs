@@ -119,9 +119,9 @@ pub struct ServiceParts {
 
 /// The service. Cheap to clone.
 #[derive(Clone)]
-pub struct RunService(Arc<Inner>);
+pub struct RunService(Arc<ServiceState>);
 
-struct Inner {
+struct ServiceState {
     parts: ServiceParts,
     api: Api<DiagnosticRun>,
     cache: ObjectCache<DiagnosticRun>,
@@ -176,7 +176,7 @@ impl RunService {
         };
         let api = Api::namespaced(home.client.clone(), namespace);
         let pause_api = Api::namespaced(home.client.clone(), namespace);
-        let inner = Inner {
+        let inner = ServiceState {
             parts,
             api,
             cache,

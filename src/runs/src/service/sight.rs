@@ -12,7 +12,7 @@ use super::RunService;
 use crate::access::Question;
 
 /// Cluster, namespace and diagnostic.
-type Place = (String, String, String);
+type TargetPlace = (String, String, String);
 
 impl RunService {
     /// Those of `runs` that the person may be told of, at most `most`, in order.
@@ -66,7 +66,7 @@ struct Sight<'a> {
     service: &'a RunService,
     by: &'a Requester,
     channel: &'a str,
-    asked: HashMap<Place, bool>,
+    asked: HashMap<TargetPlace, bool>,
 }
 
 impl<'a> Sight<'a> {
@@ -98,7 +98,7 @@ impl<'a> Sight<'a> {
         true
     }
 
-    async fn may_list(&self, (cluster, namespace, diagnostic): &Place) -> bool {
+    async fn may_list(&self, (cluster, namespace, diagnostic): &TargetPlace) -> bool {
         let Some(known) = self.service.clusters().get(cluster) else {
             return false;
         };

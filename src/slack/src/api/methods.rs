@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::{ApiError, Arguments, SlackApi, Token};
+use super::{ApiError, CallArguments, SlackApi, Token};
 use crate::views::Message;
 
 /// Type of our message metadata.
@@ -75,7 +75,7 @@ impl Metadata {
 impl SlackApi {
     /// `auth.test`.
     pub async fn auth_test(&self) -> Result<Identity, ApiError> {
-        let answer = self.call("auth.test", Token::Bot, Arguments::Form(&[])).await?;
+        let answer = self.call("auth.test", Token::Bot, CallArguments::Form(&[])).await?;
         Ok(Identity {
             team: text(&answer["team_id"]),
             user: text(&answer["user_id"]),
@@ -91,7 +91,7 @@ impl SlackApi {
     /// `apps.connections.open`: a single-use address of a Socket Mode connection. A secret: it carries a ticket.
     pub async fn open_connection(&self) -> Result<SecretString, ApiError> {
         let answer = self
-            .call("apps.connections.open", Token::App, Arguments::Form(&[]))
+            .call("apps.connections.open", Token::App, CallArguments::Form(&[]))
             .await?;
         Ok(SecretString::from(text(&answer["url"])))
     }
@@ -115,7 +115,7 @@ impl SlackApi {
             body["metadata"] = metadata.json();
         }
         let answer = self
-            .call("chat.postMessage", Token::Bot, Arguments::Json(&body))
+            .call("chat.postMessage", Token::Bot, CallArguments::Json(&body))
             .await?;
         let channel = answer["channel"].as_str().unwrap_or(channel).to_owned();
         Ok(Posted {
@@ -130,7 +130,7 @@ impl SlackApi {
         body["channel"] = json!(at.channel);
         body["ts"] = json!(at.ts);
         body["metadata"] = metadata.json();
-        self.call("chat.update", Token::Bot, Arguments::Json(&body))
+        self.call("chat.update", Token::Bot, CallArguments::Json(&body))
             .await
             .map(|_| ())
     }
@@ -151,7 +151,7 @@ impl SlackApi {
         if let Some(ts) = thread_ts {
             body["thread_ts"] = json!(ts);
         }
-        self.call("chat.postEphemeral", Token::Bot, Arguments::Json(&body))
+        self.call("chat.postEphemeral", Token::Bot, CallArguments::Json(&body))
             .await
             .map(|_| ())
     }

@@ -72,7 +72,7 @@ enum Token {
 }
 
 /// Arguments of a call.
-enum Arguments<'a> {
+enum CallArguments<'a> {
     /// Methods that write.
     Json(&'a Value),
     /// Methods that read; several of them take nothing else.
@@ -107,14 +107,14 @@ impl SlackApi {
     }
 
     /// One call of a method of the Web API: its answer where `ok` is true.
-    async fn call(&self, method: &'static str, token: Token, arguments: Arguments<'_>) -> Result<Value, ApiError> {
+    async fn call(&self, method: &'static str, token: Token, arguments: CallArguments<'_>) -> Result<Value, ApiError> {
         let token = match token {
             Token::Bot => &self.bot_token,
             Token::App => &self.app_token,
         };
         let (kind, body) = match arguments {
-            Arguments::Json(value) => ("application/json; charset=utf-8", value.to_string()),
-            Arguments::Form(pairs) => {
+            CallArguments::Json(value) => ("application/json; charset=utf-8", value.to_string()),
+            CallArguments::Form(pairs) => {
                 let form = url::form_urlencoded::Serializer::new(String::new())
                     .extend_pairs(pairs)
                     .finish();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    ApiError, Arguments, Identity, SlackApi, Token,
+    ApiError, CallArguments, Identity, SlackApi, Token,
     methods::{Metadata, text},
 };
 
@@ -37,7 +37,7 @@ impl SlackApi {
             }
             None => "conversations.history",
         };
-        let answer = self.call(method, Token::Bot, Arguments::Form(&form)).await?;
+        let answer = self.call(method, Token::Bot, CallArguments::Form(&form)).await?;
         let messages = answer["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
         Ok(written_by(own, messages))
     }
@@ -45,7 +45,7 @@ impl SlackApi {
     /// `users.info`: the user object.
     pub async fn user(&self, user: &str) -> Result<Value, ApiError> {
         let mut answer = self
-            .call("users.info", Token::Bot, Arguments::Form(&[("user", user)]))
+            .call("users.info", Token::Bot, CallArguments::Form(&[("user", user)]))
             .await?;
         Ok(answer["user"].take())
     }
@@ -56,7 +56,7 @@ impl SlackApi {
             .call(
                 "conversations.info",
                 Token::Bot,
-                Arguments::Form(&[("channel", channel), ("include_num_members", "true")]),
+                CallArguments::Form(&[("channel", channel), ("include_num_members", "true")]),
             )
             .await?;
         Ok(answer["channel"].take())
@@ -65,7 +65,9 @@ impl SlackApi {
     /// The members of every enabled user group, by group id (`S…`). One call: members come with the list.
     pub async fn usergroups(&self) -> Result<BTreeMap<String, Vec<String>>, ApiError> {
         let form = [("include_users", "true"), ("include_disabled", "false")];
-        let answer = self.call("usergroups.list", Token::Bot, Arguments::Form(&form)).await?;
+        let answer = self
+            .call("usergroups.list", Token::Bot, CallArguments::Form(&form))
+            .await?;
         let groups = answer["usergroups"].as_array().map(Vec::as_slice).unwrap_or_default();
         Ok(groups
             .iter()

@@ -16,7 +16,7 @@ use super::{
     reply::{Actor, Outcome},
 };
 use crate::{
-    form::{CALLBACK, Faults, Filled, Form, MOST_FOUND, Memory, names_in, option_value},
+    form::{CALLBACK, Faults, Filled, Form, FormMemory, MOST_FOUND, names_in, option_value},
     inbound::{FormAct, FormState, Shortcut},
     socket::Ack,
     views::{Message, answers, form},
@@ -27,7 +27,7 @@ const OFFER_BUDGET: Duration = Duration::from_millis(1_500);
 
 impl Handlers {
     /// Opens a form after the acknowledgement. Where that fails the person gets help in words.
-    pub(super) fn opening(&self, trigger_id: String, memory: Memory, actor: Actor) -> Later {
+    pub(super) fn opening(&self, trigger_id: String, memory: FormMemory, actor: Actor) -> Later {
         let handlers = self.clone();
         async move {
             let context = &handlers.0.context;
@@ -59,7 +59,7 @@ impl Handlers {
         let handlers = self.clone();
         let work = async move {
             let found = handlers.found_in(&shortcut).await;
-            let memory = Memory {
+            let memory = FormMemory {
                 channel: shortcut.channel,
                 thread_ts: shortcut.thread_ts,
                 found,
@@ -159,7 +159,7 @@ impl Handlers {
         }
     }
 
-    fn request(&self, by: &Requester, memory: Memory, filled: Filled, state: &FormState) -> RunRequest {
+    fn request(&self, by: &Requester, memory: FormMemory, filled: Filled, state: &FormState) -> RunRequest {
         // A global shortcut has no channel: the run is told to the person.
         let channel = Some(memory.channel).filter(|channel| !channel.is_empty());
         RunRequest {

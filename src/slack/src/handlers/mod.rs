@@ -26,7 +26,7 @@ use self::{
 };
 use crate::{
     context::SlackContext,
-    form::Memory,
+    form::FormMemory,
     grammar,
     inbound::{Command, Inbound, Mention},
     socket::{self, Ack, Envelope, Handler, SocketHealth, SocketParts},
@@ -37,7 +37,7 @@ use crate::{
 pub async fn run(context: SlackContext, health: SocketHealth, stop: CancellationToken) {
     let (later, work) = later::queue();
     let config = Arc::clone(&context.config);
-    let handlers = Handlers(Arc::new(Inner {
+    let handlers = Handlers(Arc::new(HandlerState {
         context: context.clone(),
         later,
         health: health.clone(),
@@ -61,9 +61,9 @@ pub async fn run(context: SlackContext, health: SocketHealth, stop: Cancellation
 
 /// The front. Cheap to clone.
 #[derive(Clone)]
-struct Handlers(Arc<Inner>);
+struct Handlers(Arc<HandlerState>);
 
-struct Inner {
+struct HandlerState {
     context: SlackContext,
     later: mpsc::Sender<Later>,
     health: SocketHealth,
@@ -139,9 +139,9 @@ impl Handlers {
         if let Err(message) = self.look(&command.by) {
             return Ack::With(message.ephemeral());
         }
-        let memory = Memory {
+        let memory = FormMemory {
             channel: command.channel.clone(),
-            ..Memory::default()
+            ..FormMemory::default()
         };
         let actor = Actor::Person {
             response_url: command.response_url,

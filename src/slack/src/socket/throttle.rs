@@ -18,11 +18,11 @@ const REFILL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct ConnectThrottle {
     api: SlackApi,
-    bucket: Mutex<Bucket>,
+    bucket: Mutex<OpenBucket>,
 }
 
 #[derive(Debug)]
-struct Bucket {
+struct OpenBucket {
     calls: f64,
     at: Instant,
 }
@@ -38,7 +38,7 @@ pub(super) enum OpenError {
 
 impl ConnectThrottle {
     pub(super) fn new(api: SlackApi) -> Self {
-        let bucket = Mutex::new(Bucket {
+        let bucket = Mutex::new(OpenBucket {
             calls: BURST,
             at: Instant::now(),
         });
@@ -77,7 +77,7 @@ impl ConnectThrottle {
     }
 }
 
-impl Bucket {
+impl OpenBucket {
     /// Takes a call and says how long to wait before it is made.
     fn take(&mut self, now: Instant) -> Duration {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() / REFILL.as_secs_f64();
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_storm_of_reconnects_comes_down_to_two_calls_a_minute() {
         let start = Instant::now();
-        let mut bucket = Bucket {
+        let mut bucket = OpenBucket {
             calls: BURST,
             at: start,
         };

@@ -34,7 +34,7 @@ pub(super) enum Attempt {
 
 /// What one answer says.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
+enum Judgement {
     Fenced,
     Open,
     Unclear(String),
@@ -80,9 +80,9 @@ async fn search(cluster: &Cluster, config: &Config, place: Option<&str>) -> Resu
                 continue;
             }
             match beside(cluster, config, &namespace, &name).await {
-                Verdict::Fenced => return Ok(Attempt::Refused(format!("{namespace}/{name}"))),
-                Verdict::Open => return Ok(Attempt::Accepted(format!("{namespace}/{name}"))),
-                Verdict::Unclear(words) => unclear.push(words),
+                Judgement::Fenced => return Ok(Attempt::Refused(format!("{namespace}/{name}"))),
+                Judgement::Open => return Ok(Attempt::Accepted(format!("{namespace}/{name}"))),
+                Judgement::Unclear(words) => unclear.push(words),
             }
             if unclear.len() >= MOST_UNCLEAR {
                 break;
@@ -121,17 +121,17 @@ async fn takes_part(cluster: &Cluster, config: &Config, name: &str) -> Result<bo
 }
 
 /// What the API server says beside one pod.
-async fn beside(cluster: &Cluster, config: &Config, namespace: &str, name: &str) -> Verdict {
+async fn beside(cluster: &Cluster, config: &Config, namespace: &str, name: &str) -> Judgement {
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), namespace);
     let pod = match deadline(CALL, pods.get(name)).await {
         Ok(pod) => pod.spec.unwrap_or_default(),
         Err(error) => return verdict(Err(error)),
     };
     if pod.host_pid == Some(true) {
-        return Verdict::Unclear(format!("{namespace}/{name} shares the processes of its node (hostPID)"));
+        return Judgement::Unclear(format!("{namespace}/{name} shares the processes of its node (hostPID)"));
     }
     let Some(target) = pod.containers.first() else {
-        return Verdict::Unclear(format!("{namespace}/{name} has no container"));
+        return Judgement::Unclear(format!("{namespace}/{name} has no container"));
     };
     let container = container(&config.agent.image, &target.name);
     let patch = Patch::Strategic(json!({ "spec": { "ephemeralContainers": [container] } }));
@@ -169,14 +169,14 @@ fn container(image: &str, target: &str) -> Value {
 }
 
 /// Another's refusal would hide that the fence lets it through.
-fn verdict(answer: Result<(), CallError>) -> Verdict {
+fn verdict(answer: Result<(), CallError>) -> Judgement {
     let Err(error) = answer else {
-        return Verdict::Open;
+        return Judgement::Open;
     };
     let fenced = format!("ValidatingAdmissionPolicy '{CONTAINERS}'");
     match error.status() {
-        Some(status) if status.message.contains(&fenced) => Verdict::Fenced,
-        _ => Verdict::Unclear(Chain(&error).to_string()),
+        Some(status) if status.message.contains(&fenced) => Judgement::Fenced,
+        _ => Judgement::Unclear(Chain(&error).to_string()),
     }
 }
 
@@ -204,14 +204,14 @@ mod tests {
                 "pods \"p\" is forbidden: ValidatingAdmissionPolicy '{policy}' denied"
             ))
         };
-        assert_eq!(verdict(by(CONTAINERS)), Verdict::Fenced);
-        assert_eq!(verdict(Ok(())), Verdict::Open);
+        assert_eq!(verdict(by(CONTAINERS)), Judgement::Fenced);
+        assert_eq!(verdict(Ok(())), Judgement::Open);
         for other in [
             by("no-debugging"),
             refused("violates PodSecurity \"restricted:latest\""),
             Err(CallError::Deadline(CALL)),
         ] {
-            assert!(matches!(verdict(other), Verdict::Unclear(_)));
+            assert!(matches!(verdict(other), Judgement::Unclear(_)));
         }
     }
 

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     progress::Progress,
-    report::{Report, Setting},
+    report::{RunReport, Setting},
     settings::Settings,
 };
 use super::{complain, say};
@@ -163,7 +163,7 @@ async fn begin(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
         complain("diagbot: left at once; what was added to the pod ends by itself, at the latest at its deadline");
         return Ok(ExitCode::from(STOPPED));
     };
-    let report = Report::of(&run, &destination).await;
+    let report = RunReport::of(&run, &destination).await;
     match arguments.output {
         Output::Text => report.lines().iter().for_each(|line| say(line)),
         Output::Json => say(&report.json()),
@@ -214,7 +214,7 @@ async fn preview(parts: AloneParts, request: &RunRequest, output: Output) -> any
             Ok(ExitCode::SUCCESS)
         }
         Err(run) => {
-            let report = Report::without_artifacts(&run);
+            let report = RunReport::without_artifacts(&run);
             if output == Output::Json {
                 say(&report.json());
             }

@@ -19,7 +19,7 @@ pub(in crate::cli) use super::settings::Arguments as Setting;
 /// The outcome of a run.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report {
+pub(super) struct RunReport {
     run: String,
     phase: &'static str,
     diagnostic: String,
@@ -60,7 +60,7 @@ struct Link {
     expires_at: Timestamp,
 }
 
-impl Report {
+impl RunReport {
     /// The outcome, with the places of everything that was kept.
     pub(super) async fn of(run: &DiagnosticRun, destination: &Destination) -> Self {
         let mut report = Self::without_artifacts(run);

@@ -71,13 +71,13 @@ pub enum AccessError {
 
 /// The reviewer. Cheap to clone.
 #[derive(Clone)]
-pub struct Access(Arc<Inner>);
+pub struct Access(Arc<Reviewer>);
 
-struct Inner {
+struct Reviewer {
     directory: Arc<dyn Directory>,
     config: AccessConfig,
     clock: Clock,
-    cache: Mutex<HashMap<Asked, (Instant, Decision)>>,
+    cache: Mutex<HashMap<CacheKey, (Instant, Decision)>>,
     /// A verb, resource and name that no rule can mean.
     nobody: String,
 }
@@ -97,7 +97,7 @@ pub struct Question<'a> {
 
 /// A question about somebody, as it is put to the authorizer and remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Asked {
+struct CacheKey {
     cluster: String,
     namespace: String,
     verb: String,
@@ -115,7 +115,7 @@ impl fmt::Debug for Access {
 impl Access {
     /// A reviewer that takes people's facts from `directory`.
     pub fn new(directory: Arc<dyn Directory>, config: AccessConfig, clock: Clock) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(Reviewer {
             directory,
             config,
             clock,
@@ -150,15 +150,15 @@ impl Access {
         let asked = question.about(self.principal(requester, channel).await?);
         let nobody = &self.0.nobody;
         let unmeant = [
-            Asked {
+            CacheKey {
                 verb: nobody.clone(),
                 ..asked.clone()
             },
-            Asked {
+            CacheKey {
                 resource: nobody.clone(),
                 ..asked.clone()
             },
-            Asked {
+            CacheKey {
                 diagnostic: nobody.clone(),
                 ..asked.clone()
             },
@@ -199,7 +199,7 @@ impl Access {
         Ok(self.0.directory.channel(channel).await?.members)
     }
 
-    async fn answer(&self, cluster: &Cluster, asked: Asked) -> Result<Decision, AccessError> {
+    async fn answer(&self, cluster: &Cluster, asked: CacheKey) -> Result<Decision, AccessError> {
         if asked.is_of_consent() {
             return self.ask(cluster, &asked).await;
         }
@@ -239,7 +239,7 @@ impl Access {
         }
     }
 
-    async fn ask(&self, cluster: &Cluster, asked: &Asked) -> Result<Decision, AccessError> {
+    async fn ask(&self, cluster: &Cluster, asked: &CacheKey) -> Result<Decision, AccessError> {
         let review = asked.review();
         let api: Api<SubjectAccessReview> = Api::all(cluster.client.clone());
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
@@ -261,7 +261,7 @@ impl Access {
         })
     }
 
-    fn cached(&self, asked: &Asked) -> Option<Decision> {
+    fn cached(&self, asked: &CacheKey) -> Option<Decision> {
         let cache = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache
             .get(asked)
@@ -269,7 +269,7 @@ impl Access {
             .map(|(_, decision)| decision.clone())
     }
 
-    fn keep(&self, asked: Asked, decision: &Decision) {
+    fn keep(&self, asked: CacheKey, decision: &Decision) {
         let mut cache = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if cache.len() >= CACHE_SIZE {
             cache.retain(|_, (since, _)| since.elapsed() < CACHE_FOR);
@@ -281,8 +281,8 @@ impl Access {
 }
 
 impl Question<'_> {
-    fn about(self, principal: Principal) -> Asked {
-        Asked {
+    fn about(self, principal: Principal) -> CacheKey {
+        CacheKey {
             cluster: self.cluster.name.to_string(),
             namespace: self.namespace.to_owned(),
             verb: self.verb.as_str().to_owned(),
@@ -293,7 +293,7 @@ impl Question<'_> {
     }
 }
 
-impl Asked {
+impl CacheKey {
     /// Whether the right lets somebody's word stand in for another's: rarely asked for, and too much for an old answer.
     fn is_of_consent(&self) -> bool {
         [Verb::Approve, Verb::BreakGlass]

@@ -105,8 +105,8 @@ fn a_capture_that_somebody_deleted_is_not_made_a_second_time() {
 
 #[test]
 fn what_can_not_be_meant_is_refused_with_a_reason_and_a_remedy() {
-    type Change = fn(&mut RunSpec);
-    let cases: [(&str, Change); 8] = [
+    type SpecChange = fn(&mut RunSpec);
+    let cases: [(&str, SpecChange); 8] = [
         ("UnknownDiagnostic", |s| s.diagnostic = "jstak".into()),
         ("UnknownDiagnostic", |s| s.diagnostic = "$(reboot)".into()),
         ("SeveralDiagnostics", |s| s.diagnostic = "heap".into()),
