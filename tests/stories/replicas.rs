@@ -42,7 +42,7 @@ async fn within(story: impl Future<Output = ()>) {
 async fn two_replicas(pull: Duration) -> Product {
     let mut plan = Plan {
         replicas: 2,
-        cables: true,
+        network_faults: true,
         config: json!({ "agent": { "launchLimitS": 90 } }),
         ..Plan::default()
     };

@@ -60,11 +60,11 @@ impl Cleanup {
         }
     }
 
-    /// Waits at most `patience` for those who still write for us, and removes what they wrote; then nothing of ours comes to
+    /// Waits at most `grace` for those who still write for us, and removes what they wrote; then nothing of ours comes to
     /// be any more. Tells how many files were removed, and the names of those that could not be, or may still come.
-    pub(crate) async fn settle(&self, patience: Duration) -> (u32, Vec<String>) {
+    pub(crate) async fn settle(&self, grace: Duration) -> (u32, Vec<String>) {
         let unfinished = std::mem::take(&mut self.0.borrow_mut().unfinished);
-        let end = tokio::time::Instant::now() + patience;
+        let end = tokio::time::Instant::now() + grace;
         for file in unfinished {
             let ended = tokio::time::timeout_at(end, ended(file.writer)).await.is_ok();
             let mut record = self.0.borrow_mut();
@@ -163,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const GRACE: Duration = Duration::from_secs(10);
 
     fn folder() -> (tempfile::TempDir, OwnedFd) {
         let folder = tempfile::tempdir().expect("a folder");
@@ -184,7 +184,7 @@ mod tests {
         fs::write(folder.path().join("dumpling"), "not ours").expect("write");
         jvm.write_all(b"0\nHeap dump file created").expect("an answer");
         drop(jvm);
-        assert_eq!(cleanup.settle(PATIENCE).await, (2, Vec::new()));
+        assert_eq!(cleanup.settle(GRACE).await, (2, Vec::new()));
         let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").flatten().collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }
@@ -197,8 +197,8 @@ mod tests {
         let mut made = cleanup.will_make(held, "dump");
         made.written_by(ours.into());
         drop(made);
-        let patience = Duration::from_millis(20);
-        assert_eq!(cleanup.settle(patience).await, (0, vec!["dump".to_owned()]));
+        let grace = Duration::from_millis(20);
+        assert_eq!(cleanup.settle(grace).await, (0, vec!["dump".to_owned()]));
     }
 
     #[tokio::test]
@@ -209,7 +209,7 @@ mod tests {
         // The target has put a folder in its place.
         fs::create_dir(folder.path().join("dump")).expect("a folder");
         drop(made);
-        assert_eq!(cleanup.settle(PATIENCE).await, (0, vec!["dump".to_owned()]));
+        assert_eq!(cleanup.settle(GRACE).await, (0, vec!["dump".to_owned()]));
     }
 
     #[tokio::test]
@@ -218,7 +218,7 @@ mod tests {
         let cleanup = Cleanup::default();
         fs::write(folder.path().join("theirs"), "x").expect("write");
         cleanup.will_make(held, "theirs").forget();
-        assert_eq!(cleanup.settle(PATIENCE).await, (0, Vec::new()));
+        assert_eq!(cleanup.settle(GRACE).await, (0, Vec::new()));
         assert!(folder.path().join("theirs").exists());
     }
 }

@@ -19,10 +19,10 @@ use tokio::{
 };
 
 use crate::{
-    beneath::Beneath,
     cleanup::MadeFile,
     pipeline::{Captured, Intake},
     process::Process,
+    rooted::Rooted,
     step::{Context, StepError},
 };
 
@@ -136,8 +136,8 @@ fn check_identity(process: &Process) -> Result<(), StepError> {
 }
 
 /// The folder in which the JVM's socket is, held open.
-pub(crate) fn open_folder(process: &Process, context: &Context<'_>) -> Result<Beneath, StepError> {
-    Beneath::root_of(&context.proc_fs.folder(process.pid))
+pub(crate) fn open_folder(process: &Process, context: &Context<'_>) -> Result<Rooted, StepError> {
+    Rooted::root_of(&context.proc_fs.folder(process.pid))
         .and_then(|root| root.folder(FOLDER))
         .map_err(|error| {
             let failure = match error.errno() {
@@ -150,7 +150,7 @@ pub(crate) fn open_folder(process: &Process, context: &Context<'_>) -> Result<Be
 }
 
 /// Connects to the listener's socket, if it is the JVM's own.
-async fn connect(folder: &Beneath, process: &Process) -> Result<UnixStream, String> {
+async fn connect(folder: &Rooted, process: &Process) -> Result<UnixStream, String> {
     let name = format!(".java_pid{}", process.own_pid);
     let socket = folder.socket(&name, process.uid).map_err(|error| error.to_string())?;
     // By descriptor: the name could be swapped between look and connect.

@@ -9,7 +9,6 @@
 //! One thread, one runtime: memory stays small whatever the artifact's size. Files are read with blocking reads in small
 //! pieces; they come from the page cache. Names are resolved in pure Rust, since a static glibc can't.
 
-mod beneath;
 mod cleanup;
 mod clock;
 mod heap_dump;
@@ -20,6 +19,7 @@ mod pipeline;
 mod process;
 mod relay;
 mod report;
+mod rooted;
 mod seal;
 mod session;
 mod spool;

@@ -18,7 +18,7 @@ const MOST_WAITING: usize = 4_096;
 /// Most entries that are held on one run.
 const MOST_HELD: usize = 32;
 /// How long the oldest entry may wait before the store counts as away.
-const PATIENCE: Duration = Duration::from_secs(30);
+const GRACE_PERIOD: Duration = Duration::from_secs(30);
 
 /// The store does not take the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -128,7 +128,7 @@ impl AuditLog {
         let late = state
             .waiting
             .front()
-            .is_some_and(|oldest| oldest.since.elapsed() > PATIENCE);
+            .is_some_and(|oldest| oldest.since.elapsed() > GRACE_PERIOD);
         let away = state.kept && (state.failing.is_some() || late);
         let full = state.kept && state.waiting.len() > MOST_WAITING / 2;
         if full || (sensitive && away) {

@@ -6,7 +6,6 @@
 //! Who asks for a capture without a bot pursues it the same way ([`alone`]); then the record is in memory, and ends with it.
 
 mod act;
-pub mod alone;
 pub mod config;
 mod container;
 mod control;
@@ -15,6 +14,7 @@ mod explain;
 mod identity;
 mod journal;
 mod launch;
+pub mod local;
 mod log;
 mod manifest;
 mod plan;

@@ -4,18 +4,18 @@
 //! For demo and tests; never in a release image. One program plays every part: started as `bot …` it is the bot, as
 //! `agent …` the agent in an ephemeral container, as `workload …` a sample application.
 
-pub mod cable;
-mod chance;
 mod command;
 pub mod installation;
 pub mod kubernetes;
+pub mod network_fault;
 pub mod once;
 pub mod pagerduty;
 pub mod people;
+mod seeded;
 pub mod slack;
 pub mod store;
 pub mod triggers;
 pub mod wait;
 
-pub use chance::Chance;
 pub use command::run;
+pub use seeded::SeededFaults;

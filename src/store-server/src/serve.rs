@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     connections::{Connections, Place},
+    drain::SharedBody,
     gate::{self, Signed},
-    linger::SharedBody,
     pace::{PacedStream, Rate},
     visit::{AnswerBody, Visit},
 };

@@ -22,9 +22,9 @@ use tokio::{net::UnixStream, time::Instant};
 
 use super::connect;
 use crate::{
-    beneath::{Beneath, BeneathError},
     cleanup::MadeFile,
     process::Process,
+    rooted::{Rooted, RootedError},
     step::{Context, StepError},
 };
 
@@ -44,7 +44,7 @@ const ENABLED: &str = "-XX:-DisableAttachMechanism";
 pub(crate) struct Signalled(RefCell<BTreeSet<(i32, u64)>>);
 
 /// Makes the JVM listen, and connects.
-pub(super) async fn start(folder: &Beneath, process: &Process, context: &Context<'_>) -> Result<UnixStream, StepError> {
+pub(super) async fn start(folder: &Rooted, process: &Process, context: &Context<'_>) -> Result<UnixStream, StepError> {
     check(process, context)?;
     let _trigger = trigger(folder, process, context)?;
     let pinned = signal(process, context)?;
@@ -120,7 +120,7 @@ fn is_switched_off(cmdline: &[String], environ: &str) -> bool {
 }
 
 /// Makes the trigger file; it is removed when the returned value is dropped.
-fn trigger(folder: &Beneath, process: &Process, context: &Context<'_>) -> Result<Option<MadeFile>, StepError> {
+fn trigger(folder: &Rooted, process: &Process, context: &Context<'_>) -> Result<Option<MadeFile>, StepError> {
     let name = format!(".attach_pid{}", process.own_pid);
     let held = folder.handle().map_err(|error| refused(&error))?;
     let trigger = context.cleanup.will_make(held, &name);
@@ -170,7 +170,7 @@ fn has_ended(pinned: &OwnedFd) -> bool {
 }
 
 /// Why the trigger file could not be made.
-fn refused(error: &BeneathError) -> StepError {
+fn refused(error: &RootedError) -> StepError {
     let failure = match error.errno() {
         Some(Errno::ROFS) => Failure::ReadOnlyFileSystem,
         Some(Errno::ACCESS | Errno::PERM) => Failure::PermissionDenied,

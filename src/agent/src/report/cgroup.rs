@@ -4,8 +4,8 @@ use std::{fmt::Write as _, path::Path};
 
 use super::process::amount;
 use crate::{
-    beneath::Beneath,
     process::{ProcFs, Process, printable},
+    rooted::Rooted,
 };
 
 /// Where runtimes mount cgroups.
@@ -42,7 +42,7 @@ const MAX_READ_BYTES: u64 = 64 * 1024;
 /// A mount of cgroups, and where the process's own files are in it. The target's mount is the target's: it is opened as
 /// everything of the target is.
 struct Mount {
-    folder: Beneath,
+    folder: Rooted,
     membership: String,
 }
 
@@ -70,8 +70,8 @@ pub(crate) fn memory_headroom_bytes(proc_fs: &ProcFs, process: &Process) -> Opti
 /// As the target sees it, then as we see it.
 fn mounts<'a>(proc_fs: &'a ProcFs, process: &'a Process) -> impl Iterator<Item = Mount> + 'a {
     let membership = proc_fs.text(process.pid, "cgroup").unwrap_or_default();
-    let theirs = Beneath::root_of(&proc_fs.folder(process.pid)).and_then(|root| root.folder(MOUNT_POINT));
-    let ours = || Beneath::at(Path::new(MOUNT_POINT));
+    let theirs = Rooted::root_of(&proc_fs.folder(process.pid)).and_then(|root| root.folder(MOUNT_POINT));
+    let ours = || Rooted::at(Path::new(MOUNT_POINT));
     [theirs, ours()].into_iter().flatten().map(move |folder| Mount {
         folder,
         membership: membership.clone(),
@@ -189,7 +189,7 @@ mod tests {
             std::fs::write(path, text).expect("write");
         }
         let mount = Mount {
-            folder: Beneath::at(folder.path()).expect("it opens"),
+            folder: Rooted::at(folder.path()).expect("it opens"),
             membership: membership.to_owned(),
         };
         (folder, mount)

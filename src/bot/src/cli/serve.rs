@@ -23,7 +23,7 @@ use crate::{
     config::{Config, Secrets},
     http::{self, Check},
     schedules,
-    triggers::{self, config::TriggersConfig, front::TriggerFront, notes::Notes, tally::Tally},
+    triggers::{self, alert_counter::AlertCounter, config::TriggersConfig, front::TriggerFront, notes::Notes},
 };
 
 /// Name of the leader's lease.
@@ -145,8 +145,8 @@ async fn start_triggers(
         return Ok(());
     }
     let stop = tasks.stop_signal();
-    let tally = Tally::default();
-    let front = TriggerFront::new(config, service.clone(), tally.clone(), metrics.clone())?;
+    let alert_counter = AlertCounter::default();
+    let front = TriggerFront::new(config, service.clone(), alert_counter.clone(), metrics.clone())?;
     let notes = Notes::new(config, service.clone())?;
     if let Some(address) = config.listen {
         let listener = TcpListener::bind(address).await.context("listen for webhooks")?;
@@ -154,7 +154,7 @@ async fn start_triggers(
     }
     let watch = triggers::kubernetes::run(config.clone(), front, service.clone(), stop.clone());
     tasks.start("watch for sick pods", watch);
-    tasks.start("counts of alerts", tally.run(service.clone(), stop.clone()));
+    tasks.start("counts of alerts", alert_counter.run(service.clone(), stop.clone()));
     tasks.start("notes on incidents", notes.run(stop));
     Ok(())
 }

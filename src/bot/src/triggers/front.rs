@@ -26,12 +26,12 @@ use serde::Serialize;
 
 use super::{
     alert::Alert,
+    alert_counter::{AlertCounter, Seen},
     alertmanager,
     config::{From, SourceConfig, TriggersConfig},
     pagerduty::{self, Meaning},
     rule::{Capture, Verdict, judge},
     secrets::{Live, SecretsError},
-    tally::{Seen, Tally},
     window::{Recorded, Subject},
 };
 
@@ -83,7 +83,7 @@ pub struct TriggerFront(Arc<Inner>);
 struct Inner {
     sources: HashMap<String, Source>,
     service: RunService,
-    tally: Tally,
+    alert_counter: AlertCounter,
     seen: Mutex<Seen>,
     metrics: Metrics,
 }
@@ -98,7 +98,7 @@ impl TriggerFront {
     pub fn new(
         config: &TriggersConfig,
         service: RunService,
-        tally: Tally,
+        alert_counter: AlertCounter,
         metrics: Metrics,
     ) -> Result<Self, SecretsError> {
         let mut sources = HashMap::new();
@@ -116,7 +116,7 @@ impl TriggerFront {
         Ok(Self(Arc::new(Inner {
             sources,
             service,
-            tally,
+            alert_counter,
             seen: Mutex::default(),
             metrics,
         })))
@@ -327,7 +327,7 @@ impl TriggerFront {
         if same || !self.first_time(source, alert) {
             return line("replayed", Some(run), "this very event was taken before");
         }
-        self.0.tally.add(run);
+        self.0.alert_counter.add(run);
         line(
             "counted",
             Some(run),

@@ -14,6 +14,7 @@
 //! besides within the window is counted on the run and said in its thread.
 
 pub mod alert;
+pub mod alert_counter;
 pub mod alertmanager;
 pub mod config;
 pub mod front;
@@ -22,7 +23,6 @@ pub mod notes;
 pub mod pagerduty;
 pub mod rule;
 pub mod secrets;
-pub mod tally;
 pub mod window;
 
 #[cfg(test)]

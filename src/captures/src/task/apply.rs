@@ -8,7 +8,7 @@ use std::{
 use diagbot_api::capture::Explanation;
 use diagbot_base::retry::Backoff;
 
-use super::{CaptureTask, LAST_PATIENCE_S, key};
+use super::{CaptureTask, LAST_GRACE_S, key};
 use crate::{
     act::{ActError, Outcome},
     explain::{self, Refusal},
@@ -86,8 +86,8 @@ impl CaptureTask {
 
     /// It may work later: after a pause, and not for ever.
     fn later(&mut self, action: &Action, what: &str, after: Option<Duration>) {
-        let patience = self.facts.seconds_since(Some(self.facts.spec().deadline.0)) < LAST_PATIENCE_S;
-        if !patience && let Some((fault, explanation)) = given_up(action, what) {
+        let in_grace = self.facts.seconds_since(Some(self.facts.spec().deadline.0)) < LAST_GRACE_S;
+        if !in_grace && let Some((fault, explanation)) = given_up(action, what) {
             self.facts.faults.insert(fault, explanation);
             return;
         }

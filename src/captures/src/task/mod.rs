@@ -42,7 +42,7 @@ use super::{
 /// Log lines between the reader and us; a full queue slows the reader.
 const LOG_QUEUE: usize = 64;
 /// An action of a capture whose deadline has passed this long ago, and which still fails, is given up.
-const LAST_PATIENCE_S: i64 = 600;
+const LAST_GRACE_S: i64 = 600;
 /// Longest sleep without news: guards against a plan that waits for nothing.
 const LONGEST_SLEEP: Duration = Duration::from_mins(1);
 

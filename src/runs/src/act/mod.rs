@@ -27,7 +27,7 @@ pub(super) use preflight::pod_site;
 
 use crate::{
     access::AccessError,
-    plan::{Action, PATIENCE},
+    plan::{Action, GRACE_PERIOD},
     preflight::Preflight,
     reason::Reason,
     service::RunService,
@@ -132,7 +132,7 @@ impl Actor<'_> {
 
     /// Whether the person can be left waiting while a cluster is asked again.
     fn patient(&self, run: &DiagnosticRun) -> bool {
-        self.waited(run) < PATIENCE
+        self.waited(run) < GRACE_PERIOD
     }
 
     fn waited(&self, run: &DiagnosticRun) -> SignedDuration {

@@ -45,7 +45,7 @@ use crate::{
 /// How long after the request something may still start: later nobody waits for it, and the evidence is of another moment.
 pub const START_WINDOW: SignedDuration = SignedDuration::from_mins(10);
 /// How long a cluster that gives no answer is asked again before the person hears so.
-pub const PATIENCE: SignedDuration = SignedDuration::from_mins(2);
+pub const GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(2);
 /// What the run allows its captures beyond their own deadlines, to stop and to clean up.
 pub const GRACE: SignedDuration = SignedDuration::from_mins(5);
 

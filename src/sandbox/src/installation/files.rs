@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::Plan;
-use crate::{cable::Cable, kubernetes::KubernetesServer, slack::SlackServer};
+use crate::{kubernetes::KubernetesServer, network_fault::NetworkFault, slack::SlackServer};
 
 /// Namespace of the bot.
 pub(super) const NAMESPACE: &str = "diagbot";
@@ -89,8 +89,13 @@ impl Files {
     }
 
     /// The replica's own way to the API server.
-    pub(super) fn lead_over(&self, replica: usize, kubernetes: &KubernetesServer, cable: &Cable) -> anyhow::Result<()> {
-        let near = format!("http://{}", cable.address());
+    pub(super) fn lead_over(
+        &self,
+        replica: usize,
+        kubernetes: &KubernetesServer,
+        network_fault: &NetworkFault,
+    ) -> anyhow::Result<()> {
+        let near = format!("http://{}", network_fault.address());
         let kubeconfig = kubernetes.kubeconfig("bot").replace(&kubernetes.url(), &near);
         fs::write(self.kubeconfig_of(replica), kubeconfig).context("write a kubeconfig")
     }
@@ -108,7 +113,7 @@ impl Files {
         plan: &Plan,
     ) -> anyhow::Result<PathBuf> {
         let mut config = json!({
-            "cluster": { "name": CLUSTER, "kubeconfig": if plan.cables { self.kubeconfig_of(replica) } else { self.bot.clone() } },
+            "cluster": { "name": CLUSTER, "kubeconfig": if plan.network_faults { self.kubeconfig_of(replica) } else { self.bot.clone() } },
             "namespace": NAMESPACE,
             "secretFile": self.path("secret"),
             "catalog": { "folder": self.path("commands") },

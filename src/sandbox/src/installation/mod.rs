@@ -34,8 +34,8 @@ use self::{
     part::{Part, failpoint_file},
 };
 use crate::{
-    cable::Cable, kubernetes::KubernetesServer, pagerduty::PagerDuty, people::People, slack::SlackServer,
-    store::StoreProxy, triggers, wait,
+    kubernetes::KubernetesServer, network_fault::NetworkFault, pagerduty::PagerDuty, people::People,
+    slack::SlackServer, store::StoreProxy, triggers, wait,
 };
 
 /// Ports of the parts, below those of outgoing connections (Linux: `ip_local_port_range`).
@@ -72,7 +72,7 @@ pub struct Installation {
     store: Part,
     proxy: Option<StoreProxy>,
     bots: Vec<Part>,
-    cables: Vec<Cable>,
+    network_faults: Vec<NetworkFault>,
     webhooks: Vec<SocketAddr>,
     pagerduty: PagerDuty,
     runs: Api<DiagnosticRun>,
@@ -117,17 +117,17 @@ impl Installation {
         let store_seen = proxy.as_ref().map_or(store_address, StoreProxy::address);
         let pagerduty = PagerDuty::start().await.context("start the local PagerDuty")?;
         let mut bots = Vec::new();
-        let mut cables = Vec::new();
+        let mut network_faults = Vec::new();
         let mut webhooks = Vec::new();
         for replica in 0..plan.replicas {
             let address = free_address()?;
             let listen = free_address()?;
             webhooks.push(listen);
             let triggers = triggers::configure(folder.path(), listen, &pagerduty.url())?;
-            if plan.cables {
-                let cable = Cable::start(kubernetes.address()).await.context("lay a cable")?;
-                files.lead_over(replica, &kubernetes, &cable)?;
-                cables.push(cable);
+            if plan.network_faults {
+                let network_fault = NetworkFault::start(kubernetes.address()).await.context("lay a cable")?;
+                files.lead_over(replica, &kubernetes, &network_fault)?;
+                network_faults.push(network_fault);
             }
             let config = files.write_bot(replica, address, store_seen, &triggers, plan)?;
             bots.push(Part::start(
@@ -150,7 +150,7 @@ impl Installation {
             store,
             proxy,
             bots,
-            cables,
+            network_faults,
             webhooks,
             pagerduty,
             runs,
@@ -298,10 +298,10 @@ impl Installation {
         self.bots[replica].signal(signal)
     }
 
-    /// Plugs a replica's cable to the API server in, or out.
+    /// Plugs a replica's network to the API server in, or out.
     pub fn plug(&self, replica: usize, plugged: bool) {
-        if let Some(cable) = self.cables.get(replica) {
-            cable.plug(plugged);
+        if let Some(network_fault) = self.network_faults.get(replica) {
+            network_fault.plug(plugged);
         }
     }
 

@@ -19,8 +19,8 @@ pub struct Plan {
     pub kubernetes: KubernetesConfig,
     /// Further diagnostics beside the shipped ones: file name and content.
     pub diagnostics: Vec<(String, String)>,
-    /// Each replica of the bot reaches the API server by a cable of its own ([`super::Installation::plug`]).
-    pub cables: bool,
+    /// Each replica of the bot reaches the API server by a network of its own ([`super::Installation::plug`]).
+    pub network_faults: bool,
     /// A proxy in front of the store, with these faults armed; none unless given.
     pub store_faults: Option<Vec<store::Fault>>,
     /// Keys of the bot's configuration that replace the sandbox's own, as JSON merged into it.
@@ -36,7 +36,7 @@ impl Default for Plan {
             slack: SlackConfig::default(),
             kubernetes: KubernetesConfig::default(),
             diagnostics: Vec::new(),
-            cables: false,
+            network_faults: false,
             store_faults: None,
             config: json!({}),
         }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::Chance;
+use crate::SeededFaults;
 
 /// One armed fault: what goes wrong, where, and how often.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct Fault {
     pub count: u32,
     /// How likely, each time.
     #[serde(default)]
-    pub chance: Chance,
+    pub seeded: SeededFaults,
 }
 
 fn once() -> u32 {
@@ -166,7 +166,7 @@ impl Faults {
         let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
         let index = armed
             .iter_mut()
-            .position(|f| f.count > 0 && relevant(f.kind) && f.fits(occasion) && f.chance.strikes())?;
+            .position(|f| f.count > 0 && relevant(f.kind) && f.fits(occasion) && f.seeded.strikes())?;
         let kind = armed[index].kind;
         armed[index].count -= 1;
         if armed[index].count == 0 {
@@ -185,7 +185,7 @@ impl Fault {
             resource: None,
             name: None,
             count: 1,
-            chance: Chance::default(),
+            seeded: SeededFaults::default(),
         }
     }
 
@@ -206,8 +206,8 @@ impl Fault {
 
     /// So likely.
     #[must_use]
-    pub fn with(mut self, chance: Chance) -> Self {
-        self.chance = chance;
+    pub fn with(mut self, seeded: SeededFaults) -> Self {
+        self.seeded = seeded;
         self
     }
 

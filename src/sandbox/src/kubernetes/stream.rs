@@ -303,14 +303,14 @@ impl Session {
         send(&mut sink, STDOUT, &[]).await?;
         let outgoing = async {
             match forward(&mut sink, output, fault).await? {
-                Fate::Complete => {
+                StreamEnd::Complete => {
                     let status = status.await.to_string();
                     send(&mut sink, STATUS, status.as_bytes()).await?;
                     close(&mut sink).await
                 }
-                Fate::Closed => close(&mut sink).await,
-                Fate::Silent => std::future::pending().await,
-                Fate::Reset => Ok(rustix::net::sockopt::set_socket_linger(
+                StreamEnd::Closed => close(&mut sink).await,
+                StreamEnd::Silent => std::future::pending().await,
+                StreamEnd::Reset => Ok(rustix::net::sockopt::set_socket_linger(
                     socket,
                     Some(std::time::Duration::ZERO),
                 )?),
@@ -325,7 +325,7 @@ impl Session {
 }
 
 /// How the output of a session ended.
-enum Fate {
+enum StreamEnd {
     Complete,
     Closed,
     Silent,
@@ -336,7 +336,7 @@ async fn forward(
     sink: &mut Sink,
     mut output: impl Stream<Item = (u8, Bytes)> + Unpin,
     fault: Option<FaultKind>,
-) -> io::Result<Fate> {
+) -> io::Result<StreamEnd> {
     let limit = match fault {
         Some(
             FaultKind::StreamReset { after_bytes }
@@ -349,13 +349,13 @@ async fn forward(
     loop {
         if left == Some(0) {
             return Ok(match fault {
-                Some(FaultKind::StreamReset { .. }) => Fate::Reset,
-                Some(FaultKind::StreamSilent { .. }) => Fate::Silent,
-                _ => Fate::Closed,
+                Some(FaultKind::StreamReset { .. }) => StreamEnd::Reset,
+                Some(FaultKind::StreamSilent { .. }) => StreamEnd::Silent,
+                _ => StreamEnd::Closed,
             });
         }
         let Some((channel, mut chunk)) = output.next().await else {
-            return Ok(Fate::Complete);
+            return Ok(StreamEnd::Complete);
         };
         if let Some(left) = left.as_mut() {
             chunk.truncate(usize::try_from(*left).unwrap_or(usize::MAX));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::Chance;
+use crate::SeededFaults;
 
 /// What goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub struct Fault {
     /// Seconds of `Retry-After`; 1 if not given.
     pub retry_after: u64,
     /// How likely, each time.
-    pub chance: Chance,
+    pub seeded: SeededFaults,
 }
 
 impl Fault {
@@ -87,7 +87,7 @@ impl Fault {
                 .as_u64()
                 .map_or(1, |count| u32::try_from(count).unwrap_or(u32::MAX)),
             retry_after: body["retry_after"].as_u64().unwrap_or(1),
-            chance: Chance::new(
+            seeded: SeededFaults::new(
                 body["percent"]
                     .as_u64()
                     .map_or(100, |percent| u8::try_from(percent).unwrap_or(100)),
@@ -130,7 +130,7 @@ impl Faults {
         let fault = self
             .armed
             .iter_mut()
-            .find_map(|fault| (fits(fault) && fault.chance.strikes()).then_some(fault))?;
+            .find_map(|fault| (fits(fault) && fault.seeded.strikes()).then_some(fault))?;
         fault.count -= 1;
         let struck = fault.clone();
         self.armed.retain(|fault| fault.count > 0);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::Operation;
-use crate::Chance;
+use crate::SeededFaults;
 
 /// One armed fault: what goes wrong, where, how often, how likely.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct Fault {
     pub count: u32,
     /// How likely, each time.
     #[serde(default)]
-    pub chance: Chance,
+    pub seeded: SeededFaults,
 }
 
 fn once() -> u32 {
@@ -104,7 +104,7 @@ impl Faults {
         self.with(|armed| {
             let index = armed
                 .iter_mut()
-                .position(|f| f.count > 0 && f.fits(operation, path) && f.chance.strikes())?;
+                .position(|f| f.count > 0 && f.fits(operation, path) && f.seeded.strikes())?;
             let kind = armed[index].kind;
             armed[index].count -= 1;
             if armed[index].count == 0 {
@@ -127,7 +127,7 @@ impl Fault {
             operation: None,
             key: None,
             count: 1,
-            chance: Chance::default(),
+            seeded: SeededFaults::default(),
         }
     }
 
@@ -154,8 +154,8 @@ impl Fault {
 
     /// So likely.
     #[must_use]
-    pub fn with(mut self, chance: Chance) -> Self {
-        self.chance = chance;
+    pub fn with(mut self, seeded: SeededFaults) -> Self {
+        self.seeded = seeded;
         self
     }
 

@@ -3,7 +3,7 @@ use std::convert::Infallible;
 use http_body_util::Full;
 
 use super::*;
-use crate::Chance;
+use crate::SeededFaults;
 
 /// A server that answers with the length of what it got, and the first byte.
 async fn echo() -> (SocketAddr, TaskTracker, CancellationToken) {
@@ -63,7 +63,7 @@ async fn a_request_passes_unless_a_fault_strikes_and_as_often_as_it_says() {
     arm(FaultKind::Corrupt);
     assert_eq!(put(part).await, Some((200, "100000 Some(6)".to_owned())));
     assert!(proxy.armed().is_empty());
-    proxy.arm(Fault::of(FaultKind::SlowDown).with(Chance::new(0, 1)));
+    proxy.arm(Fault::of(FaultKind::SlowDown).with(SeededFaults::new(0, 1)));
     assert_eq!(put(part).await.map(|(status, _)| status), Some(200), "no chance");
     proxy.disarm();
     proxy.stop().await;

@@ -25,7 +25,7 @@ use diagbot_base::{
 use diagbot_captures::{CapturesContext, SecretKey};
 use diagbot_cluster::{Cluster, Clusters, lease::Leadership};
 use diagbot_runs::{
-    alone::{self, AloneParts},
+    local::{self, AloneParts},
     request::RunRequest,
 };
 use tokio::{
@@ -128,7 +128,7 @@ async fn begin(arguments: &RunArguments) -> anyhow::Result<ExitCode> {
     let catalog = Arc::new(settings.catalog()?);
     let (cluster, namespace) = Cluster::of_caller(arguments.context.as_deref()).await?;
     let destination = destination(arguments, &settings).await?;
-    let requester = alone::caller(&cluster).await.map_err(|error| {
+    let requester = local::caller(&cluster).await.map_err(|error| {
         let said = match error.status() {
             Some(status) => status.message.clone(),
             None => Chain(&error).to_string(),
@@ -192,7 +192,7 @@ async fn capture(parts: AloneParts, request: &RunRequest) -> anyhow::Result<Opti
     let (tell, news) = watch::channel(DiagnosticRun::new(request.name().as_str(), request.spec()));
     let progress = Progress::new(news, stop.clone());
     let running = async {
-        let ended = alone::run(parts, request, &tell, &stop).await;
+        let ended = local::run(parts, request, &tell, &stop).await;
         drop(tell);
         ended
     };
@@ -204,7 +204,7 @@ async fn capture(parts: AloneParts, request: &RunRequest) -> anyhow::Result<Opti
 }
 
 async fn preview(parts: AloneParts, request: &RunRequest, output: Output) -> anyhow::Result<ExitCode> {
-    match alone::preview(parts, request).await {
+    match local::preview(parts, request).await {
         Ok(shown) => {
             let shown = report::preview(&shown);
             match output {

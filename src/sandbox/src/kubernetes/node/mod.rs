@@ -8,7 +8,6 @@
 
 mod container;
 mod events;
-mod fate;
 mod identity;
 mod image;
 mod init;
@@ -17,6 +16,7 @@ mod journal;
 mod launch;
 mod lifecycle;
 mod status;
+mod termination;
 mod workload;
 
 use std::{
@@ -29,8 +29,6 @@ use std::{
 
 pub(super) use container::{Output, Run, exit_code};
 use events::{Weight, record_of_pod};
-pub(super) use fate::Disturbance;
-use fate::{end_pod, replace};
 use image::{Agents, Image};
 pub use init::container_init;
 use isolation::Isolation;
@@ -40,6 +38,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use status::{Place, Section};
 use tempfile::TempDir;
+pub(super) use termination::Disturbance;
+use termination::{end_pod, replace};
 use tokio::{process::Command, sync::OnceCell};
 use tokio_util::sync::CancellationToken;
 pub use workload::workload;

@@ -15,7 +15,7 @@ use diagbot_api::{
     run::{CancelRequest, DiagnosticRun, Phase, RunStatus},
 };
 use diagbot_base::{clock::Clock, retry};
-use diagbot_captures::{CapturesContext, alone::Alone};
+use diagbot_captures::{CapturesContext, local::Alone};
 use diagbot_catalog::{Catalog, Method, policy::ENABLED_LABEL};
 use diagbot_cluster::{
     CallError, Cluster, deadline,

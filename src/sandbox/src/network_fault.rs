@@ -1,4 +1,4 @@
-//! A cable between two parts that can be unplugged. Owns the bytes on their way; looks into none.
+//! A network between two parts that can be unplugged. Owns the bytes on their way; looks into none.
 //!
 //! Unplugged, nothing breaks and nothing arrives: connections stand still, new ones are taken and get no answer, as where a
 //! network lost its way. Plugged in again, all go on.
@@ -18,16 +18,16 @@ use tokio::{
 /// Bytes under way in one direction of a connection.
 const UNDER_WAY: usize = 16 << 10;
 
-/// A cable to one address. Ends with its handle.
+/// A network to one address. Ends with its handle.
 #[derive(Debug)]
-pub struct Cable {
+pub struct NetworkFault {
     address: SocketAddr,
     plugged: watch::Sender<bool>,
     _connections: JoinSet<()>,
 }
 
-impl Cable {
-    /// A cable that leads to `to`, plugged in.
+impl NetworkFault {
+    /// A network that leads to `to`, plugged in.
     pub async fn start(to: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;

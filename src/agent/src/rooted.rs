@@ -18,11 +18,11 @@ use rustix::{
 
 /// A held folder of the target: its root, or a folder below.
 #[derive(Debug)]
-pub(crate) struct Beneath(OwnedFd);
+pub(crate) struct Rooted(OwnedFd);
 
 /// Why a path in the target was not opened.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BeneathError {
+pub(crate) enum RootedError {
     /// The kernel refused.
     #[error("open {path} in the target: {errno}")]
     Open {
@@ -41,7 +41,7 @@ pub(crate) enum BeneathError {
     },
 }
 
-impl BeneathError {
+impl RootedError {
     /// The kernel's answer, where there was one.
     pub(crate) fn errno(&self) -> Option<Errno> {
         match self {
@@ -51,25 +51,25 @@ impl BeneathError {
     }
 }
 
-impl Beneath {
+impl Rooted {
     /// Holds the root of the process whose `/proc` folder is `folder`.
-    pub(crate) fn root_of(folder: &Path) -> Result<Self, BeneathError> {
+    pub(crate) fn root_of(folder: &Path) -> Result<Self, RootedError> {
         // The one magic link that we follow: the kernel's own, to the root of the pinned process.
         Self::at(&folder.join("root"))
     }
 
     /// Holds a folder that is not the target's to choose.
-    pub(crate) fn at(path: &Path) -> Result<Self, BeneathError> {
+    pub(crate) fn at(path: &Path) -> Result<Self, RootedError> {
         open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .map(Self)
-            .map_err(|errno| BeneathError::Open {
+            .map_err(|errno| RootedError::Open {
                 path: "/".to_owned(),
                 errno,
             })
     }
 
     /// Holds a folder below; links within the target's own root are followed.
-    pub(crate) fn folder(&self, path: &str) -> Result<Self, BeneathError> {
+    pub(crate) fn folder(&self, path: &str) -> Result<Self, RootedError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         self.open(
             path,
@@ -81,13 +81,13 @@ impl Beneath {
     }
 
     /// Makes a new, empty file in this folder, mode 0600.
-    pub(crate) fn make(&self, name: &str) -> Result<OwnedFd, BeneathError> {
+    pub(crate) fn make(&self, name: &str) -> Result<OwnedFd, RootedError> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         self.open(name, flags, Mode::RUSR | Mode::WUSR, LEAF)
     }
 
     /// Opens a regular file in this folder for reading, if it has one name and belongs to `owner`.
-    pub(crate) fn read(&self, name: &str, owner: u32) -> Result<File, BeneathError> {
+    pub(crate) fn read(&self, name: &str, owner: u32) -> Result<File, RootedError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = self.open(name, flags, Mode::empty(), LEAF)?;
         check(&file, name, FileType::RegularFile, owner)?;
@@ -110,7 +110,7 @@ impl Beneath {
     }
 
     /// Opens the socket `name` in this folder as a path only, if it is one and belongs to `owner`.
-    pub(crate) fn socket(&self, name: &str, owner: u32) -> Result<OwnedFd, BeneathError> {
+    pub(crate) fn socket(&self, name: &str, owner: u32) -> Result<OwnedFd, RootedError> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = self.open(name, flags, Mode::empty(), LEAF)?;
         check(&file, name, FileType::Socket, owner)?;
@@ -118,16 +118,16 @@ impl Beneath {
     }
 
     /// Another handle of this folder.
-    pub(crate) fn handle(&self) -> Result<OwnedFd, BeneathError> {
-        self.0.try_clone().map_err(|error| BeneathError::Open {
+    pub(crate) fn handle(&self) -> Result<OwnedFd, RootedError> {
+        self.0.try_clone().map_err(|error| RootedError::Open {
             path: ".".to_owned(),
             errno: Errno::from_io_error(&error).unwrap_or(Errno::IO),
         })
     }
 
-    fn open(&self, path: &str, flags: OFlags, mode: Mode, resolve: ResolveFlags) -> Result<OwnedFd, BeneathError> {
+    fn open(&self, path: &str, flags: OFlags, mode: Mode, resolve: ResolveFlags) -> Result<OwnedFd, RootedError> {
         let relative = path.trim_start_matches('/');
-        openat2(self.0.as_fd(), relative, flags, mode, resolve).map_err(|errno| BeneathError::Open {
+        openat2(self.0.as_fd(), relative, flags, mode, resolve).map_err(|errno| RootedError::Open {
             path: path.to_owned(),
             errno,
         })
@@ -140,8 +140,8 @@ const LEAF: ResolveFlags = ResolveFlags::BENEATH
     .union(ResolveFlags::NO_SYMLINKS);
 
 /// Whether a file that was opened is what we would take: of this kind, of one name if it is a regular file, of this owner.
-fn check(file: &OwnedFd, name: &str, kind: FileType, owner: u32) -> Result<(), BeneathError> {
-    let stat = fstat(file).map_err(|errno| BeneathError::Open {
+fn check(file: &OwnedFd, name: &str, kind: FileType, owner: u32) -> Result<(), RootedError> {
+    let stat = fstat(file).map_err(|errno| RootedError::Open {
         path: name.to_owned(),
         errno,
     })?;
@@ -155,7 +155,7 @@ fn check(file: &OwnedFd, name: &str, kind: FileType, owner: u32) -> Result<(), B
     } else {
         return Ok(());
     };
-    Err(BeneathError::Unexpected {
+    Err(RootedError::Unexpected {
         path: name.to_owned(),
         found,
     })
@@ -168,11 +168,11 @@ mod tests {
     use super::*;
 
     /// A folder that looks like `/proc/<pid>`: its `root` leads to a file system of its own.
-    fn target() -> (tempfile::TempDir, Beneath, u32) {
+    fn target() -> (tempfile::TempDir, Rooted, u32) {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir_all(folder.path().join("files/tmp")).expect("folders");
         symlink(folder.path().join("files"), folder.path().join("root")).expect("a link");
-        let root = Beneath::root_of(folder.path()).expect("a root");
+        let root = Rooted::root_of(folder.path()).expect("a root");
         (folder, root, rustix::process::geteuid().as_raw())
     }
 
@@ -274,7 +274,7 @@ mod tests {
         assert!(held.make("new").is_ok());
         assert!(matches!(
             held.make("new"),
-            Err(BeneathError::Open {
+            Err(RootedError::Open {
                 errno: Errno::EXIST,
                 ..
             })

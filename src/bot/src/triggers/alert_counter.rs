@@ -19,9 +19,9 @@ const REMEMBERED: usize = 10_000;
 
 /// Counts by run. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Tally(Arc<Mutex<BTreeMap<RunName, u64>>>);
+pub struct AlertCounter(Arc<Mutex<BTreeMap<RunName, u64>>>);
 
-impl Tally {
+impl AlertCounter {
     /// One more alert of that run.
     pub fn add(&self, run: &RunName) {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// The same seed gives the same sequence of strikes and misses over the same occasions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Chance {
+pub struct SeededFaults {
     /// Of a hundred fitting occasions, so many are struck.
     pub percent: u8,
     /// Where the draws begin.
@@ -19,13 +19,13 @@ pub struct Chance {
     drawn: u64,
 }
 
-impl Default for Chance {
+impl Default for SeededFaults {
     fn default() -> Self {
         Self::new(100, 0)
     }
 }
 
-impl Chance {
+impl SeededFaults {
     /// A chance of so many in a hundred.
     pub const fn new(percent: u8, seed: u64) -> Self {
         Self {
@@ -48,13 +48,13 @@ impl Chance {
 
 #[cfg(test)]
 mod tests {
-    use super::Chance;
+    use super::SeededFaults;
 
     #[test]
     fn a_seed_repeats_its_draws_and_the_percentage_is_kept() {
         let draw = |percent, seed| {
-            let mut chance = Chance::new(percent, seed);
-            (0..1_000).map(|_| chance.strikes()).collect::<Vec<_>>()
+            let mut seeded = SeededFaults::new(percent, seed);
+            (0..1_000).map(|_| seeded.strikes()).collect::<Vec<_>>()
         };
         assert_eq!(draw(30, 7), draw(30, 7));
         assert_ne!(draw(30, 7), draw(30, 8));
