@@ -154,7 +154,7 @@ fn bad_name(part: &'static str, longest: usize) -> TargetError {
 
 /// A foreign word, short enough to be repeated to the person.
 fn shorten(word: &str) -> String {
-    word.chars().filter(char::is_ascii_graphic).take(40).collect()
+    diagbot_wire::text::word(word, 40)
 }
 
 impl TargetKind {

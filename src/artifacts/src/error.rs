@@ -8,6 +8,7 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
 };
 use diagbot_base::retry::Permanence;
+use diagbot_wire::text;
 
 /// Longest text that we take over from a cause or from the store's answer, in characters.
 const LONGEST_DETAIL: usize = 120;
@@ -148,7 +149,7 @@ impl StoreError {
     pub(super) fn file(call: &'static str, error: &std::io::Error) -> Self {
         Self::File {
             call,
-            detail: presentable(&error.to_string()),
+            detail: text::line(&error.to_string(), LONGEST_DETAIL),
         }
     }
 
@@ -190,7 +191,7 @@ impl StoreError {
 
 /// The store's answer as an error. HEAD answers have no body, hence no code.
 fn classify(call: &'static str, code: Option<&str>, status: u16) -> StoreError {
-    let word = presentable(code.unwrap_or("no code"));
+    let word = text::line(code.unwrap_or("no code"), LONGEST_DETAIL);
     match code.unwrap_or_default() {
         "NoSuchKey" | "NoSuchUpload" | "NoSuchBucket" | "NoSuchVersion" | "NotFound" => {
             StoreError::NotFound { call, code: word }
@@ -247,14 +248,7 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
     if text.contains("://") || text.contains("X-Amz") {
         return "details withheld, they hold an address".to_owned();
     }
-    presentable(&text)
-}
-
-fn presentable(text: &str) -> String {
-    text.chars()
-        .filter(|c| c.is_ascii_graphic() || *c == ' ')
-        .take(LONGEST_DETAIL)
-        .collect()
+    text::line(&text, LONGEST_DETAIL)
 }
 
 #[cfg(test)]

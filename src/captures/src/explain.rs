@@ -3,7 +3,7 @@
 //! Text from a cluster or a target goes through [`clean`] before it becomes part of a message.
 
 use diagbot_api::capture::Explanation;
-use diagbot_wire::result::Failure;
+use diagbot_wire::{result::Failure, text};
 
 /// Longest foreign text in a message, in characters.
 const MAX_FOREIGN_CHARS: usize = 300;
@@ -333,22 +333,7 @@ pub(super) fn launch_refusal(status: &kube::core::Status) -> Explanation {
 
 /// Foreign text made fit to be shown: one line, no control or bidirectional characters, bounded.
 pub(super) fn clean(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
-    let line: String = text
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !hidden(*c))
-        .collect();
-    let line = line.trim();
-    if line.chars().count() <= MAX_FOREIGN_CHARS {
-        return line.to_owned();
-    }
-    let mut cut: String = line.chars().take(MAX_FOREIGN_CHARS).collect();
-    cut.push('…');
-    cut
+    text::line(text, MAX_FOREIGN_CHARS)
 }
 
 #[cfg(test)]

@@ -21,7 +21,6 @@ mod plan;
 mod pods;
 mod redaction;
 mod relay;
-mod report;
 #[cfg(test)]
 mod samples;
 mod status_writer;

@@ -2,7 +2,7 @@
 //!
 //! Owns: the agent's command line ([`args`]), the control lines on its standard input ([`control`]), the journal on its
 //! standard output ([`journal`]), the result object in the store ([`result`]), the digests ([`digest`]),
-//! and the rules of redaction ([`redaction`]). Never does any I/O and knows neither Kubernetes nor Slack.
+//! the rules of redaction ([`redaction`]), and which characters of foreign text are hidden ([`text`]). Never does any I/O and knows neither Kubernetes nor Slack.
 //!
 //! # Design notes
 //! Every format carries [`VERSION`]. A bot must work with an agent one version older, so fields are only added, with a
@@ -14,6 +14,7 @@ pub mod digest;
 pub mod journal;
 pub mod redaction;
 pub mod result;
+pub mod text;
 pub mod upload;
 
 /// Version of the formats in this crate; the agent tells it in its `hello`.

@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use diagbot_wire::text::is_hidden;
+
 /// Most bytes that are read of one file of `/proc`.
 const MAX_READ_BYTES: u64 = 256 * 1024;
 
@@ -155,12 +157,11 @@ impl ProcFs {
     }
 }
 
-/// Text that a process chose, on one line: control and bidirectional characters could make a report say something else.
+/// Text that a process chose, on one line: hidden characters, which could make a report say something else, are seen as such.
 pub(crate) fn printable(text: &str) -> String {
-    let hidden = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if is_hidden(c) { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// A file as text, cut at [`MAX_READ_BYTES`]; bytes that are no UTF-8 are replaced.

@@ -57,14 +57,7 @@ pub struct Due {
 impl Timetable {
     /// Reads cron text of five fields and the name of a zone; UTC without one.
     pub fn parse(text: &str, zone: Option<&str>) -> Result<Self, TimetableError> {
-        let short = |text: &str| {
-            text.chars()
-                .filter(|c| !c.is_control() && *c != '`')
-                .take(90)
-                .collect::<String>()
-                .trim_end_matches('.')
-                .to_owned()
-        };
+        let short = |text: &str| diagbot_wire::text::quotable(text, 90);
         let parser = CronParser::builder()
             .seconds(Seconds::Disallowed)
             .year(Year::Disallowed)

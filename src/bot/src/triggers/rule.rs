@@ -258,5 +258,5 @@ fn diagnostic(word: &str, source: &SourceConfig, catalog: &Catalog) -> Result<St
 }
 
 fn shown(text: &str) -> String {
-    text.chars().filter(char::is_ascii_graphic).take(60).collect()
+    diagbot_wire::text::quotable(text, 60)
 }

@@ -4,6 +4,7 @@
 pub(super) mod keep;
 pub(super) mod launch;
 mod notice;
+mod report;
 mod session;
 pub(super) mod uploads;
 
@@ -28,7 +29,6 @@ use super::{
     explain::{self, Refusal},
     plan::{Action, Facts, Fault, PodFact, ResultFact},
     relay::RelayError,
-    report,
     status_writer::{StatusWriteError, StatusWriter},
 };
 

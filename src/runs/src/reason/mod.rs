@@ -6,6 +6,7 @@ use diagbot_api::{
     capture::Explanation,
     decision::{Decision, Verb},
 };
+use diagbot_wire::text;
 
 use crate::{access::IdentityError, admission::OverBudget};
 
@@ -341,21 +342,7 @@ impl Reason {
 
 /// Foreign text as it may be repeated: no control or direction characters, no backticks, one line, short.
 pub fn shown(text: &str) -> String {
-    let mut shown: String = text
-        .chars()
-        .map(|c| if c.is_whitespace() { ' ' } else { c })
-        .filter(|c| !c.is_control() && !is_invisible(*c) && *c != '`')
-        .take(SHOWN_CHARACTERS)
-        .collect();
-    if text.chars().count() > SHOWN_CHARACTERS {
-        shown.push('…');
-    }
-    shown.trim().trim_end_matches('.').to_owned()
-}
-
-/// Characters that change the direction or vanish: they make a text look like another.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    text::quotable(text, SHOWN_CHARACTERS)
 }
 
 #[cfg(test)]

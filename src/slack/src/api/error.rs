@@ -98,7 +98,7 @@ impl Rejection {
             | "app_uninstalled" => Self::Token(code.to_owned()),
             "used_url" | "expired_url" => Self::ResponseUrl(code.to_owned()),
             // The name is Slack's, but nothing is trusted to be short.
-            other => Self::Other(other.chars().filter(char::is_ascii_graphic).take(80).collect()),
+            other => Self::Other(diagbot_wire::text::word(other, 80)),
         }
     }
 }

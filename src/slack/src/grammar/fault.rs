@@ -240,15 +240,10 @@ impl Fault {
     }
 }
 
+/// Longest word of a person that is repeated to them.
+const SHOWN_CHARACTERS: usize = 60;
+
 /// A person's word, short enough and plain enough to be repeated to them.
 pub(super) fn shown(word: &str) -> String {
-    let mut out: String = word
-        .chars()
-        .filter(|c| !c.is_control() && !text::is_direction(*c) && *c != '`')
-        .take(60)
-        .collect();
-    if word.chars().count() > 60 {
-        out.push('…');
-    }
-    out
+    diagbot_wire::text::quotable(word, SHOWN_CHARACTERS)
 }

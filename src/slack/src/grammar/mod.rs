@@ -27,7 +27,7 @@ use diagbot_api::{run::Selection, target::TargetRef};
 use diagbot_catalog::Catalog;
 use jiff::SignedDuration;
 
-pub(crate) use self::text::{behind_mention, is_direction};
+pub(crate) use self::text::behind_mention;
 use self::{arguments::Arguments, name::Meaning, words::Word};
 pub use self::{fault::Fault, name::BuiltIn};
 use crate::config::ChannelDefaults;

@@ -1,5 +1,7 @@
 //! What phones, keyboards and Slack do to a text, undone: dashes, quotes, spaces, escapes, links, mentions.
 
+use diagbot_wire::text::is_hidden;
+
 use super::{Fault, fault};
 
 /// The text as it was meant, or why it can't be taken.
@@ -23,17 +25,12 @@ pub(super) fn normalise(text: &str) -> Result<String, Fault> {
             // Invisible companions of copied text.
             '\u{200b}' | '\u{2060}' | '\u{feff}' | '\u{ad}' => continue,
             c if c.is_whitespace() => out.push(' '),
-            c if c.is_control() || is_direction(c) => return Err(Fault::Hidden(c)),
+            c if is_hidden(c) => return Err(Fault::Hidden(c)),
             c => out.push(c),
         }
         before = out.chars().next_back().unwrap_or(' ');
     }
     Ok(out)
-}
-
-/// Characters that change the direction of text, or join it invisibly.
-pub(crate) fn is_direction(c: char) -> bool {
-    matches!(c, '\u{61c}' | '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Slack writes a link as `<http://x|x>` and a mention as `<@U1|ada>`: a link is its label, a mention `@U1`. What is no

@@ -28,5 +28,5 @@ pub(super) fn response_url(payload: &Value) -> Option<SecretString> {
 
 /// A foreign word for the log.
 pub(super) fn shown(word: &str) -> String {
-    word.chars().filter(char::is_ascii_graphic).take(40).collect()
+    diagbot_wire::text::word(word, 40)
 }

@@ -84,10 +84,8 @@ impl Frame {
                 Some("too_many_websockets") => Disconnect::TooMany,
                 _ => Disconnect::Leaving,
             }),
-            _ => serde_json::from_value(value).map_or_else(
-                |_| Self::Unknown(kind.chars().filter(char::is_ascii_graphic).take(40).collect()),
-                Self::Envelope,
-            ),
+            _ => serde_json::from_value(value)
+                .map_or_else(|_| Self::Unknown(diagbot_wire::text::word(&kind, 40)), Self::Envelope),
         }
     }
 }

@@ -6,9 +6,8 @@
 //! nobody else's words come out bold or with a sign of ours. Where none could count, as in `my_pod:8080`, the text stays as it
 //! is and can be copied; names that people copy are shown as code, where only backticks and invisible characters are changed.
 
+use diagbot_wire::text::is_hidden;
 use jiff::{Timestamp, tz::TimeZone};
-
-use crate::grammar::is_direction;
 
 /// Foreign text in a line of mrkdwn: `&`, `<`, `>` escaped, invisible characters gone, line ends as spaces, and nothing of it
 /// is a mark or an emoji.
@@ -117,20 +116,11 @@ fn escape(characters: impl Iterator<Item = char>) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '\n' | '\t' => out.push(c),
-            c if c.is_control() || is_direction(c) || is_invisible(c) => {}
+            c if is_hidden(c) => {}
             c => out.push(c),
         }
     }
     out
-}
-
-/// Characters that show nothing: they hide what stands beside them from whoever searches or compares.
-fn is_invisible(c: char) -> bool {
-    matches!(
-        c,
-        '\u{ad}' | '\u{34f}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2065}' | '\u{206a}'..='\u{206f}' | '\u{feff}'
-            | '\u{e0000}'..='\u{e007f}'
-    )
 }
 
 /// `1.5 MiB (1,572,864 bytes)`.

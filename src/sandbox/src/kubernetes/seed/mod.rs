@@ -15,14 +15,14 @@ use super::{
 /// The node's name.
 pub(super) const NODE: &str = "sandbox";
 /// Namespaces and the node.
-const BASE: &str = include_str!("seed/base.yaml");
+const BASE: &str = include_str!("base.yaml");
 /// The bot's rights, exactly as an installation gives them, and the examples of people's rights.
 const RIGHTS: [&str; 5] = [
-    include_str!("../../../../deploy/base/rbac-home.yaml"),
-    include_str!("../../../../deploy/base/rbac-targets.yaml"),
-    include_str!("../../../../deploy/components/all-namespaces/binding.yaml"),
-    include_str!("../../../../deploy/examples/people.yaml"),
-    include_str!("../../../../deploy/examples/triggers.yaml"),
+    include_str!("../../../../../deploy/base/rbac-home.yaml"),
+    include_str!("../../../../../deploy/base/rbac-targets.yaml"),
+    include_str!("../../../../../deploy/components/all-namespaces/binding.yaml"),
+    include_str!("../../../../../deploy/examples/people.yaml"),
+    include_str!("../../../../../deploy/examples/triggers.yaml"),
 ];
 /// The bot's namespace, which kustomize would put into its manifests.
 const HOME: &str = "diagbot";

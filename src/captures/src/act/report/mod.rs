@@ -21,8 +21,8 @@ use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use kube::{Api, api::ListParams};
 
 use self::artifact::{Artifact, Sink};
-use super::{
-    act::{ActError, Outcome, TaskContext, keep, names, uploads},
+use super::{ActError, Outcome, TaskContext, keep, names, uploads};
+use crate::{
     explain::{self, Refusal},
     plan::{Facts, Fault},
 };

@@ -15,7 +15,7 @@ use std::{
 
 use super::image;
 
-const CHECKOUT: &str = include_str!("workload/Checkout.java");
+const CHECKOUT: &str = include_str!("Checkout.java");
 
 /// Entry of `workload <name>`; runs until it is killed, or fails as its story wants.
 pub fn workload(args: &[OsString]) -> ExitCode {
