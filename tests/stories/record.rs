@@ -261,7 +261,9 @@ async fn squatted_names_neither_lose_nor_hide_what_was_done() {
     let of_run = wait::until(LONGEST, "the run is on record in a new chain", || async {
         let kept = kept(&folder, &next);
         let ended = |entry: &Entry| matches!(&entry.event, Event::Ended { run: r, .. } if *r == run);
-        Ok(kept.iter().any(ended).then_some(kept))
+        // The folder is read while it is written: an object may be missed.
+        let is_whole = (1..).zip(&kept).all(|(seq, entry)| entry.seq == seq);
+        Ok((is_whole && kept.iter().any(ended)).then_some(kept))
     })
     .await
     .unwrap();
