@@ -15,7 +15,7 @@ use crate::{
     pipeline::Captured,
     process::Process,
     report, spool,
-    step::{Context, StepError},
+    step_context::{Context, StepError},
 };
 
 /// Room that must stay free beside the dump, in bytes: the application writes to the same file system.

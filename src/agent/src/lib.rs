@@ -24,6 +24,7 @@ mod seal;
 mod session;
 mod spool;
 mod step;
+mod step_context;
 mod tool;
 mod upload;
 

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     pipeline::{Captured, Intake},
-    step::{Context, StepError},
+    step_context::{Context, StepError},
 };
 
 /// Most memory of a tool, in bytes of address space: it spends the pod's memory limit.

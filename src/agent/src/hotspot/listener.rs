@@ -25,7 +25,7 @@ use crate::{
     cleanup::MadeFile,
     process::Process,
     rooted::{Rooted, RootedError},
-    step::{Context, StepError},
+    step_context::{Context, StepError},
 };
 
 /// Longest wait for the socket; jattach gives up after as long.

@@ -23,7 +23,7 @@ use crate::{
     pipeline::{Captured, Intake},
     process::Process,
     rooted::Rooted,
-    step::{Context, StepError},
+    step_context::{Context, StepError},
 };
 
 /// The JVM's temporary folder is fixed: it does not follow `java.io.tmpdir`.

@@ -21,7 +21,7 @@ use super::Session;
 use crate::{
     pipeline::Captured,
     spool,
-    step::StepError,
+    step_context::StepError,
     upload::{self, Hashing, Store, UploadError, Uploaded},
 };
 

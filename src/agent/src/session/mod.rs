@@ -25,7 +25,8 @@ use crate::{
     journal::Journal,
     process::{ProcFs, Process, choose},
     relay::{self, Staged},
-    step::{self, Context, StepError},
+    step,
+    step_context::{Context, StepError},
 };
 
 /// Longest wait for a JVM that still writes a dump that nobody wants any more: within the half minute that a kubelet leaves

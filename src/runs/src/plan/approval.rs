@@ -146,7 +146,7 @@ pub(super) fn follow(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action,
     if let Some(change) = facts.changed(&approval, &status, preflight) {
         return facts.end(status, Event::Refused, &Reason::ApprovalVoid { change });
     }
-    super::before::admit(facts, status, preflight)
+    super::admit::admit(facts, status, preflight)
 }
 
 fn refuse(facts: &Facts<'_>, status: RunStatus, said: &VerdictRequest) -> Result<Action, IllegalTransition> {

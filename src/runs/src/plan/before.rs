@@ -2,22 +2,18 @@
 
 use diagbot_api::{
     phase::{Event, IllegalTransition},
-    run::{CaptureSummary, OFFER, Phase, RunStatus, Selection},
+    run::{OFFER, Phase, RunStatus},
     target::TargetRef,
 };
-use diagbot_cluster::resolve::Found;
 
 use super::{
-    Action, Facts, START_WINDOW, approval, armed, diagnostic,
+    Action, Facts, START_WINDOW, admit, approval, armed, diagnostic,
     fanout::{self, Asked, Drafted},
-    later, offer,
-    right::{self, Place, refusal},
+    later, lookup, offer,
+    right::{self, refusal},
     spec,
 };
 use crate::{access::BY_WILDCARD, preflight::Preflight, reason::Reason};
-
-/// Targets of which a dry run tells every step.
-const DESCRIBED: usize = 3;
 
 /// Accepted, Resolving: diagnostic, parameters, target.
 pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
@@ -36,7 +32,7 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
         Ok(choice) => choice,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
-    let cluster = match place(facts) {
+    let cluster = match lookup::place(facts) {
         Ok(cluster) => cluster,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
@@ -47,7 +43,7 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
         status.diagnostic = Some(choice.name.to_owned());
         return armed::watch(facts, status, answer, (&cluster, &choice));
     }
-    let found = match look_up(facts, &status, &cluster, Some((&choice, selection)))? {
+    let found = match lookup::look_up(facts, &status, &cluster, Some((&choice, selection)))? {
         Ok(found) => found,
         Err(action) => return Ok(action),
     };
@@ -83,34 +79,6 @@ pub(super) fn resolve(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
             status.candidates = unsettled.candidates;
             facts.end(status, Event::Refused, &unsettled.reason)
         }
-    }
-}
-
-/// What the look-up found; or what to do instead. Without a choice, any diagnostic could be meant.
-pub(super) fn look_up<'a>(
-    facts: &Facts<'a>,
-    status: &RunStatus,
-    cluster: &str,
-    wanted: Option<(&diagnostic::Choice<'_>, Option<Selection>)>,
-) -> Result<Result<&'a Found, Action>, IllegalTransition> {
-    match facts.target {
-        None => {
-            let (choice, selection) = wanted.unzip();
-            let any = choice.and_then(|choice| choice.steps.first());
-            Ok(Err(Action::FindTarget {
-                cluster: cluster.to_owned(),
-                diagnostic: any.map(|step| step.diagnostic.name.to_string()).unwrap_or_default(),
-                most: if facts.run.spec.armed_until.is_some() {
-                    armed::MOST_PODS
-                } else {
-                    fanout::reach(selection.flatten())
-                },
-                siblings: choice.is_some_and(diagnostic::Choice::healthy_control)
-                    || facts.run.spec.target.healthy_replica,
-            }))
-        }
-        Some(Err(reason)) => facts.end(status.clone(), refusal(reason), reason).map(Err),
-        Some(Ok(found)) => Ok(Ok(found)),
     }
 }
 
@@ -163,10 +131,10 @@ fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransit
     if status.phase == Phase::AwaitingApproval {
         return approval::follow(facts, status);
     }
-    if let Some(gone) = gone(facts, &status) {
+    if let Some(gone) = admit::gone(facts, &status) {
         return facts.end(status, Event::Refused, &gone);
     }
-    let place = match place_of(facts, &status) {
+    let place = match admit::place_of(facts, &status) {
         Ok(place) => place,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
@@ -193,7 +161,7 @@ fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransit
         why => why,
     };
     match why {
-        None => admit(facts, status, preflight),
+        None => admit::admit(facts, status, preflight),
         Some(why) => {
             if let Err(reason) = facts.check_rules(&status, preflight) {
                 return facts.end(status, Event::Refused, &reason);
@@ -206,48 +174,6 @@ fn decide(facts: &Facts<'_>, status: RunStatus) -> Result<Action, IllegalTransit
     }
 }
 
-/// The last rules, and the launch; or the plan of a dry run.
-pub(super) fn admit(
-    facts: &Facts<'_>,
-    mut status: RunStatus,
-    preflight: &Preflight,
-) -> Result<Action, IllegalTransition> {
-    if let Some(gone) = gone(facts, &status) {
-        return facts.end(status, Event::Refused, &gone);
-    }
-    // The person is reviewed once more where time has passed since: a second person took a while to approval.
-    let place = match place_of(facts, &status) {
-        Ok(place) => place,
-        Err(reason) => return facts.end(status, Event::Refused, &reason),
-    };
-    match right::judged(facts, place) {
-        None => return Ok(right::review(place, status.diagnostics())),
-        Some(Err(denial)) => return denial.end(facts, status),
-        Some(Ok(decision)) => status.decision = Some(decision.clone()),
-    }
-    let at_once = match facts.check_rules(&status, preflight) {
-        Ok(at_once) => at_once,
-        Err(reason) => return facts.end(status, Event::Refused, &reason),
-    };
-    // What ended before it began waits for nothing.
-    let waiting = status.captures.iter().filter(|capture| !capture.phase.is_final());
-    if at_once < waiting.count() {
-        status.at_once = u32::try_from(at_once).ok();
-        status
-            .notes
-            .push(format!("They are taken {at_once} at a time, as the budgets allow."));
-    }
-    status.audience = Some(preflight.audience);
-    if facts.run.spec.dry_run {
-        status.plan = plan_lines(facts, &status);
-        facts.enter(&mut status, Event::Planned)?;
-        status.captures.clear();
-    } else {
-        facts.enter(&mut status, Event::Allowed)?;
-    }
-    Ok(Action::Record(Box::new(status)))
-}
-
 /// Members that a channel must have for break-glass: the person, the bot, and somebody who reads that it is used.
 const BREAK_GLASS_MEMBERS: u64 = 3;
 
@@ -258,7 +184,7 @@ fn break_glass(facts: &Facts<'_>, mut status: RunStatus, preflight: &Preflight) 
     }
     status.break_glass.clone_from(&preflight.break_glass);
     match &preflight.break_glass {
-        Some(decision) if decision.allowed => admit(facts, status, preflight),
+        Some(decision) if decision.allowed => admit::admit(facts, status, preflight),
         Some(decision) => {
             let reason = Reason::BreakGlassNotAllowed {
                 diagnostic: decision.diagnostic.clone(),
@@ -269,32 +195,6 @@ fn break_glass(facts: &Facts<'_>, mut status: RunStatus, preflight: &Preflight) 
         }
         None => facts.end(status, Event::Refused, &Reason::NoTarget),
     }
-}
-
-/// Where all of the run's targets are.
-fn place_of<'a>(facts: &Facts<'_>, status: &'a RunStatus) -> Result<Place<'a>, Reason> {
-    let of = |capture: &'a CaptureSummary| Place {
-        cluster: &capture.target.cluster,
-        namespace: &capture.target.namespace,
-    };
-    right::one_place(facts, status.captures.iter().map(of))
-}
-
-/// The allowlist changed since the target was resolved: something that the run takes is not in it any more.
-fn gone(facts: &Facts<'_>, status: &RunStatus) -> Option<Reason> {
-    let diagnostics = status.diagnostics();
-    let mut names = diagnostics.iter().copied();
-    let missing = names.find(|name| facts.catalog.get(name).is_none());
-    let typed = match missing {
-        Some(name) => name,
-        // Nothing is known that could be reviewed.
-        None if diagnostics.is_empty() => "",
-        None => return None,
-    };
-    Some(Reason::UnknownDiagnostic {
-        typed: typed.to_owned(),
-        near: Vec::new(),
-    })
 }
 
 /// A cancel or the end of the start window.
@@ -330,34 +230,4 @@ fn stop_early(facts: &Facts<'_>) -> Result<Option<Action>, IllegalTransition> {
         return facts.end(status, Event::Expired, &reason).map(Some);
     }
     Ok(None)
-}
-
-/// The target's cluster, the home cluster unless one is named; a reason where no target is.
-pub(super) fn place(facts: &Facts<'_>) -> Result<String, Reason> {
-    let target = &facts.run.spec.target;
-    if target.name.is_empty() && target.selector.is_none() {
-        return Err(Reason::NoTarget);
-    }
-    match &facts.run.spec.target.cluster {
-        None => Ok(facts.clusters.first().cloned().unwrap_or_default()),
-        Some(typed) if facts.clusters.contains(typed) => Ok(typed.clone()),
-        Some(typed) => Err(Reason::UnknownCluster {
-            typed: typed.clone(),
-            known: facts.clusters.to_vec(),
-        }),
-    }
-}
-
-/// What a dry run tells: what would run, where, as whom, within which limits.
-fn plan_lines(facts: &Facts<'_>, status: &RunStatus) -> Vec<String> {
-    let mut lines = Vec::new();
-    for capture in status.captures.iter().take(DESCRIBED) {
-        lines.extend(spec::describe(facts, status, capture));
-    }
-    let more = status.captures.iter().skip(DESCRIBED);
-    lines.extend(more.map(|capture| format!("The same of {}/{}", capture.target.namespace, capture.target.pod)));
-    if let Some(decision) = &status.decision {
-        lines.push(format!("Permission: allowed for {}", decision.user));
-    }
-    lines
 }

@@ -3,6 +3,7 @@
 //! Owns every decision of a run. Each call returns one action; its result is a fact of the next call. Start, retry and
 //! recovery are this one path, since nothing but the facts counts.
 
+mod admit;
 mod approval;
 mod armed;
 mod before;
@@ -10,6 +11,7 @@ mod diagnostic;
 mod during;
 mod fanout;
 mod launch;
+mod lookup;
 mod offer;
 mod right;
 mod rules;

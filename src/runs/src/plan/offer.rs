@@ -13,7 +13,7 @@ use diagbot_catalog::{Entry, Impact, Method, Runtime};
 use diagbot_cluster::resolve::{Need, pin};
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::{Action, Facts, before, diagnostic, right::refusal, spec, target};
+use super::{Action, Facts, diagnostic, lookup, right::refusal, spec, target};
 use crate::reason::Reason;
 
 /// Most offers: Slack takes 25 buttons in a block.
@@ -21,11 +21,11 @@ const MOST: usize = 20;
 
 /// Finds the target, what fits it, and what of that the person may run.
 pub(super) fn make(facts: &Facts<'_>, mut status: RunStatus) -> Result<Action, IllegalTransition> {
-    let cluster = match before::place(facts) {
+    let cluster = match lookup::place(facts) {
         Ok(cluster) => cluster,
         Err(reason) => return facts.end(status, Event::Refused, &reason),
     };
-    let found = match before::look_up(facts, &status, &cluster, None)? {
+    let found = match lookup::look_up(facts, &status, &cluster, None)? {
         Ok(found) => found,
         Err(action) => return Ok(action),
     };

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use super::{
     Builder, Message,
     escape::{code, line, moment, prose},
-    run::{RunView, explanation, person, phase_word},
+    run::RunView,
+    words::{explanation, person, phase_word},
 };
 use crate::grammar::{BuiltIn, Fault};
 

@@ -4,7 +4,7 @@ use diagbot_api::run::{DiagnosticRun, Phase, RunStatus};
 
 use super::{
     escape::{line, moment, prose},
-    run::person,
+    words::person,
 };
 
 /// What stands in a run's message about approval and break-glass, a paragraph each.

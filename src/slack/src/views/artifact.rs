@@ -12,7 +12,7 @@ use diagbot_runs::service::{ArtifactLink, Bundle};
 use super::{
     Builder, Message,
     escape::{block, code, counted, line, size},
-    run::{Links, explanation, link_end},
+    words::{Links, explanation, link_end},
 };
 
 /// Lines of a preview.

@@ -15,6 +15,7 @@ mod remark;
 mod run;
 pub mod schedule;
 mod table;
+mod words;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -23,5 +24,6 @@ pub use self::{
     artifact::{bundle, links},
     build::{Builder, Message},
     remark::{invitation, repeated},
-    run::{Links, RunView, Successor},
+    run::{RunView, Successor},
+    words::Links,
 };

@@ -10,7 +10,8 @@ use diagbot_api::{
 use super::{
     Builder,
     escape::{code, prose},
-    run::{Successor, person, phase_word},
+    run::Successor,
+    words::{person, phase_word},
 };
 use crate::button::Button;
 

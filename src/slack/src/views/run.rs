@@ -3,19 +3,18 @@
 use std::collections::BTreeSet;
 
 use diagbot_api::{
-    capture::{CapturePhase, Explanation, Progress},
+    capture::{CapturePhase, Progress},
     request_key::RunName,
     requester::Requester,
     run::{Candidate, CaptureSummary, Cause, DiagnosticRun, MANY_CAPTURES, Phase, RunStatus},
     target::TargetRef,
 };
-use diagbot_runs::service::ArtifactLink;
-use jiff::Timestamp;
 
 use super::{
     Builder, Message, approval, artifact, comparison,
     escape::{block, code, line, moment, prose, short_size},
     offer, table,
+    words::{Links, explanation, person, phase_word},
 };
 use crate::button::Button;
 
@@ -49,15 +48,6 @@ pub struct Successor {
     pub phase: Phase,
     /// It was denied, and the button is there for others.
     pub open: bool,
-}
-
-/// Links to artifacts.
-#[derive(Debug, Clone, Copy)]
-pub enum Links<'a> {
-    /// None: for digests, and where no link can be signed.
-    Withheld,
-    /// Signed just now, for a place that everybody in the channel reads.
-    Signed(&'a [ArtifactLink]),
 }
 
 impl RunView<'_> {
@@ -340,71 +330,8 @@ fn cause_line(cause: &Cause, more: u64) -> String {
     text
 }
 
-/// Reasons whose message names a person of Slack and holds no text that somebody chose, so that the name may be a mention.
-const NAMING: [&str; 3] = ["Paused", "ApprovalRefused", "ApproverMayNot"];
-
-/// What happened and what to do.
-pub(super) fn explanation(reason: &Explanation) -> String {
-    let mut text = prose(&reason.message);
-    if NAMING.contains(&reason.code.as_str()) {
-        text = mentioning(&text);
-    }
-    if !reason.remedy.is_empty() {
-        text.push_str("\n*What to do:* ");
-        text.push_str(&prose(&reason.remedy));
-    }
-    text
-}
-
-/// Principals of people, written as code, as mentions.
-fn mentioning(text: &str) -> String {
-    let pieces = text.split('`').enumerate().map(|(index, piece)| {
-        let user = piece.strip_prefix("slack:").and_then(|of_team| of_team.split_once(':'));
-        match user {
-            Some((team, user)) if index % 2 == 1 && is_id(team) && is_id(user) => format!("<@{user}>"),
-            _ if index % 2 == 1 => format!("`{piece}`"),
-            _ => piece.to_owned(),
-        }
-    });
-    pieces.collect()
-}
-
-/// Whether it is written as ids of Slack are: capital letters and digits.
-fn is_id(word: &str) -> bool {
-    !word.is_empty() && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
-}
-
-/// A person, or the name of whatever asked.
-pub(super) fn person(requester: &Requester) -> String {
-    if requester.team.is_empty() || !is_id(&requester.user) {
-        code(&requester.user)
-    } else {
-        format!("<@{}>", requester.user)
-    }
-}
-
 fn by(words: &str, requester: Option<&Requester>) -> String {
     requester.map_or_else(String::new, |requester| format!("{words} {}", person(requester)))
-}
-
-/// The phase in a word.
-pub(super) fn phase_word(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Accepted => "queued",
-        Phase::Resolving => "looking for the target",
-        Phase::Authorizing => "checking permissions",
-        Phase::AwaitingApproval => "waiting for approval",
-        Phase::Capturing => "capturing",
-        Phase::Cancelling => "being stopped",
-        Phase::Succeeded => "done",
-        Phase::PartlyFailed => "partly done",
-        Phase::Failed => "failed",
-        Phase::Refused => "refused",
-        Phase::Denied => "denied",
-        Phase::Expired => "expired",
-        Phase::Cancelled => "cancelled",
-        Phase::TimedOut => "timed out",
-    }
 }
 
 /// Where a capture is, in words.
@@ -476,9 +403,4 @@ fn candidate_name(candidate: &Candidate) -> String {
         Some(container) => format!("{} / {container}", candidate.pod),
         None => candidate.pod.clone(),
     }
-}
-
-/// Ends of links, as a sentence.
-pub(super) fn link_end(at: Timestamp) -> String {
-    format!("the link ends {}", moment(at))
 }

@@ -9,7 +9,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use super::{
     Builder, Message,
     escape::{code, counted, line, moment, prose, size},
-    run::person,
+    words::person,
 };
 
 /// Schedules of a list; more don't fit a message.
@@ -171,7 +171,7 @@ pub fn done(name: &str, what: &str) -> Message {
 /// It is being done, or could not be.
 pub fn failed(reason: Option<&diagbot_api::capture::Explanation>) -> Message {
     match reason {
-        Some(reason) => one(&super::run::explanation(reason)),
+        Some(reason) => one(&super::words::explanation(reason)),
         None => one(
             "The cluster that keeps the schedules does not answer; nothing was changed.\n*What to do:* try again in a minute.",
         ),
