@@ -140,11 +140,14 @@ async fn a_schedule_that_can_t_be_is_refused_and_health_says_what_works() {
     let product = Product::start().await;
     for (text, wanted) in [
         ("schedule add x \"0 0 30 2 *\" process shop/ledger", "never fires"),
-        ("schedule add x \"every day\" process shop/ledger", "is no cron text"),
+        (
+            "schedule add x \"every day\" process shop/ledger",
+            "is not a valid cron expression",
+        ),
         ("schedule add x 0 3 * * * process shop/ledger", "quotation marks"),
         (
             "schedule add x \"0 3 * * *\" process shop/ledger --tz Mars/Olympus",
-            "is no time zone",
+            "is not a known time zone",
         ),
         ("schedule add x \"0 3 * * *\"", "needs a diagnostic"),
         ("schedule add x \"0 3 * * *\" jstak shop/ledger", "no diagnostic"),

@@ -191,13 +191,13 @@ async fn hostile_texts_get_one_clear_message_each_and_start_nothing() {
     let bot = Bot::start(SlackConfig::default()).await;
     let long = format!("jstack {}", "x".repeat(40_000));
     let cases = [
-        ("jstack $(reboot)", "is no target"),
-        ("jstack @channel", "is no target"),
+        ("jstack $(reboot)", "is not a valid target"),
+        ("jstack @channel", "is not a valid target"),
         ("jstack checkout; rm -rf /", "no option `-rf`"),
         ("jstack check\u{43e}ut", "U+043E"),
         ("jstack a\u{202e}b", "U+202E"),
         ("jstack \"checkout", "never closed"),
-        ("jstack 🔥", "is no target"),
+        ("jstack 🔥", "is not a valid target"),
         (long.as_str(), "at most 4,000"),
     ];
     for (text, wanted) in cases {

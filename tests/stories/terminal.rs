@@ -190,7 +190,7 @@ async fn what_can_not_be_asked_from_a_terminal_is_one_message_with_a_remedy_and_
             "there is no parameter `depth`",
         ),
         (&admin, &["process", "shop/ledger", "deep"], 2, "write key=value"),
-        (&admin, &["process", "../etc/passwd"], 2, "is no target"),
+        (&admin, &["process", "../etc/passwd"], 2, "is not a valid target"),
         (&admin, &["process", "shop/billing"], 2, "`pod-report shop/billing"),
         (
             &admin,

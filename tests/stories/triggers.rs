@@ -310,8 +310,8 @@ async fn deliveries_that_prove_nothing_say_nothing_or_name_what_is_not_theirs_st
     };
     let refused = [
         (crash("kube-system", "etcd"), "may not name the namespace `kube-system`"),
-        (crash("shop", "../../etc"), "is no target"),
-        (crash("shop", "$(reboot)"), "is no target"),
+        (crash("shop", "../../etc"), "is not a valid target"),
+        (crash("shop", "$(reboot)"), "is not a valid target"),
         (
             alert(json!({ "alertname": "KubePodCrashLooping", "namespace": "shop" })),
             "has no labels.deployment",

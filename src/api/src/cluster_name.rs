@@ -11,7 +11,7 @@ pub struct ClusterName(String);
 
 /// A text that is not the name of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no cluster name: lower-case letters, digits, dots and dashes, at most 63")]
+#[error("`{0}` is not a valid cluster name: lower-case letters, digits, dots and dashes, at most 63")]
 pub struct ClusterNameError(String);
 
 impl TryFrom<String> for ClusterName {

@@ -67,7 +67,7 @@ pub enum TargetError {
     #[error("a target has at most three parts: namespace/kind/name")]
     TooManyParts,
     /// The middle of three parts is none of the kind words.
-    #[error("`{0}` is no kind of target: pod, deployment, statefulset, daemonset, replicaset or job")]
+    #[error("`{0}` is not a kind of target: pod, deployment, statefulset, daemonset, replicaset or job")]
     UnknownKind(String),
     /// A part breaks the rule for names.
     #[error("{part} may hold lower-case letters, digits, `-` and `.` only, at most {longest} characters")]

@@ -36,7 +36,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// It is not there, or is no folder.
-    #[error("{} is no folder", .0.display())]
+    #[error("{} is not a folder", .0.display())]
     Missing(PathBuf),
     /// Nothing can be written there.
     #[error("nothing can be written to the folder {}", path.display())]

@@ -290,7 +290,7 @@ pub(super) fn failure(failure: Failure, diagnostic: &str, detail: &str) -> Expla
             "Ask the bot's owners to run `diagbot check`, then ask again.",
         ),
         Failure::NotReached => (
-            "not begun, since a step before it failed",
+            "not begun, because a step before it failed",
             "Look at that step's reason first; ask for this diagnostic alone if you need it.",
         ),
         Failure::Internal => (

@@ -155,9 +155,19 @@ fn the_fence_admits_what_the_runbooks_render_and_no_other_pause() {
 #[test]
 fn each_rule_of_a_runbook_names_file_key_and_remedy() {
     let table: &[(&str, &str, &str, &str)] = &[
-        ("healthyControl", "healthyControls", "healthyControls", "is no key"),
-        ("count: 3", "count: 3, often: 1", "steps[1].repeat.often", "is no key"),
-        ("runtime: jvm", "runtimes: jvm", "steps[1].when.runtimes", "is no key"),
+        ("healthyControl", "healthyControls", "healthyControls", "is not a key"),
+        (
+            "count: 3",
+            "count: 3, often: 1",
+            "steps[1].repeat.often",
+            "is not a key",
+        ),
+        (
+            "runtime: jvm",
+            "runtimes: jvm",
+            "steps[1].when.runtimes",
+            "is not a key",
+        ),
         (
             "runtime: jvm",
             "runtime: ruby",

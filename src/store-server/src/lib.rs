@@ -66,7 +66,7 @@ const SKEW_S: u32 = 15 * 60;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreServerError {
     /// Not a bucket name.
-    #[error("`{0}` is no bucket name: 3 to 63 lower-case letters, digits, dots and dashes")]
+    #[error("`{0}` is not a valid bucket name: 3 to 63 lower-case letters, digits, dots and dashes")]
     BucketName(String),
     /// The folder can't be used.
     #[error("use the folder {}", path.display())]

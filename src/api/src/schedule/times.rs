@@ -28,7 +28,7 @@ pub struct Timetable {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TimetableError {
     /// Not cron.
-    #[error("`{text}` is no cron text: {why}")]
+    #[error("`{text}` is not a valid cron expression: {why}")]
     Cron {
         /// The text, short.
         text: String,
@@ -39,7 +39,7 @@ pub enum TimetableError {
     #[error("`{0}` never fires")]
     Never(String),
     /// No such zone.
-    #[error("`{0}` is no time zone; zones are called like `Europe/Berlin`")]
+    #[error("`{0}` is not a known time zone; zones are called like `Europe/Berlin`")]
     Zone(String),
 }
 

@@ -24,7 +24,7 @@ mod tests;
 /// What is wrong at one place of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// A line that is no entry of this chain.
+    /// A line that is not an entry of this chain.
     Foreign {
         /// Which line of the chain, from 1.
         line: usize,
@@ -65,7 +65,7 @@ pub enum Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Foreign { line } => write!(f, "line {line} is no entry of this chain"),
+            Self::Foreign { line } => write!(f, "line {line} is not an entry of this chain"),
             Self::Changed { seq } => write!(f, "entry {seq} was changed"),
             Self::Removed { from, to } if from == to => write!(f, "entry {from} was removed"),
             Self::Removed { from, to } => write!(f, "entries {from} to {to} were removed"),

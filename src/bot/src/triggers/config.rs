@@ -268,7 +268,7 @@ impl SourceConfig {
         let mut fault = |text: String| faults.push(format!("{key}.{text}"));
         for (cluster, namespaces) in &self.clusters {
             if !clusters.contains(cluster) {
-                fault(format!("clusters: `{cluster}` is no configured cluster"));
+                fault(format!("clusters: `{cluster}` is not a configured cluster"));
             }
             if namespaces.is_empty() {
                 fault(format!("clusters.{cluster}: at least one namespace"));

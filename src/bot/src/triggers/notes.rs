@@ -107,8 +107,8 @@ pub enum NotesError {
     /// No TLS can be had.
     #[error("set up TLS")]
     Tls(#[source] std::io::Error),
-    /// The address is no header value.
-    #[error("`from` is no e-mail address")]
+    /// The address is not a valid header value.
+    #[error("`from` is not a valid e-mail address")]
     From,
 }
 
@@ -305,7 +305,7 @@ impl Desk {
     async fn call(&self, key: &SecretString, method: Method, path: &str, body: Bytes) -> Result<Bytes, NoteError> {
         let lost = |error: Box<dyn std::error::Error + Send + Sync>| NoteError::Lost(error);
         let mut token = HeaderValue::try_from(format!("Token token={}", key.expose_secret()))
-            .map_err(|_| lost("the token is no header value".into()))?;
+            .map_err(|_| lost("the token is not a valid header value".into()))?;
         token.set_sensitive(true);
         let request = Request::builder()
             .method(method)

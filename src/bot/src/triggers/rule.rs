@@ -31,7 +31,7 @@ enum Fits {
 
 /// A pattern is none.
 #[derive(Debug, thiserror::Error)]
-#[error("`{pattern}` is no regular expression")]
+#[error("`{pattern}` is not a valid regular expression")]
 pub struct PatternError {
     pattern: String,
     #[source]
@@ -219,7 +219,7 @@ fn capture(
         Some(pod) => format!("pod/{pod}"),
         None => fill(&rule.target)?,
     };
-    let parsed = target::parse(&text).map_err(|error| format!("`{}` is no target: {error}", shown(&text)))?;
+    let parsed = target::parse(&text).map_err(|error| format!("`{}` is not a valid target: {error}", shown(&text)))?;
     if parsed.cluster.is_some() || parsed.namespace.is_some() {
         return Err(format!("`{}` names a cluster or namespace of its own", shown(&text)));
     }

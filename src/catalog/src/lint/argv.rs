@@ -140,7 +140,7 @@ fn check_program(diagnostic: &Diagnostic, program: &str, faults: &mut Faults) {
                 let known: Vec<_> = BuiltIn::ALL.iter().map(|b| b.as_str()).collect();
                 faults.add(
                     "argv[0]",
-                    format!("`{program}` is no built-in report; these are: {}", known.join(", ")),
+                    format!("`{program}` is not a built-in report; these are: {}", known.join(", ")),
                 );
             }
         }

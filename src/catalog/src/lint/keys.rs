@@ -218,7 +218,7 @@ fn check_keys(prefix: &str, tree: &mut Map<String, Value>, known: &[Key], faults
         let names: Vec<_> = known.iter().map(|k| k.name).collect();
         faults.add(
             format!("{prefix}{name}"),
-            format!("is no key; the keys are {}", names.join(", ")),
+            format!("is not a key; the keys are {}", names.join(", ")),
         );
     }
     let mut readable = true;

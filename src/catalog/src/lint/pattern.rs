@@ -30,7 +30,7 @@ pub(super) fn check(name: &str, parameter: &Parameter, faults: &mut Faults) {
             let reason = error.to_string();
             faults.add(
                 key("pattern"),
-                format!("is no pattern: {}", reason.lines().last().unwrap_or_default()),
+                format!("is not a valid pattern: {}", reason.lines().last().unwrap_or_default()),
             );
             return;
         }

@@ -229,11 +229,11 @@ impl Reason {
             ),
             Self::ApprovalVoid { change } => (
                 format!("What was agreed to is void: {change}."),
-                "Ask again: a consent covers one pod, one container, one image and one allowlist.".to_owned(),
+                "Ask again: an approval covers one pod, one container, one image and one allowlist.".to_owned(),
             ),
             Self::ApproverMayNot { user } => (
                 format!(
-                    "The consent of `{}` does not count: that person may not `approve` this, or asked for it.",
+                    "The approval of `{}` does not count: that person may not `approve` this, or asked for it.",
                     shown(user)
                 ),
                 "Ask again, and let somebody with the verb `approve` agree.".to_owned(),

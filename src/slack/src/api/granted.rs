@@ -13,7 +13,7 @@ impl SlackApi {
     pub async fn granted_scopes(&self) -> Result<Vec<String>, ApiError> {
         let not_sent = |text: &'static str| ApiError::NotSent { source: text.into() };
         let mut authorization = HeaderValue::try_from(format!("Bearer {}", self.bot_token.expose_secret()))
-            .map_err(|_| not_sent("the token is no header value"))?;
+            .map_err(|_| not_sent("the token is not a valid header value"))?;
         authorization.set_sensitive(true);
         let request = Request::post(format!("{}/auth.test", self.base))
             .header(header::AUTHORIZATION, authorization)

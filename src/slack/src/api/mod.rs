@@ -123,7 +123,7 @@ impl SlackApi {
         };
         let mut authorization =
             HeaderValue::try_from(format!("Bearer {}", token.expose_secret())).map_err(|_| ApiError::NotSent {
-                source: "the token is no header value".into(),
+                source: "the token is not a valid header value".into(),
             })?;
         authorization.set_sensitive(true);
         let outcome = self

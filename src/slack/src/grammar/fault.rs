@@ -93,7 +93,7 @@ pub enum Fault {
         foreign: Option<String>,
     },
     /// The target can't exist.
-    #[error("`{text}` is no target: {error}{}.", .foreign.as_ref().map(|c| format!(" (it holds {c})")).unwrap_or_default())]
+    #[error("`{text}` is not a valid target: {error}{}.", .foreign.as_ref().map(|c| format!(" (it holds {c})")).unwrap_or_default())]
     Target {
         /// What was typed, short.
         text: String,
@@ -140,11 +140,11 @@ pub enum Fault {
         /// What is wrong.
         faults: Vec<ParameterError>,
     },
-    /// `-l` is no label selector.
-    #[error("`{0}` are no labels.")]
+    /// `-l` is not a valid label selector.
+    #[error("`{0}` is not a valid label selector.")]
     Selector(String),
-    /// `--max` is no number of targets.
-    #[error("`{0}` is no number of targets: from 1 to {most}.", most = diagbot_catalog::lint::MAX_TARGETS)]
+    /// `--max` is not a valid number of targets.
+    #[error("`{0}` is not a valid number of targets: from 1 to {most}.", most = diagbot_catalog::lint::MAX_TARGETS)]
     Max(String),
     /// Two ways to say how many.
     #[error("`--all` and `--max` contradict each other.")]
@@ -153,7 +153,7 @@ pub enum Fault {
     #[error("A target is named or told by its labels (`-l`), not both.")]
     NameAndLabels,
     /// `--since`, `--for` or `--deadline` is no time.
-    #[error("`{0}` is no length of time.")]
+    #[error("`{0}` is not a valid duration.")]
     Since(String),
 }
 

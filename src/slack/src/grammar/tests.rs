@@ -164,10 +164,10 @@ fn a_target_may_be_implied_and_options_fill_it() {
 fn what_can_t_be_meant_gets_one_clear_message() {
     let long = "x".repeat(40_000);
     let cases = [
-        ("jstack $(reboot)", "`$(reboot)` is no target"),
-        ("jstack @channel", "is no target"),
-        ("jstack <!channel>", "is no target"),
-        ("jstack <@U123|ada>", "is no target"),
+        ("jstack $(reboot)", "`$(reboot)` is not a valid target"),
+        ("jstack @channel", "is not a valid target"),
+        ("jstack <!channel>", "is not a valid target"),
+        ("jstack <@U123|ada>", "is not a valid target"),
         ("jstack 🔥", "U+1F525"),
         ("jstack check\u{43e}ut", "U+043E"),
         ("jst\u{430}ck x", "U+0430"),

@@ -43,7 +43,7 @@ impl Handlers {
                 continue;
             }
             let Some(button) = Button::parse(action_id, value) else {
-                tracing::warn!("a click on something that is no button of ours");
+                tracing::warn!("a click on something that is not one of our buttons");
                 continue;
             };
             let looks = matches!(
@@ -69,7 +69,7 @@ impl Handlers {
                 }
                 Button::Approve { run } | Button::Refuse { run } => {
                     let approved = matches!(button, Button::Approve { .. });
-                    let work = self.consenting(run.clone(), &click, approved);
+                    let work = self.approving(run.clone(), &click, approved);
                     self.afterwards(self.clone().say_result(actor.clone(), work));
                 }
                 Button::Grant { run } => {
@@ -175,7 +175,7 @@ impl Handlers {
     }
 
     /// What a second person says, reviewed for whoever pressed.
-    fn consenting(&self, run: RunName, click: &Click, approved: bool) -> BoxFuture<'static, Message> {
+    fn approving(&self, run: RunName, click: &Click, approved: bool) -> BoxFuture<'static, Message> {
         let service = self.0.context.service.clone();
         let (by, channel) = (click.by.clone(), click.channel.clone());
         async move {

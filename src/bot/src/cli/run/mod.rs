@@ -247,7 +247,7 @@ fn request(arguments: &RunArguments, requester: Requester, namespace: String) ->
             selector: Some(selector.clone()),
             ..TargetRef::default()
         },
-        Some(selector) => bail!("`{selector}` is no label selector; write key=value, joined by commas"),
+        Some(selector) => bail!("`{selector}` is not a valid label selector; write key=value, joined by commas"),
         None => named(
             words
                 .next()
@@ -262,7 +262,7 @@ fn request(arguments: &RunArguments, requester: Requester, namespace: String) ->
     let mut parameters = BTreeMap::new();
     for word in words {
         let Some((key, value)) = word.split_once('=') else {
-            bail!("`{word}` is no parameter; write key=value");
+            bail!("`{word}` is not a parameter; write key=value");
         };
         if parameters.insert(key.to_owned(), value.to_owned()).is_some() {
             bail!("the parameter `{key}` is given twice");
@@ -302,7 +302,7 @@ fn request(arguments: &RunArguments, requester: Requester, namespace: String) ->
 
 fn named(word: &str) -> anyhow::Result<TargetRef> {
     let typed = target::parse(word)
-        .with_context(|| format!("`{word}` is no target; name a pod or workload as `namespace/name`"))?;
+        .with_context(|| format!("`{word}` is not a valid target; name a pod or workload as `namespace/name`"))?;
     if typed.cluster.is_some() {
         bail!("the cluster is chosen with --context, not with the target");
     }

@@ -161,9 +161,9 @@ fn the_first_rule_that_fits_counts_and_names_only_what_the_source_may() {
         ("namespace", "kube-system", "may not name the namespace `kube-system`"),
         ("namespace", "shop/x", "may not name"),
         ("pod", "a/b/c/d", "at most three parts"),
-        ("pod", "eu:x", "is no target"),
-        ("pod", "$(x)", "is no target"),
-        ("pod", "\u{202e}x", "is no target"),
+        ("pod", "eu:x", "is not a valid target"),
+        ("pod", "$(x)", "is not a valid target"),
+        ("pod", "\u{202e}x", "is not a valid target"),
     ];
     for (label, value, words) in refused {
         let verdict = judged(&|alert| drop(alert.labels.insert(label.into(), value.into())), 0);

@@ -200,7 +200,7 @@ impl Access {
     }
 
     async fn answer(&self, cluster: &Cluster, asked: CacheKey) -> Result<Decision, AccessError> {
-        if asked.is_of_consent() {
+        if asked.is_of_approval() {
             return self.ask(cluster, &asked).await;
         }
         if let Some(decision) = self.cached(&asked) {
@@ -295,7 +295,7 @@ impl Question<'_> {
 
 impl CacheKey {
     /// Whether the right lets somebody's word stand in for another's: rarely asked for, and too much for an old answer.
-    fn is_of_consent(&self) -> bool {
+    fn is_of_approval(&self) -> bool {
         [Verb::Approve, Verb::BreakGlass]
             .iter()
             .any(|verb| verb.as_str() == self.verb)
