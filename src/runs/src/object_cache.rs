@@ -24,7 +24,7 @@ const BACKLOG: usize = 256;
 
 /// A cache of all objects of one kind in the bot's namespace. Cheap to clone.
 #[derive(Clone)]
-pub struct ObjectCache<K>
+pub(crate) struct ObjectCache<K>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
@@ -33,7 +33,7 @@ where
 }
 
 /// The watch that feeds [`ObjectCache`].
-pub struct Reflector<K>
+pub(crate) struct Reflector<K>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
@@ -42,7 +42,7 @@ where
 }
 
 /// A cache, empty until [`Reflector::run`] has read once.
-pub fn reflector<K>() -> (ObjectCache<K>, Reflector<K>)
+pub(crate) fn reflector<K>() -> (ObjectCache<K>, Reflector<K>)
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
@@ -57,17 +57,17 @@ where
     K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
 {
     /// The object of that name.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         self.reader.get(&ObjectRef::new(name).within(namespace))
     }
 
     /// Every object.
-    pub fn all(&self) -> Vec<Arc<K>> {
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
         self.reader.state()
     }
 
     /// Objects that changed, were deleted, or may have changed; a reader that falls behind is shown all of them again.
-    pub fn changes(&self) -> impl Stream<Item = Arc<K>> + Send + use<K> {
+    pub(crate) fn changes(&self) -> impl Stream<Item = Arc<K>> + Send + use<K> {
         let reader = self.reader.clone();
         BroadcastStream::new(self.changes.subscribe()).flat_map(move |change| {
             stream::iter(match change {
@@ -78,7 +78,7 @@ where
     }
 
     /// Whether everything was read at least once.
-    pub fn ready(&self) -> bool {
+    pub(crate) fn ready(&self) -> bool {
         futures::FutureExt::now_or_never(self.reader.wait_until_ready()).is_some_and(|ready| ready.is_ok())
     }
 
@@ -93,7 +93,7 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     /// Watches until `stop`. Broken watches are begun again, with a growing wait.
-    pub async fn run(self, api: Api<K>, stop: CancellationToken) {
+    pub(crate) async fn run(self, api: Api<K>, stop: CancellationToken) {
         let Self { writer, cache } = self;
         let events = watcher(api, watcher::Config::default().timeout(WATCH_S))
             .default_backoff()

@@ -6,7 +6,7 @@ use diagbot_api::{approval::Audience, capture::PinnedTarget, decision::Decision}
 
 /// The answer to the plan's question.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Preflight {
+pub(crate) struct Preflight {
     /// One for each target, in order.
     pub snapshots: Vec<TargetSnapshot>,
     /// Who may see what comes of it.
@@ -21,7 +21,7 @@ pub struct Preflight {
 
 /// One target, looked at afresh.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct TargetSnapshot {
+pub(crate) struct TargetSnapshot {
     /// Labels of its namespace.
     pub labels: BTreeMap<String, String>,
     /// Annotations of its namespace.
@@ -38,7 +38,7 @@ pub struct TargetSnapshot {
 
 impl TargetSnapshot {
     /// What has changed since the target was pinned, in words that follow its name; none where it is the same.
-    pub fn change(&self, pinned: &PinnedTarget) -> Option<&'static str> {
+    pub(crate) fn change(&self, pinned: &PinnedTarget) -> Option<&'static str> {
         match &self.pod_uid {
             None => Some("is gone"),
             Some(uid) if *uid != pinned.pod_uid => Some("is another pod of the same name"),

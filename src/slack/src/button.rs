@@ -8,7 +8,7 @@ const PREFIX: &str = "diag";
 /// Begins the number of a later attempt.
 const ATTEMPT: char = '~';
 /// Presses that may be denied before a button is used up.
-pub const ATTEMPTS: usize = 8;
+pub(crate) const ATTEMPTS: usize = 8;
 
 /// A button.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 use crate::inbound::FormState;
 
 /// `callback_id` of the form.
-pub const CALLBACK: &str = "diag.form";
+pub(crate) const CALLBACK: &str = "diag.form";
 /// Block of the cluster.
-pub const CLUSTER: &str = "cluster";
+pub(crate) const CLUSTER: &str = "cluster";
 /// Block of targets that were found in a message.
-pub const FOUND: &str = "found";
+pub(crate) const FOUND: &str = "found";
 /// Block of the target, with type-ahead.
-pub const TARGET: &str = "target";
+pub(crate) const TARGET: &str = "target";
 /// Block of the container.
-pub const CONTAINER: &str = "container";
+pub(crate) const CONTAINER: &str = "container";
 /// Block of the diagnostic.
-pub const DIAGNOSTIC: &str = "diagnostic";
+pub(crate) const DIAGNOSTIC: &str = "diagnostic";
 /// Begins the block of a parameter.
-pub const PARAMETER: &str = "parameter.";
+pub(crate) const PARAMETER: &str = "parameter.";
 /// Most characters of an option's value, by the Block Kit reference.
 const OPTION_VALUE: usize = 150;
 /// Targets of a message that are offered: with names of the longest kind they fit the 3,000 characters of metadata.
-pub const MOST_FOUND: usize = 8;
+pub(crate) const MOST_FOUND: usize = 8;
 /// Most words of a message that are looked up.
 const MOST_WORDS: usize = 200;
 
@@ -68,7 +68,7 @@ pub struct Filled {
 }
 
 /// Faults by the block that they are shown at.
-pub type Faults = BTreeMap<String, String>;
+pub(crate) type Faults = BTreeMap<String, String>;
 
 impl Form {
     /// The form as it came back. `home`: the cluster where none is chosen.
@@ -140,7 +140,7 @@ fn parameters(state: &FormState, diagnostic: &Diagnostic, faults: &mut Faults) -
 }
 
 /// A entry as the value of an option: what people would type. None where it is too long for one; it can still be typed.
-pub fn option_value(pod_entry: &PodEntry) -> Option<String> {
+pub(crate) fn option_value(pod_entry: &PodEntry) -> Option<String> {
     let target = TargetRef {
         namespace: Some(pod_entry.namespace.clone()),
         kind: Some(pod_entry.kind),
@@ -151,7 +151,7 @@ pub fn option_value(pod_entry: &PodEntry) -> Option<String> {
 }
 
 /// Words of a foreign message that may be names of pods or workloads.
-pub fn names_in(text: &str) -> BTreeSet<String> {
+pub(crate) fn names_in(text: &str) -> BTreeSet<String> {
     text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '.'))
         .map(|word| word.trim_matches(['-', '.']).to_ascii_lowercase())
         .filter(|word| word.len() >= 2 && is_name(word, 253))

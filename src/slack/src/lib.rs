@@ -10,12 +10,12 @@
 //! ```
 
 pub mod api;
-pub mod button;
+mod button;
 pub mod config;
 pub mod context;
-pub mod dial;
+mod dial;
 pub mod directory;
-pub mod form;
+mod form;
 pub mod grammar;
 pub mod handlers;
 pub mod inbound;

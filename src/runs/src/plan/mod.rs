@@ -37,7 +37,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 pub(crate) use self::diagnostic::meant;
-pub use self::rules::{PreflightQuestion, uses};
+pub(crate) use self::rules::{PreflightQuestion, uses};
 use crate::{
     admission::{BudgetConfig, Use},
     preflight::Preflight,
@@ -45,15 +45,15 @@ use crate::{
 };
 
 /// How long after the request something may still start: later nobody waits for it, and the evidence is of another moment.
-pub const START_WINDOW: SignedDuration = SignedDuration::from_mins(10);
+pub(crate) const START_WINDOW: SignedDuration = SignedDuration::from_mins(10);
 /// How long a cluster that gives no answer is asked again before the person hears so.
-pub const GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(2);
+pub(crate) const GRACE_PERIOD: SignedDuration = SignedDuration::from_mins(2);
 /// What the run allows its captures beyond their own deadlines, to stop and to clean up.
-pub const GRACE: SignedDuration = SignedDuration::from_mins(5);
+pub(crate) const GRACE: SignedDuration = SignedDuration::from_mins(5);
 
 /// Everything that a decision depends on.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// The run, as read.
     pub run: &'a DiagnosticRun,
     /// Its captures, as read.
@@ -86,7 +86,7 @@ pub struct Facts<'a> {
 
 /// The one thing to do next.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Look up the target.
     FindTarget {
         /// Cluster.
@@ -130,7 +130,7 @@ action_names!(Action, {
 });
 
 /// The next action. An error is a fault of the plan itself.
-pub fn plan(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
+pub(crate) fn plan(facts: &Facts<'_>) -> Result<Action, IllegalTransition> {
     match facts.run.phase() {
         Phase::Accepted | Phase::Resolving => before::resolve(facts),
         Phase::Authorizing | Phase::AwaitingApproval => before::authorize(facts),

@@ -22,7 +22,7 @@ const KUBE_SYSTEM: &str = "kube-system";
 
 /// What is asked about a run's targets before anything starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreflightQuestion {
+pub(crate) struct PreflightQuestion {
     /// The targets, pinned.
     pub targets: Vec<PinnedTarget>,
     /// Canonical names of what is run on each.
@@ -33,7 +33,7 @@ pub struct PreflightQuestion {
 
 impl PreflightQuestion {
     /// Every cluster, namespace and diagnostic that the run touches, each once.
-    pub fn places(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&str, &str, &str)> {
         let places: BTreeSet<(&str, &str)> = self
             .targets
             .iter()
@@ -139,7 +139,11 @@ fn adds_container(catalog: &Catalog, diagnostics: &BTreeSet<&str>) -> bool {
 }
 
 /// The captures of these runs as the budgets count them; `but` is the run that asks.
-pub fn uses<'a>(runs: impl Iterator<Item = &'a DiagnosticRun>, catalog: &Catalog, but: &DiagnosticRun) -> Vec<Use> {
+pub(crate) fn uses<'a>(
+    runs: impl Iterator<Item = &'a DiagnosticRun>,
+    catalog: &Catalog,
+    but: &DiagnosticRun,
+) -> Vec<Use> {
     let begun = |run: &&DiagnosticRun| run.metadata.name != but.metadata.name;
     runs.filter(begun).flat_map(|run| uses_of(run, catalog)).collect()
 }
