@@ -193,7 +193,7 @@ fn what_can_t_be_meant_gets_one_clear_message() {
         assert!(said.contains(wanted), "{name}: {said}");
         assert!(!fault.remedy("/diag").is_empty());
         assert!(said.len() < 700, "{name}: {} bytes", said.len());
-        assert!(!said.chars().any(|c| diagbot_wire::text::is_hidden(c)), "{said:?}");
+        assert!(!said.chars().any(diagbot_wire::text::is_hidden), "{said:?}");
     }
 }
 
