@@ -17,7 +17,7 @@ async fn a_text_that_is_no_request_gets_one_private_answer_and_starts_nothing() 
         ("process", "There is no target"),
         ("process ledger -n", "`-n` needs a value"),
         ("process ledger -n a -n b", "given twice"),
-        ("process shop/service/ledger", "no kind of target"),
+        ("process shop/service/ledger", "is not a kind of target"),
         ("process shop/ledger -n other", "contradicts the target"),
         ("runs --since yesterday", "is not a valid duration"),
         ("status d-zzz-zzz", "There is no run"),

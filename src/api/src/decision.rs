@@ -40,7 +40,7 @@ pub enum Verb {
     List,
     /// Agree to another person's run.
     Approve,
-    /// Run without waiting for anybody; counts only where the diagnostic is named, see [`Access::review_named`].
+    /// Run without waiting for anybody; counts only where the diagnostic is named, see `Access::review_named`.
     BreakGlass,
 }
 

@@ -81,7 +81,7 @@ struct LeaderTerm<'a> {
     known: HashMap<String, Arc<DiagnosticCapture>>,
     contexts: HashMap<String, Arc<TaskContext>>,
     names: HashMap<Id, String>,
-    pursuits: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 /// Leads for a term; without one there is nothing to do.
@@ -99,7 +99,7 @@ async fn lead(shared: &Shared, term: Option<Term>, stop: &CancellationToken) {
         known: HashMap::new(),
         contexts: HashMap::new(),
         names: HashMap::new(),
-        pursuits: JoinSet::new(),
+        tasks: JoinSet::new(),
     };
     let mut events = pin!(watcher(streams, watcher::Config::default().timeout(WATCH_S)).default_backoff());
     let mut sweeps = pin!(sweep::run(&shared.context));
@@ -110,11 +110,11 @@ async fn lead(shared: &Shared, term: Option<Term>, stop: &CancellationToken) {
                 Some(Err(error)) => tracing::warn!(error = %error, "the watch of captures broke and is taken up again"),
                 None => return,
             },
-            Some(ended) = leader_term.pursuits.join_next_with_id(), if !leader_term.pursuits.is_empty() => {
+            Some(ended) = leader_term.tasks.join_next_with_id(), if !leader_term.tasks.is_empty() => {
                 let id = match ended {
                     Ok((id, ())) => id,
                     Err(error) => {
-                        tracing::error!(error = %error, "a pursuit panicked");
+                        tracing::error!(error = %error, "a capture's task panicked");
                         error.id()
                     }
                 };
@@ -169,7 +169,7 @@ impl LeaderTerm<'_> {
         let span = tracing::info_span!("capture", capture.name = %name);
         let (Some(cluster), Some(places)) = (cluster, shared.places.get(&target).cloned()) else {
             let task = refuse_cluster(status_writer, target, context.clock.now());
-            let id = self.pursuits.spawn(tracing::Instrument::instrument(task, span)).id();
+            let id = self.tasks.spawn(tracing::Instrument::instrument(task, span)).id();
             self.names.insert(id, name);
             return;
         };
@@ -193,7 +193,7 @@ impl LeaderTerm<'_> {
             let Ok(_place) = places.acquire().await else { return };
             task::drive(scene, image_users, stop).await;
         };
-        let id = self.pursuits.spawn(tracing::Instrument::instrument(task, span)).id();
+        let id = self.tasks.spawn(tracing::Instrument::instrument(task, span)).id();
         self.names.insert(id, name);
     }
 

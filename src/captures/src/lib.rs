@@ -3,7 +3,7 @@
 //! The controller ([`controller`]) starts one task ([`task`]) for each capture that is not over. A task gathers
 //! facts (the object, the pod, the agent's journal, the result object), asks [`plan`] what follows from them, and lets
 //! [`act`] do it. Start, retry and recovery after a crash are the same path: nothing that matters is held in memory alone.
-//! Who asks for a capture without a bot pursues it the same way ([`alone`]); then the record is in memory, and ends with it.
+//! Who asks for a capture without a bot drives it the same way ([`local`]); then the record is in memory, and ends with it.
 
 mod act;
 pub mod config;

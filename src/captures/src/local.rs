@@ -42,7 +42,7 @@ pub struct Alone {
     relays: Arc<Semaphore>,
     places: Arc<Semaphore>,
     contexts: BTreeMap<String, Arc<TaskContext>>,
-    pursuits: JoinSet<()>,
+    tasks: JoinSet<()>,
     news: Arc<Notify>,
 }
 
@@ -55,7 +55,7 @@ impl Alone {
             relays: Arc::new(Semaphore::new(RELAYS)),
             places: Arc::new(Semaphore::new(context.config.concurrency)),
             contexts: BTreeMap::new(),
-            pursuits: JoinSet::new(),
+            tasks: JoinSet::new(),
             news: Arc::new(Notify::new()),
             context,
         }
@@ -79,7 +79,7 @@ impl Alone {
             Arc::clone(&self.places),
             Arc::clone(&self.news),
         );
-        self.pursuits.spawn(async move {
+        self.tasks.spawn(async move {
             let mut changes = scene.status_writer.watch();
             let tell = async {
                 while changes.changed().await.is_ok() {

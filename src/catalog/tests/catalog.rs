@@ -163,7 +163,7 @@ fn each_rule_names_file_key_and_remedy() {
             "runs other commands",
         ),
         ("\"/usr/bin/tool\"", "\"{mode}\"", "argv[0]", "can't be a parameter"),
-        ("\"/usr/bin/tool\"", "\"@shell\"", "argv[0]", "no built-in"),
+        ("\"/usr/bin/tool\"", "\"@shell\"", "argv[0]", "is not a built-in"),
         ("\"/usr/bin/tool\"", "\"@jvm\"", "runtime", "needs runtime"),
         ("{mode}", "{speed}", "argv[3]", "nothing fills"),
         ("{mode}", "{speed}", "parameters.mode", "no argument uses"),

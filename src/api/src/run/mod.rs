@@ -467,7 +467,7 @@ pub struct ThreadStatus {
     pub final_at: Option<MicroTime>,
 }
 
-/// Content of [`ANNOTATION_CANCEL`].
+/// Content of [`ANNOTATION_CANCEL`](crate::capture::ANNOTATION_CANCEL).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CancelRequest {

@@ -15,7 +15,7 @@ pub fn line(text: &str) -> String {
     literal(&single(text).replace('`', "'"))
 }
 
-/// Sentences of ours in a line of mrkdwn, with names of others as code: as [`line`], but what stands between two backticks is
+/// Sentences of ours in a line of mrkdwn, with names of others as code: as [`line()`], but what stands between two backticks is
 /// code.
 pub fn prose(text: &str) -> String {
     let text = single(text);

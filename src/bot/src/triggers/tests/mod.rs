@@ -183,7 +183,11 @@ fn faulty_rules_are_found_before_an_alert_finds_them() {
     assert_eq!(config(CONFIG).faults_against(&catalog()), Vec::<String>::new());
     let broken = CONFIG.replace("local: [shop]", "eu: []").replace("name: am", "name: A");
     let faults = config(&broken).faults(&clusters).join("\n");
-    for words in ["no configured cluster", "at least one namespace", "lower-case letters"] {
+    for words in [
+        "not a configured cluster",
+        "at least one namespace",
+        "lower-case letters",
+    ] {
         assert!(faults.contains(words), "{words}: {faults}");
     }
     let broken = CONFIG.replace("pod-report", "heap-dump").replace("jstack", "jstak");
