@@ -226,8 +226,9 @@ fn kept(folder: &Path, writer: &str) -> Vec<Entry> {
     let objects = files(folder)
         .into_iter()
         .filter(|file| file.to_string_lossy().contains("/record/") && !file.ends_with("object.json"));
-    let texts: String = objects.filter_map(|file| fs::read_to_string(file).ok()).collect();
-    let mut kept = entries(&texts);
+    let texts: Vec<String> = objects.filter_map(|file| fs::read_to_string(file).ok()).collect();
+    // Objects of others need not end in a line break.
+    let mut kept = entries(&texts.join("\n"));
     kept.retain(|entry| entry.writer.starts_with(writer));
     kept.sort_by_key(|entry| entry.seq);
     kept
