@@ -34,6 +34,13 @@ const PROBE: &str = "/_probe/";
 const RECORD: &str = "/record/";
 /// Longest wait for anything; a dead leader is replaced after 15 s.
 pub(crate) const LONGEST: Duration = Duration::from_secs(45);
+/// What each target of a large run may take besides, on a machine that does other things too.
+const A_TARGET: Duration = Duration::from_millis(500);
+
+fn is_told(run: &DiagnosticRun) -> bool {
+    let status = run.status.as_ref();
+    status.is_some_and(|s| s.phase.is_final() && s.telling.final_at.is_some())
+}
 
 /// An installation and its people.
 pub(crate) struct Product {
@@ -107,9 +114,19 @@ impl Product {
 
     /// The run of that short id, once it is as wanted.
     pub(crate) async fn run(&self, id: &str, what: &str, wanted: impl Fn(&DiagnosticRun) -> bool) -> DiagnosticRun {
+        self.run_within(LONGEST, id, what, wanted).await
+    }
+
+    async fn run_within(
+        &self,
+        longest: Duration,
+        id: &str,
+        what: &str,
+        wanted: impl Fn(&DiagnosticRun) -> bool,
+    ) -> DiagnosticRun {
         let (prefix, runs) = (format!("d-{}", id[2..].replace('-', "")), self.installation.runs());
         let (prefix, runs, wanted) = (&prefix, &runs, &wanted);
-        wait::until(LONGEST, what, || async move {
+        wait::until(longest, what, || async move {
             let all = runs.list(&ListParams::default()).await?;
             let found = all
                 .into_iter()
@@ -125,12 +142,15 @@ impl Product {
         self.ended_in(id, "incidents").await
     }
 
+    /// The same of a run with many targets.
+    pub(crate) async fn ended_of(&self, id: &str, targets: u32) -> Told {
+        self.run_within(LONGEST + A_TARGET * targets, id, "the run's end is told", is_told)
+            .await;
+        self.ended(id).await
+    }
+
     pub(crate) async fn ended_in(&self, id: &str, channel: &str) -> Told {
-        let told = |run: &DiagnosticRun| {
-            let status = run.status.as_ref();
-            status.is_some_and(|s| s.phase.is_final() && s.telling.final_at.is_some())
-        };
-        let run = self.run(id, "the run's end is told", told).await;
+        let run = self.run(id, "the run's end is told", is_told).await;
         let roots: Vec<Message> = self
             .messages(channel)
             .await

@@ -292,7 +292,8 @@ async fn all_of_a_swarm(count: usize, plan: Plan) -> String {
     let candidates = product.runs("pod-report -l app=swarm").await;
     candidates.says(&[&format!("fits {count} targets"), "--all"]);
     let begun = Instant::now();
-    let told = product.runs("pod-report -l app=swarm -n shop --all").await;
+    let id = product.asks("pod-report -l app=swarm -n shop --all").await;
+    let told = product.ended_of(&id, u32::try_from(count).unwrap()).await;
     let took = begun.elapsed();
     let status = told.run.status.as_ref().unwrap();
     assert_eq!(status.phase, Phase::Succeeded, "{}", told.text());
