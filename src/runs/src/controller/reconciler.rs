@@ -1,122 +1,41 @@
-//! The reconciler of runs: while this process leads, looks at every run that changed and does what the plan says.
-//!
-//! Owns which run is looked at when. Wake-ups carry no data; a run is looked at by one task at a time.
+//! One look at a run: reads, decides by the plan, acts until there is nothing to do. Also removes finished runs.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use diagbot_api::{
     capture::DiagnosticCapture,
     request_key::RunName,
     run::{DiagnosticRun, Phase, RunStatus, ThreadStatus},
 };
-use diagbot_base::{
-    retry::{self, Backoff},
-    telemetry::metrics::Metrics,
-};
 use diagbot_cluster::deadline;
-use futures::StreamExt as _;
 use jiff::Timestamp;
 use kube::{
     Api,
     api::{DeleteParams, Preconditions},
 };
-use tokio::{task::JoinSet, time::MissedTickBehavior};
-use tokio_util::sync::CancellationToken;
 
+use super::RunsContext;
 use crate::{
     act::{ActError, Actor, Done, Observed},
-    admission::BudgetConfig,
     admission_gate::AdmissionGate,
-    object_cache::{ObjectCache, reflector},
+    object_cache::ObjectCache,
     pause_switch::PauseSwitch,
     plan::{Action, Facts, plan},
     retention,
     service::RunService,
     slots::Slots,
-    unrecorded,
 };
 
-/// Runs that are looked at at once.
-const PARALLEL: usize = 16;
 /// Actions of one look; a run that needs more is looked at again.
 const STEPS: usize = 32;
-/// How often everything is looked at though nothing said so.
-const TICK: Duration = Duration::from_secs(5);
-/// How often finished runs are swept.
-const SWEEP: Duration = Duration::from_mins(1);
 /// Longest wait for one call of the sweep.
 const CALL: Duration = Duration::from_secs(5);
 /// Most runs that one sweep removes.
 const SWEPT: usize = 100;
 
-/// What the controller is made from.
-#[derive(Debug, Clone)]
-pub struct RunsContext {
-    /// The service.
-    pub service: RunService,
-    /// Image of captures whose diagnostic names none.
-    pub agent_image: String,
-    /// How much may be captured at a time and in an hour.
-    pub budgets: BudgetConfig,
-    /// Captures under way at once in one cluster.
-    pub concurrency: usize,
-    /// What is counted.
-    pub metrics: Metrics,
-}
-
-/// Reconciles runs while this process leads, until `stop`.
-pub async fn run(ctx: RunsContext, stop: CancellationToken) {
-    let clusters = ctx.service.clusters().clone();
-    let home = clusters.home();
-    let namespace = clusters.namespace();
-    let (cache, watch) = reflector::<DiagnosticCapture>();
-    let watching = watch.run(
-        Api::namespaced(home.stream_client.clone(), namespace),
-        stop.child_token(),
-    );
-    let reconciler = Arc::new(Reconciler {
-        captures: Api::namespaced(home.client.clone(), namespace),
-        namespace: namespace.to_owned(),
-        clusters: names(&ctx.service),
-        cache,
-        switch: PauseSwitch::new(home.client.clone(), namespace),
-        admission_gate: AdmissionGate::default(),
-        slots: Slots::new(ctx.concurrency),
-        ctx,
-    });
-    let switching = {
-        let (reconciler, stop) = (Arc::clone(&reconciler), stop.clone());
-        async move { reconciler.switch.follow(&reconciler.ctx.service, stop).await }
-    };
-    let looking = WorkQueue::new(reconciler).run(stop);
-    tokio::join!(watching, switching, looking);
-}
-
-/// The clusters' names, the home cluster first.
-fn names(service: &RunService) -> Vec<String> {
-    let home = service.clusters().home().name.to_string();
-    let others = service.clusters().names().map(ToString::to_string);
-    let others = others.filter(|name| *name != home);
-    std::iter::once(home.clone()).chain(others).collect()
-}
-
-/// Which runs are to be looked at, and who looks.
-struct WorkQueue {
-    reconciler: Arc<Reconciler>,
-    due: BTreeSet<RunName>,
-    in_flight: BTreeSet<RunName>,
-    later: BTreeMap<RunName, Instant>,
-    failures: BTreeMap<RunName, Backoff>,
-    reconciles: JoinSet<(RunName, Requeue)>,
-}
-
 /// What a look at a run says about the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Requeue {
+pub(super) enum Requeue {
     /// Not before something changes.
     Rest,
     /// At that time.
@@ -127,139 +46,12 @@ enum Requeue {
     Failed,
 }
 
-impl WorkQueue {
-    fn new(reconciler: Arc<Reconciler>) -> Self {
-        Self {
-            reconciler,
-            due: BTreeSet::new(),
-            in_flight: BTreeSet::new(),
-            later: BTreeMap::new(),
-            failures: BTreeMap::new(),
-            reconciles: JoinSet::new(),
-        }
-    }
-
-    async fn run(mut self, stop: CancellationToken) {
-        let service = self.reconciler.ctx.service.clone();
-        let mut leadership = service.leadership();
-        let mut runs = Box::pin(service.changes());
-        let mut captures = Box::pin(self.reconciler.cache.changes());
-        let mut pauses = Box::pin(service.pause_changes());
-        let mut switched = self.reconciler.switch.changes();
-        let mut tick = tokio::time::interval(TICK);
-        let mut sweep = tokio::time::interval(SWEEP);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let next = self.later.values().min().copied();
-            tokio::select! {
-                () = stop.cancelled() => break,
-                Some(run) = runs.next() => self.due.extend(run.name()),
-                Some(capture) = captures.next() => self.due.extend(capture.spec.run.parse::<RunName>()),
-                () = leadership.changed() => self.everything(),
-                Some(_) = pauses.next() => self.everything_now(),
-                Ok(()) = switched.changed() => self.everything_now(),
-                _ = tick.tick() => {
-                    self.everything();
-                    unrecorded::settle(&service).await;
-                }
-                _ = sweep.tick() => self.reconciler.sweep().await,
-                () = until(next) => self.take_due(),
-                Some(looked) = self.reconciles.join_next() => match looked {
-                    Ok((name, look)) => self.looked(name, look),
-                    Err(error) => tracing::error!(error = %diagbot_base::telemetry::Chain(&error), "a look at a run did not end well"),
-                },
-            }
-            self.start();
-        }
-        // Actions are bounded by the term; what is under way may end.
-        while self.reconciles.join_next().await.is_some() {}
-    }
-
-    /// Marks every run that is not over.
-    fn everything(&mut self) {
-        let runs = self.reconciler.ctx.service.cache().all();
-        let running = runs.iter().filter(|run| !run.phase().is_final());
-        let waiting = |name: &RunName| !self.later.contains_key(name);
-        self.due.extend(running.filter_map(|run| run.name()).filter(waiting));
-    }
-
-    /// Marks every run that is not over, also those that wait for their time.
-    fn everything_now(&mut self) {
-        self.later.clear();
-        self.everything();
-    }
-
-    fn take_due(&mut self) {
-        let now = Instant::now();
-        let due: Vec<RunName> = self
-            .later
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
-            self.later.remove(&name);
-            self.due.insert(name);
-        }
-    }
-
-    fn start(&mut self) {
-        if self.reconciler.ctx.service.leadership().current().is_none() {
-            return;
-        }
-        while self.reconciles.len() < PARALLEL {
-            let Some(name) = self.due.iter().find(|name| !self.in_flight.contains(*name)).cloned() else {
-                return;
-            };
-            self.due.remove(&name);
-            self.later.remove(&name);
-            self.in_flight.insert(name.clone());
-            let reconciler = Arc::clone(&self.reconciler);
-            self.reconciles.spawn(async move {
-                let look = reconciler.look(&name).await;
-                (name, look)
-            });
-        }
-    }
-
-    fn looked(&mut self, name: RunName, look: Requeue) {
-        self.in_flight.remove(&name);
-        if look != Requeue::Failed {
-            self.failures.remove(&name);
-        }
-        match look {
-            Requeue::Rest => {}
-            Requeue::Again => {
-                self.due.insert(name);
-            }
-            Requeue::At(time) => {
-                let wait = time.duration_since(self.reconciler.ctx.service.now());
-                let wait = Duration::try_from(wait).unwrap_or_default();
-                self.later.insert(name, Instant::now() + wait);
-            }
-            Requeue::Failed => {
-                let fresh = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
-                let wait = self.failures.entry(name.clone()).or_insert(fresh).next_delay();
-                self.later.insert(name, Instant::now() + wait);
-            }
-        }
-    }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => retry::pause(time.saturating_duration_since(Instant::now())).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Looks at one run.
-struct Reconciler {
-    ctx: RunsContext,
+pub(super) struct Reconciler {
+    pub(super) ctx: RunsContext,
     captures: Api<DiagnosticCapture>,
-    cache: ObjectCache<DiagnosticCapture>,
-    switch: PauseSwitch,
+    pub(super) cache: ObjectCache<DiagnosticCapture>,
+    pub(super) switch: PauseSwitch,
     admission_gate: AdmissionGate,
     slots: Slots,
     clusters: Vec<String>,
@@ -267,7 +59,22 @@ struct Reconciler {
 }
 
 impl Reconciler {
-    async fn look(&self, name: &RunName) -> Requeue {
+    pub(super) fn new(ctx: RunsContext, cache: ObjectCache<DiagnosticCapture>) -> Self {
+        let clusters = ctx.service.clusters();
+        let (home, namespace) = (clusters.home().client.clone(), clusters.namespace());
+        Self {
+            captures: Api::namespaced(home.clone(), namespace),
+            cache,
+            switch: PauseSwitch::new(home, namespace),
+            admission_gate: AdmissionGate::default(),
+            slots: Slots::new(ctx.concurrency),
+            clusters: names(&ctx.service),
+            namespace: namespace.to_owned(),
+            ctx,
+        }
+    }
+
+    pub(super) async fn look(&self, name: &RunName) -> Requeue {
         match self.follow(name).await {
             Ok(look) => look,
             Err(ActError::NotLeading) => Requeue::Rest,
@@ -465,7 +272,7 @@ impl Reconciler {
     }
 
     /// Removes finished runs by age and number; their captures go with them.
-    async fn sweep(&self) {
+    pub(super) async fn sweep(&self) {
         let service = &self.ctx.service;
         let Some(term) = service.leadership().current() else {
             return;
@@ -497,6 +304,14 @@ impl Reconciler {
             }
         }
     }
+}
+
+/// The clusters' names, the home cluster first.
+fn names(service: &RunService) -> Vec<String> {
+    let home = service.clusters().home().name.to_string();
+    let others = service.clusters().names().map(ToString::to_string);
+    let others = others.filter(|name| *name != home);
+    std::iter::once(home.clone()).chain(others).collect()
 }
 
 /// Whether what was recorded between two reads of a run is only what people were told.
