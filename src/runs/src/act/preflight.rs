@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use diagbot_api::{
     capture::PinnedTarget,
     decision::{Decision, Verb},
+    requester::Requester,
     run::DiagnosticRun,
 };
 use diagbot_cluster::{CallError, Cluster, deadline};
@@ -99,28 +100,8 @@ impl Actor<'_> {
         let Some(said) = run.verdict_request() else {
             return Ok(None);
         };
-        let access = self.service.access();
-        let channel = Some(said.channel.as_str());
-        let mut last = None;
-        for (cluster, namespace, diagnostic) in question.places() {
-            let Some(known) = self.service.clusters().get(cluster) else {
-                return Ok(None);
-            };
-            let asked = access::Question {
-                cluster: known,
-                namespace,
-                verb: Verb::Approve,
-                diagnostic,
-            };
-            let decision = access.review(asked, &said.by, channel).await?;
-            self.record_decision(run, &decision, Verb::Approve, (cluster, namespace), diagnostic);
-            let allowed = decision.allowed;
-            last = Some(decision);
-            if !allowed {
-                break;
-            }
-        }
-        Ok(last)
+        let asker = (&said.by, said.channel.as_str());
+        self.review_all(run, question, Verb::Approve, asker).await
     }
 
     async fn snapshot(&self, target: &PinnedTarget, count_workload: bool) -> Result<TargetSnapshot, Missed> {
@@ -165,8 +146,19 @@ impl Actor<'_> {
         if run.spec.appeal.break_glass.is_none() {
             return Ok(None);
         }
+        let asker = (&run.spec.requester, run.spec.origin.channel.as_str());
+        self.review_all(run, question, Verb::BreakGlass, asker).await
+    }
+
+    /// Reviews a person, asking in that channel, for everything that the run does, up to the first denial: that one, or the last.
+    async fn review_all(
+        &self,
+        run: &DiagnosticRun,
+        question: &PreflightQuestion,
+        verb: Verb,
+        (by, channel): (&Requester, &str),
+    ) -> Result<Option<Decision>, Missed> {
         let access = self.service.access();
-        let channel = Some(run.spec.origin.channel.as_str());
         let mut last = None;
         for (cluster, namespace, diagnostic) in question.places() {
             let Some(known) = self.service.clusters().get(cluster) else {
@@ -175,11 +167,14 @@ impl Actor<'_> {
             let asked = access::Question {
                 cluster: known,
                 namespace,
-                verb: Verb::BreakGlass,
+                verb,
                 diagnostic,
             };
-            let decision = access.review_named(asked, &run.spec.requester, channel).await?;
-            self.record_decision(run, &decision, Verb::BreakGlass, (cluster, namespace), diagnostic);
+            let decision = match verb {
+                Verb::BreakGlass => access.review_named(asked, by, Some(channel)).await?,
+                _ => access.review(asked, by, Some(channel)).await?,
+            };
+            self.record_decision(run, &decision, verb, (cluster, namespace), diagnostic);
             let allowed = decision.allowed;
             last = Some(decision);
             if !allowed {
