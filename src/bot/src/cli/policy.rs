@@ -56,9 +56,14 @@ pub(super) fn render(arguments: &RenderArguments) -> anyhow::Result<ExitCode> {
 impl RenderArguments {
     /// Every user name of the bot: its service account's, and those that were named.
     fn users(&self) -> Vec<String> {
-        let account = format!("system:serviceaccount:{}:{}", self.namespace, self.service_account);
+        let account = service_account_user(&self.namespace, &self.service_account);
         std::iter::once(account).chain(self.users.iter().cloned()).collect()
     }
+}
+
+/// As whom the API server knows a service account.
+pub(super) fn service_account_user(namespace: &str, name: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{name}")
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use super::{
     CALL, Outcome, Table,
     attempt::{self, Attempt},
 };
-use crate::config::Config;
+use crate::{cli::policy::service_account_user, config::Config};
 
 /// What the API server holds under the name of a policy. Absent: there is none.
 #[derive(Debug, Default)]
@@ -167,7 +167,7 @@ fn users<'a>(namespace: &str, user: Option<&str>, held: impl Iterator<Item = &'a
 
 /// The service account of `deploy/`.
 fn account(namespace: &str) -> String {
-    format!("system:serviceaccount:{namespace}:diagbot")
+    service_account_user(namespace, "diagbot")
 }
 
 /// `about_us`: this account is among the users for whom it was rendered.
