@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{capture::PinnedTarget, decision::Decision, requester::Requester, run::RunStep};
 
-/// Annotation on a run: what a person said when asked to approval. The first one wins. Only a request: whoever leads reviews
+/// Annotation on a run: what a person said when asked for an approval. The first one wins. Only a request: whoever leads reviews
 /// that person again before it counts, and records it in the status.
 pub const ANNOTATION_VERDICT: &str = "diagbot.dev/verdict";
 /// Annotation on a target's namespace: diagnostics that take a second person there, separated by commas, or `all`.
@@ -27,7 +27,7 @@ pub struct Appeal {
     pub break_glass: Option<String>,
 }
 
-/// A approval that was asked for: what exactly it covers, and what was said.
+/// An approval that was asked for: what exactly it covers, and what was said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Approval {

@@ -187,9 +187,7 @@ pub fn ended<'a>(complete: bool, phase: &'a str, reason: Option<&'a Explanation>
 }
 
 /// Phases of a capture. The last four are final.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
-)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum CapturePhase {
     /// Nothing done.
     #[default]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Requester {
-    /// Slack team (`T…`); empty for requesters that are no Slack people.
+    /// Slack team (`T…`); empty for requesters that are not Slack users.
     #[serde(default)]
     pub team: String,
     /// Slack user (`U…`/`W…`), or the name of a trigger or schedule.

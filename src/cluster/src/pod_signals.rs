@@ -69,7 +69,7 @@ impl Signal {
     }
 }
 
-/// One signal of trouble.
+/// One signal of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodSignal {
     /// What.

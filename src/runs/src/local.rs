@@ -313,7 +313,7 @@ impl Session {
             })?;
             snapshots.push(TargetSnapshot {
                 annotations: self.annotations(&target.namespace).await,
-                // The label is the owners' approval to the bot's rights. The caller brings their own.
+                // By the label the owners agree to the bot's rights. The caller brings their own.
                 labels: [(ENABLED_LABEL.to_owned(), "true".to_owned())].into(),
                 ..snapshot
             });

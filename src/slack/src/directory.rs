@@ -194,7 +194,7 @@ fn channel_facts(channel: &Value) -> ChannelFacts {
     ChannelFacts {
         private: flag("is_private") && !flag("is_im"),
         shared: flag("is_ext_shared") || flag("is_pending_ext_shared"),
-        // Where we are no member, what we say there goes to the person alone.
+        // Where the bot is not a member, its announcement goes to the person alone.
         members: channel["num_members"]
             .as_u64()
             .filter(|_| flag("is_member") && !flag("is_im")),

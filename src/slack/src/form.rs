@@ -139,7 +139,7 @@ fn parameters(state: &FormState, diagnostic: &Diagnostic, faults: &mut Faults) -
     given
 }
 
-/// A entry as the value of an option: what people would type. None where it is too long for one; it can still be typed.
+/// An entry as the value of an option: what people would type. None where it is too long for one; it can still be typed.
 pub(crate) fn option_value(pod_entry: &PodEntry) -> Option<String> {
     let target = TargetRef {
         namespace: Some(pod_entry.namespace.clone()),

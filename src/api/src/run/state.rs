@@ -97,7 +97,7 @@ impl DiagnosticRun {
         serde_json::from_str(text).ok()
     }
 
-    /// What a person said when asked to approval; text that can't be read counts for nothing.
+    /// What a person said when asked for an approval; text that can't be read counts for nothing.
     pub fn verdict_request(&self) -> Option<VerdictRequest> {
         let text = self.metadata.annotations.as_ref()?.get(ANNOTATION_VERDICT)?;
         serde_json::from_str(text).ok()

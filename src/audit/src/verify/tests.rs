@@ -100,7 +100,7 @@ fn a_chain_that_began_later_vouches_for_the_ones_before_it() {
     assert_eq!(gone[WRITER].faults, [Fault::Cut { last: 0, anchored: 6 }]);
 }
 
-/// A audit log's lines, and the head of them.
+/// An audit log's lines, and the head of them.
 fn written(audit_log: &AuditLog) -> (Vec<String>, Head) {
     let waiting = audit_log.waiting(usize::MAX);
     let head = waiting.last().expect("entries").head.clone();

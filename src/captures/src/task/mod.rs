@@ -52,7 +52,7 @@ type Done = (Action, Result<Outcome, ActError>);
 /// What is learnt about images, shared by all tasks of the process.
 pub(super) type SharedImageUsers = Arc<Mutex<ImageUsers>>;
 
-/// One capture under task.
+/// The task of one capture.
 pub(super) struct CaptureTask {
     scene: Arc<TaskContext>,
     facts: Facts,

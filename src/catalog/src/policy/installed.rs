@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(
             differences(&binding(), &json!({})),
             ["policyName", "validationActions"],
-            "an object without a spec is none of ours"
+            "an object without a spec is not a rendered policy"
         );
     }
 

@@ -24,7 +24,7 @@ pub(super) fn admit(
     if let Some(gone) = gone(facts, &status) {
         return facts.end(status, Event::Refused, &gone);
     }
-    // The person is reviewed once more where time has passed since: a second person took a while to approval.
+    // The person is reviewed once more where time has passed since: a second person took a while to approve.
     let place = match place_of(facts, &status) {
         Ok(place) => place,
         Err(reason) => return facts.end(status, Event::Refused, &reason),

@@ -41,7 +41,7 @@ impl Facts<'_> {
         None
     }
 
-    /// What a approval given now would cover.
+    /// What an approval given now would cover.
     pub(super) fn approval(&self, status: &RunStatus, why: String) -> Approval {
         Approval {
             why,

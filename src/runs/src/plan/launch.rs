@@ -1,6 +1,6 @@
 //! Before each launch: whether what was reviewed still holds. Pure.
 //!
-//! A run with many targets launches for hours. A right, a label or a approval that is taken away meanwhile stops what has not
+//! A run with many targets launches for hours. A right, a label or an approval that is taken away meanwhile stops what has not
 //! been launched.
 
 use diagbot_api::{

@@ -36,8 +36,10 @@ use diagbot_cluster::resolve::Found;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-pub(crate) use self::diagnostic::meant;
-pub(crate) use self::rules::{PreflightQuestion, uses};
+pub(crate) use self::{
+    diagnostic::meant,
+    rules::{PreflightQuestion, uses},
+};
 use crate::{
     admission::{BudgetConfig, Use},
     preflight::Preflight,

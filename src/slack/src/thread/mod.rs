@@ -95,7 +95,7 @@ struct Notifier {
     under_way: JoinSet<(RunName, Memory, Next)>,
 }
 
-/// One run on the notifier.
+/// One run that people are being told about.
 #[derive(Default)]
 struct RunEntry {
     /// None while its telling is under way.

@@ -25,7 +25,7 @@ const LEAST_TERM: Duration = Duration::from_secs(2);
 /// Buttons in a row that are followed back to the run of a sick replica.
 const LINKS: usize = 5;
 
-/// The notifier's parts at which people are told.
+/// What each telling of the notifier works with.
 #[derive(Debug)]
 pub(super) struct NotifierParts {
     pub(super) context: SlackContext,
